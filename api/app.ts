@@ -1,0 +1,114 @@
+/** The HTTP side: health, metrics, and the page. */
+
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import express, { type Express, type Request, type Response } from "express"
+import helmet from "helmet"
+import { feedCursor, type Relay, type RelayStatus } from "../relay/relay.ts"
+
+export interface AppSettings {
+  /** Express's "trust proxy": false, true, a number of hops, or addresses. */
+  trustProxy: string
+  /** Where the page finds its socket. */
+  wsPath: string
+}
+
+/** Makes the Express application of a relay. */
+export function createApp(relay: Relay, settings: AppSettings): Express {
+  const app = express()
+  app.set("trust proxy", readTrustProxy(settings.trustProxy))
+  app.disable("x-powered-by")
+  app.use(
+    helmet({
+      contentSecurityPolicy: {
+        useDefaults: false,
+        directives: {
+          defaultSrc: ["'none'"],
+          scriptSrc: ["'self'"],
+          styleSrc: ["'self'"],
+          connectSrc: ["'self'"],
+          imgSrc: ["'self'", "data:"],
+          baseUri: ["'none'"],
+          formAction: ["'none'"],
+          frameAncestors: ["'none'"],
+        },
+      },
+      // The relay itself speaks plain HTTP; whether there is TLS in front is the proxy's to say.
+      strictTransportSecurity: false,
+      referrerPolicy: { policy: "no-referrer" },
+    }),
+  )
+
+  app.get("/api/utils/websocket/health/", (request, response) => {
+    const identity = relay.auth.verify(bearer(request))
+    if (!identity.ok) {
+      response
+        .set("WWW-Authenticate", "Bearer")
+        .status(401)
+        .json({ error: `token ${identity.reason}` })
+    } else if (!identity.identity.admin) {
+      response.status(403).json({ error: "only for admins" })
+    } else {
+      response.set("Cache-Control", "no-store").json(report(relay.status()))
+    }
+  })
+  app.get("/health/live", (_request, response) => {
+    response.json({ status: "live" })
+  })
+  app.get("/health/ready", (_request, response) => {
+    const ready = relay.status().ready
+    response.status(ready ? 200 : 503).json({ status: ready ? "ready" : "not_ready" })
+  })
+  app.get("/metrics", async (_request, response) => {
+    response.type(relay.metrics.registry.contentType).send(await relay.metrics.registry.metrics())
+  })
+  app.get("/page.json", (_request, response) => {
+    response.json({ wsPath: settings.wsPath })
+  })
+  app.use(
+    express.static(join(dirname(fileURLToPath(import.meta.resolve("#root/package.json"))), "api/public")),
+  )
+  app.use((_request: Request, response: Response) => {
+    response.status(404).json({ error: "not found" })
+  })
+  app.use((_error: Error, _request: Request, response: Response, _next: () => void) => {
+    response.status(400).json({ error: "bad request" })
+  })
+  return app
+}
+
+const bearer = (request: Request): string | undefined =>
+  /^Bearer\s+(\S+)$/i.exec(request.get("authorization") ?? "")?.[1]
+
+function readTrustProxy(text: string): boolean | number | string {
+  if (text === "true" || text === "false") return text === "true"
+  return /^\d+$/.test(text) ? Number(text) : text
+}
+
+/** The admin's report. */
+function report(status: RelayStatus) {
+  const { listener, feed, hub } = status
+  const secondsSince = (at: number) => Math.round((Date.now() - at) / 100) / 10
+  return {
+    status: status.ready ? "ok" : "degraded",
+    problems: status.problems,
+    version: status.version,
+    uptime_seconds: status.uptimeSeconds,
+    listener: {
+      state: listener.kind,
+      since_seconds: secondsSince(listener.since),
+      proven_seconds_ago: listener.kind === "up" ? secondsSince(listener.provenAt) : null,
+      error: listener.kind === "down" ? (listener.error ?? null) : null,
+    },
+    feed: {
+      state: feed.kind,
+      since_seconds: secondsSince(feed.since),
+      lag_seconds: Math.round(status.lagSeconds * 1_000) / 1_000,
+      cursor: feedCursor(feed),
+      bell: status.bell,
+      error: feed.kind === "down" ? (feed.error ?? null) : null,
+    },
+    connections: { total: hub.connections, by_user: hub.users, by_channel: hub.channels, lanes: hub.lanes },
+    tables: status.tables,
+  }
+}

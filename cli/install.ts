@@ -1,0 +1,209 @@
+/** Installs capture into a database, upgrades it, and takes it out again. */
+
+import type pg from "pg"
+import { backoff } from "../relay/backoff.ts"
+import { ConfigError } from "../relay/config.ts"
+import { connect, quoteIdentifier } from "./database.ts"
+import { applySql, type Migration, readMigrations } from "./migrations.ts"
+
+export interface Installed {
+  state: "installed" | "upgraded" | "present"
+  version: number
+  /** The tables that were put under capture just now. */
+  tracked: string[]
+  /** Tables that could not be, each with what to do. */
+  warnings: string[]
+}
+
+/** The tables that are captured from the first installation on, where they exist. */
+const DEFAULT_TABLES = ["guarantee", "attendance", "vote"]
+/** How long a lock on a table may be waited for, with writers queueing behind. */
+const LOCK_TIMEOUT = "2s"
+const LOCK_ATTEMPTS = 8
+
+/**
+ * Brings the database to this version's schema. Takes no locks if it is there already. Safe to run twice, and at once.
+ * @throws ConfigError if the role may not, the schema is newer, or PostgreSQL is too old; the message says what to do.
+ */
+export async function install(databaseUrl: string): Promise<Installed> {
+  const client = await connect(databaseUrl)
+  try {
+    const migrations = await readMigrations()
+    const latest = migrations.at(-1)?.version ?? 0
+    const before = await installedVersion(client, migrations)
+    if (before === latest) return { state: "present", version: latest, tracked: [], warnings: [] }
+    if (before === 0) await requireCreate(client)
+    await retryLocks(() => migrate(client, migrations))
+    if (before > 0) return { state: "upgraded", version: latest, tracked: [], warnings: [] }
+    return { state: "installed", version: latest, ...(await trackDefaults(client)) }
+  } finally {
+    await client.end()
+  }
+}
+
+/** Removes the schema, every trigger, and the owner role if nothing else uses it. @returns false if it was not there. */
+export async function uninstall(databaseUrl: string): Promise<boolean> {
+  const client = await connect(databaseUrl)
+  try {
+    const found = await client.query<{ owner: string }>(
+      "select nspowner::regrole::text as owner from pg_namespace where nspname = 'relay'",
+    )
+    const owner = found.rows[0]?.owner
+    if (owner === undefined) return false
+    await retryLocks(
+      async () => {
+        await client.query(
+          `begin; set local client_min_messages = 'error'; set local lock_timeout = '${LOCK_TIMEOUT}'; drop schema relay cascade; commit`,
+        )
+      },
+      () => client.query("rollback"),
+    )
+    if (/^relay_owner_\d+$/.test(owner)) await dropOwner(client, owner)
+    return true
+  } finally {
+    await client.end()
+  }
+}
+
+/** Puts one table under capture; `options` are relay.track's named arguments. */
+export async function track(
+  databaseUrl: string,
+  table: string,
+  options: Record<string, string | string[] | undefined>,
+): Promise<void> {
+  const given = Object.entries(options).filter(
+    (entry): entry is [string, string | string[]] => entry[1] !== undefined,
+  )
+  const named = given.map(([name], index) => `, ${quoteIdentifier(name)} => $${index + 2}`).join("")
+  await withTable(databaseUrl, (client) =>
+    client.query(`select relay.track($1::regclass${named})`, [table, ...given.map(([, value]) => value)]),
+  )
+}
+
+/** Ends the capture of one table. @returns whether it was captured. */
+export async function untrack(databaseUrl: string, table: string): Promise<boolean> {
+  const result = await withTable(databaseUrl, (client) =>
+    client.query<{ was: boolean }>("select relay.untrack($1::regclass) as was", [table]),
+  )
+  return result.rows[0]?.was === true
+}
+
+async function withTable<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = await connect(databaseUrl)
+  try {
+    await requireInstalled(client)
+    await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
+    return await retryLocks(() => work(client))
+  } finally {
+    await client.end()
+  }
+}
+
+async function requireInstalled(client: pg.Client): Promise<void> {
+  const found = await client.query("select to_regclass('relay.tracking') as there")
+  if (found.rows[0]?.there === null)
+    throw new ConfigError("relay is not installed in this database: run commitcast install first")
+}
+
+async function installedVersion(client: pg.Client, migrations: Migration[]): Promise<number> {
+  const there = await client.query(
+    "select to_regclass('relay.migration') as there, to_regnamespace('relay') as schema",
+  )
+  if (there.rows[0]?.there === null) {
+    if (there.rows[0]?.schema === null) return 0
+    throw new ConfigError("the database has a schema named relay that is not CommitCast's: rename it")
+  }
+  const rows = await client
+    .query<{ version: number; hash: string; name: string }>(
+      "select version, hash, name from relay.migration order by version",
+    )
+    .catch((error: Error & { code?: string }) => {
+      if (error.code !== "42501") throw error
+      throw new ConfigError(
+        "this role may not use the installed relay: as its owner run select relay.admit_relay('the role')",
+      )
+    })
+  for (const { version, hash, name } of rows.rows) {
+    const known = migrations.find((migration) => migration.version === version)
+    if (known === undefined)
+      throw new ConfigError(
+        `the database's relay schema is newer (${name}) than this program: update CommitCast`,
+      )
+    if (known.hash !== hash)
+      throw new ConfigError(
+        `the database's relay schema differs from this program's (${name}): use the program that installed it`,
+      )
+  }
+  return rows.rows.at(-1)?.version ?? 0
+}
+
+async function requireCreate(client: pg.Client): Promise<void> {
+  const may = await client.query<{ may: boolean; role: string; database: string }>(
+    "select has_database_privilege(current_database(), 'create') as may, current_user as role, current_database() as database",
+  )
+  const { may: allowed, role, database } = may.rows[0] as { may: boolean; role: string; database: string }
+  if (allowed) return
+  throw new ConfigError(
+    `the role ${role} may not create a schema in ${database}. As its owner or a superuser run one of:\n` +
+      `  grant create on database ${quoteIdentifier(database)} to ${quoteIdentifier(role)};   and start again\n` +
+      `  commitcast sql | psql -d ${database}   and then, in psql: select relay.admit_relay('${role}')`,
+  )
+}
+
+async function migrate(client: pg.Client, migrations: Migration[]): Promise<void> {
+  try {
+    // Taken before anything is looked at, so that of two installers the second finds the work done.
+    await client.query(`begin; set local lock_timeout = '${LOCK_TIMEOUT}'`)
+    await client.query("select pg_advisory_xact_lock(hashtext('commitcast install'))")
+    const done = await installedVersion(client, migrations)
+    if (done > 0)
+      await client.query(
+        "select set_config('role', nspowner::regrole::text, true) from pg_namespace where nspname = 'relay'",
+      )
+    for (const migration of migrations) if (migration.version > done) await client.query(applySql(migration))
+    await client.query("commit")
+  } catch (error) {
+    await client.query("rollback")
+    throw error
+  }
+}
+
+async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracked" | "warnings">> {
+  const tracked: string[] = []
+  const warnings: string[] = []
+  await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
+  for (const table of DEFAULT_TABLES) {
+    const there = await client.query("select to_regclass($1) as there", [table])
+    if (there.rows[0]?.there === null) continue
+    try {
+      await retryLocks(() => client.query("select relay.track($1::regclass)", [table]))
+      tracked.push(table)
+    } catch (error) {
+      warnings.push(`${table} is not captured (${(error as Error).message}): commitcast track ${table}`)
+    }
+  }
+  return { tracked, warnings }
+}
+
+async function dropOwner(client: pg.Client, owner: string): Promise<void> {
+  await client.query(`drop role ${quoteIdentifier(owner)}`).catch((error: Error & { code?: string }) => {
+    // A copy of this database still has objects of the role.
+    if (error.code !== "2BP01") throw error
+  })
+}
+
+async function retryLocks<T>(
+  work: () => Promise<T>,
+  recover: () => Promise<unknown> = async () => {},
+): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await work()
+    } catch (error) {
+      await recover()
+      const code = (error as { code?: string }).code
+      if ((code !== "55P03" && code !== "40P01") || attempt === LOCK_ATTEMPTS) throw error
+      await new Promise((resolve) => setTimeout(resolve, backoff(attempt)))
+    }
+  }
+}

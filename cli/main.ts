@@ -1,0 +1,186 @@
+#!/usr/bin/env node
+/** The command line: one command a file; flags, environment and .env make the settings. */
+
+import { readFileSync } from "node:fs"
+import { parseEnv } from "node:util"
+import { Command, CommanderError, Option } from "commander"
+import type { z } from "zod"
+import { ConfigError, flagOf, readSettings, Settings } from "../relay/config.ts"
+import { ClusterError } from "./cluster.ts"
+import { findDatabase, UnreachableError } from "./database.ts"
+import { EmbeddedError, readState } from "./embedded.ts"
+import { install, track, uninstall, untrack } from "./install.ts"
+import { applySql, readMigrations } from "./migrations.ts"
+import { query } from "./query.ts"
+import { start } from "./start.ts"
+import { tail } from "./tail.ts"
+import { findSecret, signToken } from "./token.ts"
+import { packageVersion } from "./version.ts"
+
+type SettingName = keyof Settings
+
+const DATABASE: SettingName[] = ["DATABASE_URL", "COMMITCAST_DIR"]
+const KEYS: SettingName[] = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_ISSUER", "JWT_AUDIENCE"]
+
+const print = (line: string) => process.stdout.write(`${line}\n`)
+const note = (line: string) => process.stderr.write(`${line}\n`)
+const splitList = (text: string) => text.split(",").map((item) => item.trim())
+
+function command(name: string, summary: string, settings: SettingName[]): Command {
+  const made = program.command(name).description(summary)
+  for (const setting of settings) {
+    const schema: z.ZodType = Settings.shape[setting]
+    made.addOption(new Option(`${flagOf(setting)} <value>`, `${schema.description} [${setting}]`))
+  }
+  return made
+}
+
+/** Flags over environment over `.env`. */
+function settingsOf(options: Record<string, unknown>): Readonly<Settings> {
+  const flags: Record<string, string> = {}
+  for (const name of Object.keys(Settings.shape)) {
+    const camel = name.toLowerCase().replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
+    const value = options[camel]
+    if (typeof value === "string") flags[name] = value
+  }
+  return readSettings(readEnvFile(), process.env, flags)
+}
+
+function readEnvFile(): Record<string, string | undefined> {
+  try {
+    return parseEnv(readFileSync(".env", "utf8"))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return {}
+    throw new ConfigError(`.env cannot be read: ${(error as Error).message}`)
+  }
+}
+
+const program = new Command("commitcast")
+  .description("Relays committed PostgreSQL changes to WebSocket clients.")
+  .version(packageVersion())
+  .showHelpAfterError("(--help shows what there is)")
+  .exitOverride()
+
+command(
+  "start",
+  "run the relay; without DATABASE_URL with a PostgreSQL of its own",
+  Object.keys(Settings.shape) as SettingName[],
+).action((options) => start(settingsOf(options)))
+
+command(
+  "install",
+  "put the relay's schema into the database, and the default tables under capture",
+  DATABASE,
+).action(async (options) => {
+  const done = await install(await findDatabase(settingsOf(options)))
+  const tables = done.tracked.length > 0 ? `; captured: ${done.tracked.join(", ")}` : ""
+  print(
+    done.state === "present"
+      ? `nothing to do: version ${done.version} is installed`
+      : `${done.state} version ${done.version}${tables}`,
+  )
+  done.warnings.forEach(note)
+})
+
+command("uninstall", "remove the relay's schema and all its triggers from the database", DATABASE).action(
+  async (options) => {
+    print(
+      (await uninstall(await findDatabase(settingsOf(options))))
+        ? "removed"
+        : "nothing to do: it is not installed",
+    )
+  },
+)
+
+command("track", "capture a table's changes; again after ALTER TABLE", DATABASE)
+  .argument("<table>", "its name, with a schema if it is not on the search path")
+  .option("--type <type>", "the message type; default: the table's name and _update")
+  .option("--channels <json>", 'channels from columns, such as {"committee":"committee_id"}')
+  .option("--columns <list>", "capture these columns only", splitList)
+  .option("--exclude <list>", "never capture these columns", splitList)
+  .option("--key <list>", "what identifies a row; default: the primary key", splitList)
+  .action(async (table: string, options) => {
+    const { type, channels, columns, exclude, key } = options
+    await track(await findDatabase(settingsOf(options)), table, { type, channels, columns, exclude, key })
+    print(`captured: ${table}`)
+  })
+
+command("untrack", "end the capture of a table", DATABASE)
+  .argument("<table>")
+  .action(async (table: string, options) => {
+    print(
+      (await untrack(await findDatabase(settingsOf(options)), table))
+        ? `not captured any more: ${table}`
+        : `nothing to do: ${table} was not captured`,
+    )
+  })
+
+command("sql", "print the SQL that install would run, for a DBA", []).action(async () => {
+  print(`begin;\n${(await readMigrations()).map(applySql).join("\n")}\ncommit;`)
+})
+
+command("query", "run SQL in the relay's database, for people without psql", DATABASE)
+  .argument("<sql>")
+  .action(async (sql: string, options) => query(await findDatabase(settingsOf(options)), sql, print))
+
+command("token", "print a token signed with the relay's secret", [...DATABASE, ...KEYS])
+  .requiredOption("--user <id>", "whose it is")
+  .option("--admin", "may read the health report")
+  .option("--committees <list>", "narrow it to these committees", splitList)
+  .option("--elections <list>", "narrow it to these elections", splitList)
+  .option("--channels <list>", "narrow it to these channels", splitList)
+  .option("--expires <duration>", "a number of seconds, or such as 15m, 1h, 60d", "1h")
+  .action(async (options) => {
+    const settings = settingsOf(options)
+    print(signToken(await findSecret(settings), settings, options))
+  })
+
+command("tail", "print the changes as they come: readable on a terminal, JSON elsewhere", [
+  ...DATABASE,
+  ...KEYS,
+  "WS_PATH",
+])
+  .option("--url <url>", "the relay; default: the embedded one that runs, else http://127.0.0.1:8080")
+  .option("--token <token>", "default: one for user 1, signed with the relay's secret")
+  .option("--channels <list>", "default: election_updates", splitList)
+  .addOption(
+    new Option("--format <format>", "text or json")
+      .choices(["text", "json"])
+      .default(process.stdout.isTTY ? "text" : "json"),
+  )
+  .action(async (options) => {
+    const settings = settingsOf(options)
+    const stopped = new AbortController()
+    process.once("SIGINT", () => stopped.abort())
+    process.once("SIGTERM", () => stopped.abort())
+    await tail({
+      url: options.url ?? (await readState(settings.COMMITCAST_DIR))?.relay_url ?? "http://127.0.0.1:8080",
+      path: settings.WS_PATH,
+      token:
+        options.token ??
+        signToken(await findSecret(settings), settings, { user: "1", admin: true, expires: "12h" }),
+      channels: options.channels ?? [],
+      format: options.format,
+      print,
+      note,
+      signal: stopped.signal,
+    })
+  })
+
+/** A user's mistake is one line and exit code 2; anything else one line and 1. */
+function fail(error: unknown): void {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2
+    return
+  }
+  const mistake =
+    error instanceof ConfigError ||
+    error instanceof EmbeddedError ||
+    error instanceof ClusterError ||
+    error instanceof UnreachableError
+  note(`commitcast: ${(error as Error).message}`)
+  if (!mistake && process.env.LOG_LEVEL === "debug") note((error as Error).stack ?? "")
+  process.exitCode = mistake ? 2 : 1
+}
+
+await program.parseAsync().catch(fail)

@@ -1,0 +1,165 @@
+/** `commitcast start`: the composition root. Database, relay, API, one HTTP server, signals. */
+
+import { createServer, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
+import { setTimeout as sleep } from "node:timers/promises"
+import { createApp } from "../api/app.ts"
+import { backoff } from "../relay/backoff.ts"
+import { ConfigError, type Settings } from "../relay/config.ts"
+import { createLog, type Log } from "../relay/log.ts"
+import { createRelay, type Relay } from "../relay/relay.ts"
+import { connect, UnreachableError } from "./database.ts"
+import { type Embedded, openEmbedded, readSecrets, writeState } from "./embedded.ts"
+import { install } from "./install.ts"
+import { readElectionSchema } from "./migrations.ts"
+import { signToken } from "./token.ts"
+import { packageVersion } from "./version.ts"
+import { welcome } from "./welcome.ts"
+
+/** Runs the relay until a signal ends it. @throws ConfigError if it cannot start as it is set up. */
+export async function start(given: Readonly<Settings>): Promise<void> {
+  const log = createLog(given)
+  const stopped = new AbortController()
+  const embedded = given.DATABASE_URL === undefined ? await openDefault(given, log) : undefined
+  let server: Server | undefined
+  let relay: Relay | undefined
+  let failure: unknown
+  const close = async () => {
+    await relay?.stop()
+    server?.closeAllConnections()
+    await embedded?.stop()
+  }
+  onSignals(log, stopped)
+  try {
+    const databaseUrl = embedded?.databaseUrl ?? (given.DATABASE_URL as string)
+    const settings = embedded === undefined ? given : { ...given, ...(await embeddedKeys(given)) }
+    relay = createRelay({ settings, databaseUrl, version: packageVersion(), log })
+    const app = createApp(relay, { trustProxy: settings.TRUST_PROXY, wsPath: settings.WS_PATH })
+    server = createServer({ maxHeaderSize: 16_384 }, app)
+    relay.attach(server)
+    const url = await listen(server, settings)
+    log.info({ event: "http_up", url }, "HTTP answers; not ready yet")
+    void embedded?.exited.then(({ expected }) => {
+      if (expected) return
+      failure = new Error("the embedded PostgreSQL has ended by itself")
+      stopped.abort()
+    })
+    await prepare(databaseUrl, embedded, log, stopped.signal)
+    relay.start()
+    await Promise.race([relay.whenReady(), aborted(stopped.signal)])
+    if (!stopped.signal.aborted) await announce(url, settings, embedded)
+    await aborted(stopped.signal)
+  } catch (error) {
+    if (!stopped.signal.aborted) failure = error
+  }
+  await close()
+  if (failure !== undefined) throw failure
+  log.info({ event: "stopped" }, "stopped")
+}
+
+async function openDefault(settings: Readonly<Settings>, log: Log): Promise<Embedded> {
+  return openEmbedded({
+    dir: settings.COMMITCAST_DIR,
+    log: {
+      info: (message) => log.info({ event: "embedded" }, message),
+      warn: (message) => log.warn({ event: "embedded" }, message),
+    },
+  })
+}
+
+/** The embedded default signs and checks tokens with its own secret unless a key is set. */
+async function embeddedKeys(settings: Readonly<Settings>): Promise<Pick<Settings, "JWT_SECRET"> | object> {
+  if (settings.JWT_SECRET !== undefined || settings.JWT_PUBLIC_KEY !== undefined) return {}
+  return { JWT_SECRET: (await readSecrets(settings.COMMITCAST_DIR)).jwt_secret }
+}
+
+function onSignals(log: Log, stopped: AbortController): void {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {
+      if (stopped.signal.aborted) process.exit(1)
+      log.info({ event: "stopping", signal }, "stopping; once more to stop at once")
+      stopped.abort()
+    })
+  }
+}
+
+const aborted = (signal: AbortSignal): Promise<void> =>
+  signal.aborted
+    ? Promise.resolve()
+    : new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }))
+
+async function listen(server: Server, { HOST, PORT }: Readonly<Settings>): Promise<string> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EADDRINUSE")
+        reject(new ConfigError(`PORT (--port) ${PORT} is taken: choose another, or 0 for a free one`))
+      else if (error.code === "EACCES")
+        reject(new ConfigError(`PORT (--port) ${PORT} may not be used by this user: choose one above 1023`))
+      else if (error.code === "EADDRNOTAVAIL" || error.code === "ENOTFOUND")
+        reject(new ConfigError(`HOST (--host) ${HOST} is not an address of this machine`))
+      else reject(error)
+    })
+    server.listen(PORT, HOST, resolve)
+  })
+  const { port, address, family } = server.address() as AddressInfo
+  const host =
+    address === "0.0.0.0" || address === "::" ? "127.0.0.1" : family === "IPv6" ? `[${address}]` : address
+  return `http://${host}:${port}`
+}
+
+/** Installs what is missing, waiting for a database that does not answer yet. */
+async function prepare(
+  databaseUrl: string,
+  embedded: Embedded | undefined,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let attempt = 0; !signal.aborted; attempt++) {
+    try {
+      if (embedded !== undefined) await createElection(databaseUrl)
+      const done = await install(databaseUrl)
+      if (done.state !== "present")
+        log.info(
+          { event: done.state, version: done.version, tracked: done.tracked },
+          "the relay's schema is in the database",
+        )
+      for (const warning of done.warnings) log.warn({ event: "not_tracked" }, warning)
+      return
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error
+      const delay = backoff(attempt)
+      log.warn({ event: "database_down", attempt, retry_in_ms: Math.round(delay) }, error.message)
+      await sleep(delay, undefined, { signal }).catch(() => {})
+    }
+  }
+}
+
+async function createElection(databaseUrl: string): Promise<void> {
+  const client = await connect(databaseUrl)
+  try {
+    const there = await client.query("select to_regclass('public.election') as there")
+    if (there.rows[0]?.there === null) await client.query(`begin; ${await readElectionSchema()} commit`)
+  } finally {
+    await client.end()
+  }
+}
+
+/** A few lines for people, and one for programs on standard output. */
+async function announce(
+  url: string,
+  settings: Readonly<Settings>,
+  embedded: Embedded | undefined,
+): Promise<void> {
+  const ready = {
+    event: "ready",
+    url,
+    ...(embedded === undefined ? {} : { database_url: embedded.databaseUrl }),
+  }
+  if (embedded !== undefined) await writeState(settings.COMMITCAST_DIR, { relay_url: url })
+  const token =
+    embedded === undefined || settings.JWT_SECRET === undefined
+      ? undefined
+      : signToken(settings.JWT_SECRET, settings, { user: "1", admin: true, expires: "12h" })
+  process.stderr.write(welcome({ url, databaseUrl: embedded?.databaseUrl, token }))
+  process.stdout.write(`${JSON.stringify(ready)}\n`)
+}

@@ -1,0 +1,220 @@
+/** Every query on the changelog. */
+
+import { Socket } from "node:net"
+import pg from "pg"
+import { z } from "zod"
+import { type Change, readChange } from "./change.ts"
+import { type Cursor, parseSnapshot, type Snapshot } from "./cursor.ts"
+
+/** What one read says beside the changes. */
+export interface Head {
+  readonly snapshot: Snapshot
+  readonly horizon: Snapshot
+  /** How much longer some relay promised to poll, in milliseconds; 0 if none did. */
+  readonly leaseMs: number
+}
+
+export interface Page {
+  readonly head: Head
+  readonly changes: Change[]
+  /** Whether the limit cut it: read it again with `pages`. */
+  readonly cut: boolean
+}
+
+/** One reading connection. Any failure makes it useless: close it and open another. */
+export interface Session {
+  readonly lineage: string
+  /** What became visible since the snapshot, in order; at most `limit` changes. */
+  read(since: Snapshot, limit: number): Promise<Page>
+  /** The same without a limit, in pages of one snapshot. The first page carries the head. */
+  pages(since: Snapshot, size: number): AsyncGenerator<{ head: Head; changes: Change[]; final: boolean }>
+  /** The snapshot of this moment. */
+  now(): Promise<Snapshot>
+  /** Whether a cursor of some lineage still means the same transactions. */
+  continues(cursor: Cursor): Promise<boolean>
+  /** Promises to poll for so long; tells the other relays if asked. */
+  lease(durationMs: number, tell: boolean): Promise<void>
+  /** An xid that every transaction which began before this call is below. */
+  fence(): Promise<bigint>
+  close(): void
+}
+
+/** A tracked table as relay.tracked shows it. */
+export const TrackedTable = z.object({
+  name: z.string(),
+  type: z.string(),
+  level: z.string(),
+  problem: z.string().nullable(),
+  not_captured: z.array(z.string()),
+})
+export type TrackedTable = z.infer<typeof TrackedTable>
+
+export interface Changelog {
+  /** @throws if the database cannot be reached, or has no relay schema that this version can read. */
+  open(): Promise<Session>
+  tracked(): Promise<TrackedTable[]>
+  /** Empties the oldest partition if it is time. */
+  rotate(retentionHours: number, retentionMb: number): Promise<"done" | "not_due" | "refused">
+  close(): Promise<void>
+}
+
+const COLUMNS = `seq::text, xid::text, at::text, "table", op, type, old, new, meta`
+
+/**
+ * Rows, new snapshot, horizon and lease in one statement, so that they belong together. The upper bound keeps out the
+ * foreign xids of a restored log.
+ */
+const READ = `
+  select null as seq, pg_current_snapshot()::text as xid, h::text as at, null as "table", null as op, null as type,
+         (coalesce(pg_sequence_last_value('relay.lease'), 0) - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
+         null as new, null as meta, null::bigint as o
+  from relay.horizon
+  union all
+  select ${COLUMNS}, seq from relay.change
+  where xid >= pg_snapshot_xmax($1::pg_snapshot) and xid < pg_snapshot_xmax(pg_current_snapshot())
+  union all
+  select ${COLUMNS}, seq from relay.change
+  where xid = any(array(select pg_snapshot_xip($1::pg_snapshot)))
+  order by o nulls first`
+
+/** What the reading session needs to find the index whatever the statistics say. */
+const SESSION = `
+  set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set default_transaction_isolation = 'read committed';
+  set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off;
+  set max_parallel_workers_per_gather = 0; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0`
+
+const HeadRow = z.object({ xid: z.string(), at: z.string(), old: z.coerce.number() })
+
+/** A lease further ahead was set by a clock that has stepped since. */
+const LEASE_MAX_MS = 5_000
+const QUERY_TIMEOUT_MS = 10_000
+
+const asText = { getTypeParser: () => (value: string) => value }
+
+/** Connects to the changelog of one database. */
+export function createChangelog(connectionString: string, onIdleError: (error: Error) => void): Changelog {
+  const pool = new pg.Pool({
+    connectionString,
+    max: 2,
+    application_name: "commitcast",
+    query_timeout: QUERY_TIMEOUT_MS,
+    connectionTimeoutMillis: QUERY_TIMEOUT_MS,
+  })
+  pool.on("error", onIdleError)
+  return {
+    open: () => openSession(connectionString),
+    async tracked() {
+      const result = await pool.query(
+        "select name, type, level, problem, not_captured from relay.tracked order by name",
+      )
+      return z.array(TrackedTable).parse(result.rows)
+    },
+    async rotate(retentionHours, retentionMb) {
+      try {
+        // Two partitions are always kept whole, so that each covers half of the time and of the size.
+        const result = await pool.query<{ slot: number | null }>(
+          "select relay.rotate(make_interval(secs => $1), $2) as slot",
+          [(retentionHours * 3_600) / 2, Math.ceil((retentionMb * 1_048_576) / 2)],
+        )
+        const slot = result.rows[0]?.slot ?? null
+        if (slot === null) return "not_due"
+        await pool.query("select relay.advance_slot($1::smallint)", [slot])
+        return "done"
+      } catch (error) {
+        if ((error as { code?: string }).code === "55P03") return "refused"
+        throw error
+      }
+    },
+    close: () => pool.end(),
+  }
+}
+
+async function openSession(connectionString: string): Promise<Session> {
+  const socket = new Socket()
+  const client = new pg.Client({
+    connectionString,
+    application_name: "commitcast feed",
+    stream: () => socket,
+    keepAlive: true,
+    query_timeout: QUERY_TIMEOUT_MS,
+    connectionTimeoutMillis: QUERY_TIMEOUT_MS,
+    types: asText as pg.CustomTypesConfig,
+  })
+  // A query that is running rejects by itself; between queries the next one does.
+  client.on("error", () => {})
+  const close = () => {
+    client.end().catch(() => {})
+    socket.destroySoon()
+  }
+
+  async function one(text: string, values: unknown[] = []): Promise<string> {
+    const result = await client.query<[string]>({ text, values, rowMode: "array" })
+    return result.rows[0]?.[0] as string
+  }
+
+  try {
+    await client.connect()
+    await client.query(SESSION)
+    const lineage = await one("select relay.meet_lineage()")
+    return {
+      lineage,
+      async read(since, limit) {
+        const result = await client.query({
+          name: "commitcast_read",
+          text: `${READ} limit $2::int + 2`,
+          values: [since.text, limit],
+        })
+        const changes = result.rows.slice(1, limit + 1).map(readChange)
+        return { head: readHead(result.rows[0]), changes, cut: result.rows.length > limit + 1 }
+      },
+      async *pages(since, size) {
+        // The lock comes before the snapshot: a rotation in between would otherwise empty what the snapshot promises.
+        await client.query("begin; lock table relay.change in access share mode")
+        await client.query({
+          text: `declare commitcast_pages no scroll cursor for ${READ}`,
+          values: [since.text],
+        })
+        const next = (rows: number) =>
+          client.query({
+            text: `fetch ${rows} from commitcast_pages`,
+            query_timeout: 600_000,
+          } as pg.QueryConfig)
+        const head = readHead((await next(1)).rows[0])
+        let rows = (await next(size)).rows
+        for (;;) {
+          const following = rows.length < size ? [] : (await next(size)).rows
+          if (following.length === 0) await client.query("commit")
+          yield { head, changes: rows.map(readChange), final: following.length === 0 }
+          if (following.length === 0) return
+          rows = following
+        }
+      },
+      now: async () => readSnapshot(await one("select pg_current_snapshot()::text")),
+      continues: async (cursor) =>
+        (await one("select relay.continues($1, $2::pg_snapshot)", [cursor.lineage, cursor.snapshot.text])) ===
+        "t",
+      async lease(durationMs, tell) {
+        await one("select relay.set_lease($1::int)", [durationMs])
+        if (tell)
+          await one(`select pg_notify('election_updates', '{"v":1,"lease":' || $1::int || '}')`, [durationMs])
+      },
+      fence: async () => BigInt(await one("select pg_current_xact_id()::text")),
+      close,
+    }
+  } catch (error) {
+    close()
+    throw error
+  }
+}
+
+function readHead(row: unknown): Head {
+  const head = HeadRow.parse(row)
+  const leaseMs = head.old > LEASE_MAX_MS ? 0 : Math.max(0, head.old)
+  return { snapshot: readSnapshot(head.xid), horizon: readSnapshot(head.at), leaseMs }
+}
+
+function readSnapshot(text: string): Snapshot {
+  const snapshot = parseSnapshot(text)
+  if (snapshot === undefined) throw new Error("PostgreSQL answered something that is not a snapshot")
+  return snapshot
+}

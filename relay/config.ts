@@ -1,0 +1,141 @@
+/** The settings: read once from flags, environment and `.env`, checked here, frozen. */
+
+import { z } from "zod"
+
+/** A setting that is wrong. The message names it; the process ends with exit code 2. */
+export class ConfigError extends Error {
+  override name = "ConfigError"
+}
+
+const seconds = (value: number) => z.coerce.number().positive().default(value)
+const list = z
+  .string()
+  .default("")
+  .transform((text) =>
+    text
+      .split(",")
+      .map((item) => item.trim())
+      .filter((item) => item !== ""),
+  )
+const flag = (value: boolean) =>
+  z
+    .enum(["true", "false", "1", "0", "on", "off", "yes", "no"])
+    .default(value ? "true" : "false")
+    .transform((text) => ["true", "1", "on", "yes"].includes(text))
+
+/** Every setting by its environment name; its flag is the same in lower case with dashes. */
+export const Settings = z.object({
+  DATABASE_URL: z
+    .string()
+    .regex(/^postgres(ql)?:\/\//, "must begin with postgres:// or postgresql://")
+    .optional()
+    .describe("the database to relay from; unset: an embedded PostgreSQL in COMMITCAST_DIR"),
+  COMMITCAST_DIR: z
+    .string()
+    .min(1)
+    .default(".commitcast")
+    .describe("where the embedded PostgreSQL keeps its data"),
+  HOST: z.string().min(1).default("127.0.0.1").describe("the address to listen on"),
+  PORT: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(65535)
+    .default(8080)
+    .describe("the port to listen on; 0 picks a free one"),
+  WS_PATH: z
+    .string()
+    .regex(/^\/[^?#\s]*$/, "must be a path such as /ws")
+    .default("/ws")
+    .transform((path) => path.replace(/\/+$/, ""))
+    .describe("the path of the WebSocket endpoint"),
+  TRUST_PROXY: z
+    .string()
+    .default("false")
+    .describe("the proxies whose X-Forwarded headers count: false, true, a number of hops, or addresses"),
+  JWT_SECRET: z
+    .string()
+    .refine((secret) => Buffer.byteLength(secret) >= 32, "must be at least 32 bytes: openssl rand -base64 48")
+    .optional()
+    .describe("the secret that HS256 tokens are signed with, 32 bytes or more"),
+  JWT_PUBLIC_KEY: z
+    .string()
+    .refine((key) => key.includes("-----BEGIN"), "must be a PEM public key")
+    .optional()
+    .describe("the PEM public key of RS256 or ES256 tokens"),
+  JWT_ISSUER: z.string().min(1).optional().describe("the only accepted `iss`"),
+  JWT_AUDIENCE: z.string().min(1).optional().describe("the only accepted `aud`"),
+  QUERY_TOKEN: flag(true).describe("whether the token may come as ?token=, where proxies may log it"),
+  ALLOWED_ORIGINS: list.describe(
+    "other origins whose pages may connect, comma separated; the relay's own host always may",
+  ),
+  RETENTION_HOURS: z.coerce
+    .number()
+    .positive()
+    .max(24 * 365)
+    .default(24)
+    .describe("how long a cursor can be resumed, at least"),
+  RETENTION_MB: z.coerce
+    .number()
+    .positive()
+    .default(4096)
+    .describe("the size of the changelog at which it is rotated early"),
+  BELL: z
+    .enum(["adaptive", "always", "off"])
+    .default("adaptive")
+    .describe(
+      "when triggers NOTIFY: adaptive (not while the relay is busy polling), always, off (poll every 50 ms)",
+    ),
+  HEARTBEAT_SECONDS: seconds(25).describe("the time between two heartbeats to a client"),
+  AUTH_TIMEOUT_SECONDS: seconds(10).describe("how long a connection may take to authenticate"),
+  MAX_CHANNELS: z.coerce
+    .number()
+    .int()
+    .positive()
+    .default(128)
+    .describe("the channels that a connection may join"),
+  LANE_BUFFER_MB: z.coerce
+    .number()
+    .positive()
+    .default(32)
+    .describe("how far the slowest reader of a lane may fall behind"),
+  DRAIN_TIMEOUT_SECONDS: seconds(5).describe("how long closing connections may take at shutdown"),
+  LOG_LEVEL: z
+    .enum(["trace", "debug", "info", "warn", "error", "silent"])
+    .default("info")
+    .describe("what is logged"),
+  LOG_FORMAT: z
+    .enum(["auto", "pretty", "json"])
+    .default("auto")
+    .describe("how: pretty on a terminal and JSON elsewhere, or one of them"),
+})
+export type Settings = z.infer<typeof Settings>
+
+/** The flag of a setting: DATABASE_URL is --database-url. */
+export const flagOf = (name: string): string => `--${name.toLowerCase().replaceAll("_", "-")}`
+
+/**
+ * Checks the settings. Later sources win; an empty string counts as unset.
+ * @throws ConfigError that names the first wrong setting and says what it must be.
+ */
+export function readSettings(...sources: Array<Record<string, string | undefined>>): Readonly<Settings> {
+  const merged: Record<string, string> = {}
+  for (const source of sources) {
+    for (const name of Object.keys(Settings.shape)) {
+      const value = source[name]
+      if (value !== undefined && value !== "") merged[name] = value
+    }
+  }
+  const result = Settings.safeParse(merged)
+  if (!result.success) {
+    const issue = result.error.issues[0]
+    const name = String(issue?.path[0])
+    throw new ConfigError(`${name} (${flagOf(name)}) is wrong: ${issue?.message}`)
+  }
+  if (result.data.JWT_SECRET !== undefined && result.data.JWT_PUBLIC_KEY !== undefined) {
+    throw new ConfigError(
+      "JWT_SECRET and JWT_PUBLIC_KEY are both set: keep the one that your tokens are signed for",
+    )
+  }
+  return Object.freeze(result.data)
+}

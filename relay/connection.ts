@@ -1,0 +1,152 @@
+/** One client: who it is, where it stands in its lane, and how much its socket has been handed. */
+
+import { randomUUID } from "node:crypto"
+import type { Identity } from "./auth.ts"
+import type { Lane, Member } from "./lane.ts"
+import { type CloseCode, encodeMessage, type ServerMessage } from "./protocol.ts"
+import { frameText, type Wire } from "./wire.ts"
+
+/** What may wait in the socket. The rest waits in the lane, where it lies once for all. */
+const HANDED_BYTES = 262_144
+/** A close frame cannot pass a stuffed socket; after this long it is cut. Milliseconds. */
+const CLOSE_GRACE_MS = 1_000
+
+export interface ConnectionDeps {
+  wire: Wire
+  now: number
+  /** Told before the close frame is sent: the connection takes no further part. */
+  onClosing(code: CloseCode): void
+}
+
+export class Connection implements Member {
+  readonly id = randomUUID()
+  readonly connectedAt: number
+  identity: Identity | undefined
+  lane: Lane | undefined
+  position = 0
+  index = 0
+  /** Entries of this batch are skipped: it was in progress when the connection took its cursor. */
+  startBatch = 0
+  /** When the client was last heard, milliseconds since 1970. */
+  heardAt: number
+  /** Error messages sent. */
+  faults = 0
+  /** Since when the socket has not taken anything although something waits; 0 while it does. */
+  stuckAt = 0
+  closingSince = 0
+
+  readonly #wire: Wire
+  readonly #onClosing: (code: CloseCode) => void
+  /** The next chunk of the current entry. */
+  #chunk = 0
+  /** What was still owed when the connection changed its lane. */
+  #owed: Buffer[] = []
+  #mark = ""
+
+  constructor({ wire, now, onClosing }: ConnectionDeps) {
+    this.#wire = wire
+    this.#onClosing = onClosing
+    this.connectedAt = now
+    this.heardAt = now
+  }
+
+  /** The user, once authenticated. */
+  get user(): string {
+    return this.identity?.user ?? ""
+  }
+
+  /** Joins a lane at its end. What the old lane still owed stays owed. */
+  enter(lane: Lane, batch: number): void {
+    if (this.lane !== undefined) {
+      for (let chunk = this.#next(); chunk !== undefined; chunk = this.#next()) this.#owed.push(chunk)
+      this.lane.remove(this)
+    }
+    this.lane = lane
+    this.position = lane.end
+    this.#chunk = 0
+    this.startBatch = batch
+    lane.add(this)
+  }
+
+  leave(): void {
+    this.lane?.remove(this)
+    this.lane = undefined
+    this.#owed = []
+  }
+
+  /** Sends a message of its own, after everything that it is owed. */
+  send(message: ServerMessage): void {
+    const frame = frameText(encodeMessage(message))
+    if (this.#owed.length > 0) this.#owed.push(frame)
+    else this.#wire.write(frame)
+  }
+
+  /** Writes what is owed, as one write, until the socket holds enough. Called each turn and when the socket drains. */
+  pump(): void {
+    let corked = false
+    while (this.#wire.queued < HANDED_BYTES) {
+      const chunk = this.#next()
+      if (chunk === undefined) break
+      if (!corked) {
+        this.#wire.cork()
+        corked = true
+      }
+      this.#wire.write(chunk)
+    }
+    if (corked) this.#wire.uncork()
+  }
+
+  /** Whether it fell off its lane's ring. */
+  get overrun(): boolean {
+    return this.lane?.at(this.position) === null
+  }
+
+  /** Notes, once a while, whether a waiting socket takes anything. @returns how long it has not, in milliseconds. */
+  stuckFor(now: number): number {
+    const mark = `${this.position}:${this.#chunk}:${this.#wire.queued}`
+    if (this.#wire.queued === 0 || mark !== this.#mark) this.stuckAt = now
+    this.#mark = mark
+    return now - this.stuckAt
+  }
+
+  get open(): boolean {
+    return this.#wire.open
+  }
+
+  close(code: CloseCode, reason: string, now: number): void {
+    if (this.closingSince !== 0) return
+    this.closingSince = now
+    this.#onClosing(code)
+    this.#wire.close(code, reason)
+  }
+
+  /** Cuts a connection whose close was not answered. */
+  reap(now: number): void {
+    if (this.closingSince !== 0 && now - this.closingSince > CLOSE_GRACE_MS) this.#wire.terminate()
+  }
+
+  terminate(): void {
+    this.#wire.terminate()
+  }
+
+  #next(): Buffer | undefined {
+    if (this.#owed.length > 0) return this.#owed.shift()
+    for (;;) {
+      const entry = this.lane?.at(this.position)
+      if (entry === undefined || entry === null) return undefined
+      const chunks = entry.own?.get(this.user) ?? entry.shared
+      const chunk = entry.batch > this.startBatch ? chunks[this.#chunk] : undefined
+      if (chunk !== undefined) {
+        this.#chunk++
+        if (this.#chunk === chunks.length) this.#advance()
+        return chunk
+      }
+      this.#advance()
+    }
+  }
+
+  #advance(): void {
+    this.position++
+    this.#chunk = 0
+  }
+}

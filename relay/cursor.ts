@@ -1,0 +1,46 @@
+/** A position in the changelog: what was visible at one moment. Pure: no clock, no I/O. */
+
+/** A pg_snapshot: xids below xmax are decided, except those in flight. */
+export interface Snapshot {
+  readonly xmin: bigint
+  readonly xmax: bigint
+  readonly inFlight: ReadonlySet<bigint>
+  /** As PostgreSQL writes it: `xmin:xmax:xip,xip`. */
+  readonly text: string
+}
+
+/** A snapshot of one lineage. On the wire `<lineage>:<snapshot>`, opaque to clients. */
+export interface Cursor {
+  readonly lineage: string
+  readonly snapshot: Snapshot
+}
+
+const SNAPSHOT = /^(\d{1,20}):(\d{1,20}):((?:\d{1,20}(?:,\d{1,20})*)?)$/
+
+/** Reads a pg_snapshot's text. @returns undefined if it is none. */
+export function parseSnapshot(text: string): Snapshot | undefined {
+  const match = SNAPSHOT.exec(text)
+  if (match === null) return undefined
+  const xmin = BigInt(match[1] as string)
+  const xmax = BigInt(match[2] as string)
+  const inFlight = new Set(match[3] === "" ? [] : (match[3] as string).split(",").map(BigInt))
+  for (const xid of inFlight) if (xid < xmin || xid >= xmax) return undefined
+  return xmin <= xmax ? { xmin, xmax, inFlight, text } : undefined
+}
+
+/** Reads a cursor's text. @returns undefined if it is malformed, whatever a client sent. */
+export function parseCursor(text: string): Cursor | undefined {
+  const match = /^([0-9a-z]{1,32}):(.{1,65536})$/.exec(text)
+  const snapshot = match === null ? undefined : parseSnapshot(match[2] as string)
+  return snapshot === undefined ? undefined : { lineage: match?.[1] as string, snapshot }
+}
+
+/** The cursor's text. */
+export const cursorText = (cursor: Cursor): string => `${cursor.lineage}:${cursor.snapshot.text}`
+
+/** Whether everything that is decided in `other` is decided in `snapshot`. The SQL twin is relay.contains. */
+export function contains(snapshot: Snapshot, other: Snapshot): boolean {
+  if (snapshot.xmax < other.xmax) return false
+  for (const xid of snapshot.inFlight) if (xid < other.xmax && !other.inFlight.has(xid)) return false
+  return true
+}

@@ -1,0 +1,223 @@
+/**
+ * The feed: the changelog as ordered batches with their cursors. A bell makes it read at once, a slow poll is the
+ * floor, and under load it polls by itself so that writers need not ring.
+ */
+
+import { setTimeout as sleep } from "node:timers/promises"
+import { backoff } from "./backoff.ts"
+import { type Bell, createBell } from "./bell.ts"
+import type { Change } from "./change.ts"
+import type { Changelog, Head, Session } from "./changelog.ts"
+import { type Cursor, contains, type Snapshot } from "./cursor.ts"
+import type { Log } from "./log.ts"
+import type { Metrics } from "./metrics.ts"
+
+/** A part of a batch. A batch is what became visible between two snapshots, so a transaction lies whole in one. */
+export interface BatchPart {
+  readonly changes: readonly Change[]
+  /** The position after the whole batch. */
+  readonly cursor: Cursor
+  readonly first: boolean
+  readonly final: boolean
+}
+
+export type FeedState =
+  | { kind: "down"; since: number; attempts: number; error: string | undefined }
+  | { kind: "up"; since: number; cursor: Cursor }
+
+export interface FeedConsumer {
+  /** The next part. The feed reads on when it resolves. */
+  deliver(part: BatchPart): Promise<void>
+  /** The feed starts at this position; on a reset, whatever was promised before does not hold. */
+  begin(cursor: Cursor, reset: ResetReason | undefined): void
+}
+
+/** Why a feed cannot go on from where it was. */
+export type ResetReason = "lineage" | "horizon"
+
+export interface Feed {
+  start(): void
+  /** Something may be in the log. */
+  wake(): void
+  state(): FeedState
+  /** Everything committed longer ago than this was delivered; milliseconds. */
+  lagMs(): number
+  bellMode(): ReturnType<Bell["mode"]>
+  stop(): Promise<void>
+}
+
+export interface FeedDeps {
+  changelog: Changelog
+  consumer: FeedConsumer
+  log: Log
+  metrics: Metrics
+  bell: "adaptive" | "always" | "off"
+}
+
+/** More changes than this are read in pages of this many. */
+const PAGE = 1_000
+
+export function createFeed({ changelog, consumer, log, metrics, bell: setting }: FeedDeps): Feed {
+  const closing = new AbortController()
+  const startedAt = Date.now()
+  const bell = createBell({ setting, metrics })
+  let state: FeedState = { kind: "down", since: startedAt, attempts: 0, error: undefined }
+  let cursor: Cursor | undefined
+  let readUpTo = startedAt
+  let running: Promise<void> | undefined
+  let pending = false
+  let interrupt: (() => void) | undefined
+
+  /** Waits for a wake-up, a stop or the time to poll. @returns why it reads. */
+  async function pause(): Promise<"bell" | "poll"> {
+    if (!pending && !closing.signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, bell.pollMs())
+        interrupt = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+      interrupt = undefined
+    }
+    const why = pending ? "bell" : "poll"
+    pending = false
+    return why
+  }
+
+  async function deliver(
+    changes: Change[],
+    snapshot: Snapshot,
+    lineage: string,
+    first: boolean,
+    final: boolean,
+  ): Promise<void> {
+    const stop = metrics.fanout.startTimer()
+    for (const change of changes) {
+      metrics.events.inc({ table: change.kind === "message" ? "" : change.table, op: change.op })
+    }
+    await consumer.deliver({ changes, cursor: { lineage, snapshot }, first, final })
+    stop()
+  }
+
+  /** One read: everything since the cursor, delivered. @returns false if the log no longer holds what is missing. */
+  async function advance(session: Session, since: Snapshot): Promise<boolean> {
+    const startedReading = Date.now()
+    const stop = metrics.read.startTimer()
+    const page = await session.read(since, PAGE)
+    stop()
+    if (!contains(since, page.head.horizon)) return false
+    let head: Head = page.head
+    let count = page.changes.length
+    const transactions = new Set<string>()
+    if (!page.cut) {
+      for (const change of page.changes) transactions.add(change.xid)
+      if (count > 0 || since.text !== head.snapshot.text)
+        await deliver(page.changes, head.snapshot, session.lineage, true, true)
+    } else {
+      count = 0
+      for await (const part of session.pages(since, PAGE)) {
+        head = part.head
+        if (!contains(since, head.horizon)) return false
+        for (const change of part.changes) transactions.add(change.xid)
+        await deliver(part.changes, head.snapshot, session.lineage, count === 0, part.final)
+        count += part.changes.length
+      }
+    }
+    if (count > 0) metrics.batch.observe(count)
+    cursor = { lineage: session.lineage, snapshot: head.snapshot }
+    state = { kind: "up", since: state.since, cursor }
+    readUpTo = startedReading
+    await bell.afterRead(session, {
+      snapshot: head.snapshot,
+      leaseMs: head.leaseMs,
+      transactions: transactions.size,
+    })
+    return true
+  }
+
+  /** Finds where to go on after connecting. */
+  async function resume(session: Session): Promise<Cursor> {
+    const present = { lineage: session.lineage, snapshot: await session.now() }
+    if (cursor === undefined) {
+      consumer.begin(present, undefined)
+      return present
+    }
+    if (cursor.lineage === session.lineage || (await session.continues(cursor))) {
+      return { lineage: session.lineage, snapshot: cursor.snapshot }
+    }
+    reset(present, "lineage")
+    return present
+  }
+
+  function reset(present: Cursor, reason: ResetReason): void {
+    metrics.resets.inc({ reason })
+    log.error(
+      { event: "feed_reset", reason },
+      "changes may have been missed: every client is told to load its state again",
+    )
+    consumer.begin(present, reason)
+  }
+
+  async function session(): Promise<never> {
+    const open = await changelog.open()
+    try {
+      cursor = await resume(open)
+      const since = Date.now()
+      state = { kind: "up", since, cursor }
+      log.info({ event: "feed_up", lineage: open.lineage }, "reading the changelog")
+      pending = true
+      while (!closing.signal.aborted) {
+        metrics.reads.inc({ why: await pause() })
+        if (closing.signal.aborted) break
+        if (!(await advance(open, cursor.snapshot))) {
+          cursor = { lineage: open.lineage, snapshot: await open.now() }
+          reset(cursor, "horizon")
+        }
+      }
+      throw new Error("stopping")
+    } finally {
+      open.close()
+    }
+  }
+
+  async function run(): Promise<void> {
+    while (!closing.signal.aborted) {
+      try {
+        await session()
+      } catch (error) {
+        if (closing.signal.aborted) return
+        const wasUp = state.kind === "up"
+        if (wasUp) metrics.feedLost.inc()
+        const attempts = state.kind === "up" ? 0 : state.attempts + 1
+        const message = (error as Error).message
+        state = { kind: "down", since: wasUp ? Date.now() : state.since, attempts, error: message }
+        const delay = backoff(attempts)
+        log.warn(
+          { event: "feed_down", attempt: attempts, retry_in_ms: Math.round(delay), error: message },
+          "cannot read the changelog",
+        )
+        await sleep(delay, undefined, { signal: closing.signal }).catch(() => {})
+      }
+    }
+  }
+
+  return {
+    start() {
+      running ??= run()
+    },
+    wake() {
+      bell.heard()
+      pending = true
+      interrupt?.()
+    },
+    state: () => state,
+    lagMs: () => Date.now() - readUpTo,
+    bellMode: () => bell.mode(),
+    async stop() {
+      closing.abort()
+      interrupt?.()
+      await running
+    },
+  }
+}

@@ -1,0 +1,325 @@
+/** The gateway: the upgrade, the token, and the frames of clients. */
+
+import { type IncomingMessage, type Server, STATUS_CODES } from "node:http"
+import type { Duplex } from "node:stream"
+import { type RawData, type WebSocket, WebSocketServer } from "ws"
+import type { Auth, Identity } from "./auth.ts"
+import { Connection } from "./connection.ts"
+import type { Hub } from "./hub.ts"
+import type { Log } from "./log.ts"
+import type { Metrics } from "./metrics.ts"
+import { ChannelName, ClientMessage, CloseCode, type ErrorCode } from "./protocol.ts"
+import { createWire } from "./wire.ts"
+
+export interface GatewayDeps {
+  hub: Hub
+  auth: Auth
+  log: Log
+  metrics: Metrics
+  settings: {
+    path: string
+    allowedOrigins: readonly string[]
+    queryToken: boolean
+    maxChannels: number
+    heartbeatMs: number
+  }
+}
+
+export interface Gateway {
+  /** Takes over the upgrades of an HTTP server. */
+  attach(server: Server): void
+  /** Refuses new connections from now on. */
+  stop(): void
+}
+
+/** The one subprotocol that is answered: the token beside it must not come back. */
+const SUBPROTOCOL = "commitcast.v1"
+const BEARER = "bearer."
+/** Commands are small; ws closes with 1009 beyond. */
+const MAX_FRAME_BYTES = 16_384
+const MAX_FAULTS = 20
+
+/** What an upgrade request asks for. */
+interface Request {
+  tokens: string[]
+  channels: string[]
+  cursor: string | undefined
+}
+
+export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps): Gateway {
+  let stopping = false
+  const server = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    maxPayload: MAX_FRAME_BYTES,
+    maxFragments: 16,
+    handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+  } as ConstructorParameters<typeof WebSocketServer>[0])
+
+  function refuse(socket: Duplex, status: number, result: string): void {
+    metrics.connects.inc({ result })
+    const retry = status === 503 ? "Retry-After: 1\r\n" : ""
+    socket.end(
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${retry}\r\n`,
+    )
+  }
+
+  function originAllowed(request: IncomingMessage): boolean {
+    const { origin, host } = request.headers
+    if (origin === undefined) return true
+    if (settings.allowedOrigins.includes(origin)) return true
+    return URL.canParse(origin) && new URL(origin).host === host
+  }
+
+  function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on("error", () => socket.destroy())
+    if (!URL.canParse(request.url ?? "", "http://relay")) return refuse(socket, 400, "bad_request")
+    const url = new URL(request.url ?? "", "http://relay")
+    if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(socket, 404, "wrong_path")
+    if (!originAllowed(request)) return refuse(socket, 403, "origin")
+    if (stopping || !hub.ready()) return refuse(socket, 503, stopping ? "stopping" : "not_ready")
+    const asked = readRequest(request, url, settings.queryToken)
+    if (asked === undefined) return refuse(socket, 400, "bad_request")
+    server.handleUpgrade(request, socket, head, (websocket) => accept(websocket, socket, asked))
+  }
+
+  function accept(websocket: WebSocket, socket: Duplex, asked: Request): void {
+    metrics.connects.inc({ result: "accepted" })
+    const connection = new Connection({
+      wire: createWire(socket, websocket),
+      now: Date.now(),
+      onClosing: (code) => {
+        hub.release(connection)
+        metrics.closes.inc({ code: String(code) })
+        log.debug(
+          { event: "closing", connection: connection.id, user: connection.user, code },
+          "closing a connection",
+        )
+      },
+    })
+    hub.track(connection)
+    socket.on("drain", () => connection.pump())
+    websocket.on("message", (data, isBinary) => receive(connection, asked, data, isBinary))
+    const heard = () => {
+      connection.heardAt = Date.now()
+    }
+    websocket.on("pong", heard)
+    websocket.on("ping", heard)
+    websocket.on("error", (error: Error & { code?: string }) =>
+      metrics.errors.inc({ code: error.code ?? "socket" }),
+    )
+    websocket.on("close", () => {
+      hub.forget(connection)
+      log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
+    })
+    if (asked.tokens.length > 1) return close(connection, CloseCode.badMessage, "more than one token")
+    if (asked.tokens.length === 1) authenticate(connection, asked, asked.tokens[0] as string)
+  }
+
+  function close(connection: Connection, code: CloseCode, reason: string): void {
+    connection.close(code, reason, Date.now())
+  }
+
+  function verify(connection: Connection, token: string): Identity | undefined {
+    const result = auth.verify(token)
+    if (result.ok) return result.identity
+    metrics.authFailures.inc({ reason: result.reason })
+    if (result.reason === "expired") close(connection, CloseCode.tokenExpired, "token expired")
+    else close(connection, CloseCode.invalidToken, "invalid token")
+    return undefined
+  }
+
+  function authenticate(connection: Connection, asked: Request, token: string): void {
+    const identity = verify(connection, token)
+    if (identity === undefined) return
+    const channels = hub.startChannels(asked.channels)
+    const forbidden = hub.forbidden(identity, channels)
+    if (forbidden.length > 0)
+      return close(connection, CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`.slice(0, 120))
+    if (channels.size > settings.maxChannels)
+      return close(connection, CloseCode.tooManyChannels, "too many channels")
+    connection.identity = identity
+    const { cursor, ...recovery } = hub.join(connection, channels, asked.cursor)
+    connection.send({
+      type: "connection_success",
+      user: identity.user,
+      connection: connection.id,
+      channels: [...channels, `user:${identity.user}`],
+      cursor,
+      ...recovery,
+      heartbeat_seconds: settings.heartbeatMs / 1_000,
+      expires_in: secondsLeft(identity),
+    })
+    log.debug({ event: "connected", connection: connection.id, user: identity.user }, "a client connected")
+  }
+
+  function fault(connection: Connection, code: ErrorCode, message: string, request?: string | number): void {
+    metrics.errors.inc({ code })
+    connection.faults++
+    if (connection.faults > MAX_FAULTS) return close(connection, CloseCode.tooManyErrors, "too many errors")
+    connection.send({ type: "error", code, message, request })
+  }
+
+  function receive(connection: Connection, asked: Request, data: RawData, isBinary: boolean): void {
+    connection.heardAt = Date.now()
+    if (connection.closingSince !== 0) return
+    if (isBinary) {
+      metrics.frames.inc({ type: "binary" })
+      return close(connection, CloseCode.badMessage, "frames must be JSON text")
+    }
+    const parsed = ClientMessage.safeParse(readJson(data.toString()))
+    if (!parsed.success) {
+      metrics.frames.inc({ type: "invalid" })
+      const unknown =
+        parsed.error.issues[0]?.code === "invalid_union" && parsed.error.issues[0].path[0] === "type"
+      const text = unknown
+        ? "the type must be one of ping, pong, subscribe, unsubscribe, authenticate"
+        : `not a message of this protocol: ${parsed.error.issues[0]?.path.join(".") ?? ""} ${parsed.error.issues[0]?.message ?? ""}`
+      return fault(connection, unknown ? "unknown_type" : "bad_message", text.slice(0, 300))
+    }
+    metrics.frames.inc({ type: parsed.data.type })
+    answer(connection, asked, parsed.data)
+  }
+
+  function answer(connection: Connection, asked: Request, message: ClientMessage): void {
+    if (message.type === "authenticate") {
+      if (connection.identity === undefined) authenticate(connection, asked, message.token)
+      else refresh(connection, message.token, message.request)
+      return
+    }
+    if (connection.identity === undefined)
+      return fault(connection, "not_authenticated", "send authenticate first", message.request)
+    switch (message.type) {
+      case "ping":
+        return connection.send({ type: "pong", at: new Date().toISOString(), request: message.request })
+      case "pong":
+        return
+      case "subscribe":
+        return subscribe(connection, connection.identity, message)
+      case "unsubscribe":
+        return unsubscribe(connection, connection.identity, message)
+    }
+  }
+
+  function refresh(connection: Connection, token: string, request: string | number | undefined): void {
+    const identity = verify(connection, token)
+    if (identity === undefined) return
+    if (identity.user !== connection.user)
+      return fault(connection, "other_user", "a refresh must be for the same user", request)
+    // A token with other rights narrows or widens what the connection sees, so it takes another lane.
+    hub.rejoin(
+      connection,
+      (channels) => {
+        connection.identity = identity
+        const lost = new Set(hub.forbidden(identity, channels))
+        return new Set([...channels].filter((channel) => !lost.has(channel)))
+      },
+      () =>
+        connection.send({
+          type: "authenticated",
+          user: identity.user,
+          expires_in: secondsLeft(identity),
+          request,
+        }),
+    )
+  }
+
+  function subscribe(
+    connection: Connection,
+    identity: Identity,
+    message: ClientMessage & { type: "subscribe" },
+  ): void {
+    const forbidden = hub.forbidden(identity, message.channels)
+    if (forbidden.length > 0)
+      return fault(
+        connection,
+        "forbidden_channel",
+        `not allowed: ${forbidden.join(", ")}`.slice(0, 300),
+        message.request,
+      )
+    const wanted = message.channels.filter((channel) => channel !== `user:${identity.user}`)
+    const total = new Set([...(connection.lane?.subscription.channels ?? []), ...wanted]).size
+    if (total > settings.maxChannels) return close(connection, CloseCode.tooManyChannels, "too many channels")
+    hub.rejoin(
+      connection,
+      (channels) => new Set([...channels, ...wanted]),
+      (cursor) => {
+        const recovered = message.cursor !== undefined && message.cursor === cursor
+        const reason = recovered ? null : message.cursor === undefined ? "no_cursor" : "not_replayed"
+        connection.send({
+          type: "subscribed",
+          channels: message.channels,
+          cursor,
+          recovered,
+          replayed: 0,
+          reason,
+          request: message.request,
+        })
+      },
+    )
+  }
+
+  function unsubscribe(
+    connection: Connection,
+    identity: Identity,
+    message: ClientMessage & { type: "unsubscribe" },
+  ): void {
+    const joined = connection.lane?.subscription.channels
+    const unknown = message.channels.filter((channel) => !joined?.has(channel))
+    if (unknown.length > 0) {
+      const own = unknown.includes(`user:${identity.user}`) ? " (the own user channel stays)" : ""
+      return fault(
+        connection,
+        "not_subscribed",
+        `not subscribed: ${unknown.join(", ")}${own}`.slice(0, 300),
+        message.request,
+      )
+    }
+    hub.rejoin(
+      connection,
+      (channels) => new Set([...channels].filter((channel) => !message.channels.includes(channel))),
+      (cursor) =>
+        connection.send({
+          type: "unsubscribed",
+          channels: message.channels,
+          cursor,
+          request: message.request,
+        }),
+    )
+  }
+
+  return {
+    attach: (http) => {
+      http.on("upgrade", upgrade)
+    },
+    stop: () => {
+      stopping = true
+    },
+  }
+}
+
+const secondsLeft = (identity: Identity): number =>
+  Math.max(0, Math.floor((identity.expiresAt - Date.now()) / 1_000))
+
+function readJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** @returns undefined if a parameter is malformed. */
+function readRequest(request: IncomingMessage, url: URL, queryToken: boolean): Request | undefined {
+  const tokens: string[] = []
+  const authorization = /^Bearer\s+(\S+)$/i.exec(request.headers.authorization ?? "")
+  if (authorization !== null) tokens.push(authorization[1] as string)
+  for (const offered of (request.headers["sec-websocket-protocol"] ?? "").split(",")) {
+    if (offered.trim().startsWith(BEARER)) tokens.push(offered.trim().slice(BEARER.length))
+  }
+  if (queryToken) tokens.push(...url.searchParams.getAll("token"))
+  const channels = (url.searchParams.get("channels") ?? "").split(",").filter((channel) => channel !== "")
+  if (!channels.every((channel) => ChannelName.safeParse(channel).success)) return undefined
+  return { tokens, channels, cursor: url.searchParams.get("cursor") ?? undefined }
+}

@@ -1,0 +1,332 @@
+/** The hub: all connections, the lanes that they share, and the way of a batch into them. */
+
+import { setTimeout as sleep, setImmediate as yieldLoop } from "node:timers/promises"
+import type { Identity } from "./auth.ts"
+import { ALL, type Change } from "./change.ts"
+import type { Connection } from "./connection.ts"
+import { type Cursor, cursorText } from "./cursor.ts"
+import type { BatchPart, FeedConsumer, ResetReason } from "./feed.ts"
+import { createFrameCache, Lane, usersOf } from "./lane.ts"
+import type { Metrics } from "./metrics.ts"
+import { CloseCode, encodeMessage, type Recovery } from "./protocol.ts"
+import { mayJoin, type Subscription, subscriptionKey, view } from "./subscription.ts"
+import { frameText, PING_FRAME } from "./wire.ts"
+
+export interface HubSettings {
+  laneBufferBytes: number
+  heartbeatMs: number
+  authTimeoutMs: number
+}
+
+/** A socket that takes nothing for this long, although something waits, is a slow consumer. Milliseconds. */
+const SLOW_MS = 10_000
+/** How long after a heartbeat some answer must have come. Milliseconds. */
+const PONG_MS = 10_000
+/** A flush yields to heartbeats, health and new connections after so long. Milliseconds. */
+const SLICE_MS = 2
+/** How long a huge batch waits for readers that keep up, a page. Milliseconds. */
+const RELIEF_MS = 1_000
+const CHECKPOINT_MS = 1_000
+
+export interface HubStats {
+  connections: number
+  users: Record<string, number>
+  channels: Record<string, number>
+  lanes: number
+}
+
+export function createHub({ settings, metrics }: { settings: HubSettings; metrics: Metrics }) {
+  const connections = new Set<Connection>()
+  const lanes = new Map<string, Lane>()
+  const lanesByChannel = new Map<string, Set<Lane>>()
+  /** What waits for the end of the batch in progress. */
+  const atBatchEnd: Array<() => void> = []
+  let head: Cursor | undefined
+  let batch = 0
+  let inBatch = false
+  let heartbeatAt = Date.now()
+  let awaitingPong = false
+
+  function laneFor(subscription: Subscription): Lane {
+    const key = subscriptionKey(subscription)
+    let lane = lanes.get(key)
+    if (lane === undefined) {
+      lane = new Lane(subscription)
+      lanes.set(key, lane)
+      for (const channel of subscription.channels) {
+        const set = lanesByChannel.get(channel) ?? new Set()
+        lanesByChannel.set(channel, set.add(lane))
+      }
+    }
+    return lane
+  }
+
+  function retire(lane: Lane | undefined): void {
+    if (lane === undefined || lane.members.length > 0) return
+    lanes.delete(lane.key)
+    for (const channel of lane.subscription.channels) {
+      const set = lanesByChannel.get(channel)
+      set?.delete(lane)
+      if (set?.size === 0) lanesByChannel.delete(channel)
+    }
+  }
+
+  function place(connection: Connection, channels: ReadonlySet<string>): void {
+    const identity = connection.identity as Identity
+    const before = connection.lane
+    connection.enter(laneFor({ channels, rights: identity.rights }), inBatch ? batch : 0)
+    retire(before)
+  }
+
+  /** Takes a connection out of its lane. */
+  function release(connection: Connection): void {
+    const lane = connection.lane
+    connection.leave()
+    retire(lane)
+  }
+
+  /** The lanes that a change may concern; those that see it are decided by `view`. */
+  function candidates(change: Change): Iterable<Lane> {
+    if (change.kind === "table") return lanes.values()
+    if (change.kind === "message") return lanesByChannel.get(change.channel) ?? []
+    const found = new Set<Lane>()
+    const collect = (channel: string) => {
+      for (const lane of lanesByChannel.get(channel) ?? []) found.add(lane)
+    }
+    change.before?.channels.forEach(collect)
+    change.after?.channels.forEach(collect)
+    return found
+  }
+
+  function route(changes: readonly Change[]): Set<Lane> {
+    const touched = new Set<Lane>()
+    for (const change of changes) {
+      let seen = false
+      for (const lane of candidates(change)) {
+        const as = view(change, lane.subscription)
+        if (as === "none") continue
+        lane.sights.push({ change, as })
+        touched.add(lane)
+        seen = true
+      }
+      for (const user of usersOf(change)) {
+        for (const lane of lanes.values()) {
+          const own = `user:${user}`
+          if (
+            !lane.users.has(user) ||
+            view(change, lane.subscription, own) === view(change, lane.subscription)
+          )
+            continue
+          lane.ownUsers.add(user)
+          touched.add(lane)
+          seen = true
+        }
+      }
+      if (!seen) metrics.unrouted.inc()
+    }
+    return touched
+  }
+
+  async function flush(touched: Iterable<Lane>): Promise<void> {
+    let sliceStart = performance.now()
+    for (const lane of touched) {
+      for (let version = -1; version !== lane.version; ) {
+        version = lane.version
+        const start = lane.start++
+        for (let i = 0; i < lane.members.length; i++) {
+          const member = lane.members[(start + i) % lane.members.length]
+          member?.pump()
+          if (i % 32 === 31 && performance.now() - sliceStart > SLICE_MS) {
+            await yieldLoop()
+            sliceStart = performance.now()
+          }
+        }
+      }
+      lane.trim()
+    }
+  }
+
+  /** Lets readers that keep up catch up before the next page of a huge batch. */
+  async function relieve(touched: Iterable<Lane>): Promise<void> {
+    const deadline = Date.now() + RELIEF_MS
+    for (const lane of touched) {
+      while (lane.bytes > settings.laneBufferBytes / 2 && Date.now() < deadline) {
+        await sleep(2)
+        lane.trim()
+      }
+    }
+  }
+
+  async function deliver(part: BatchPart): Promise<void> {
+    if (part.first) {
+      batch++
+      inBatch = true
+      head = part.cursor
+    }
+    const now = Date.now()
+    const touched = route(part.changes)
+    const cache = createFrameCache()
+    const checkpoint = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(part.cursor) }))
+    // A batch in pages ends with a checkpoint in any case: it closes the transactions whose last change was not known.
+    const paged = !(part.first && part.final)
+    for (const lane of paged && part.final ? lanes.values() : touched) {
+      const due = part.final && (paged || now - lane.checkpointAt >= CHECKPOINT_MS)
+      if (due) lane.checkpointAt = now
+      metrics.deliveries.inc(lane.sights.length * lane.members.length)
+      lane.append(
+        lane.takeEntry(batch, part.changes, cache, part.final, due ? [checkpoint] : []),
+        settings.laneBufferBytes,
+      )
+      touched.add(lane)
+    }
+    await flush(touched)
+    if (!part.final) {
+      await relieve(touched)
+      return
+    }
+    inBatch = false
+    for (const act of atBatchEnd.splice(0)) act()
+  }
+
+  function heartbeat(now: number): void {
+    heartbeatAt = now
+    awaitingPong = true
+    const frames = [PING_FRAME, frameText(encodeMessage({ type: "ping" }))]
+    // No checkpoint in the middle of a batch: what it covers has not all been sent.
+    if (head !== undefined && !inBatch)
+      frames.push(frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(head) })))
+    const frame = Buffer.concat(frames)
+    for (const lane of lanes.values()) {
+      if (!inBatch) lane.checkpointAt = now
+      lane.append(
+        { batch: Number.POSITIVE_INFINITY, shared: [frame], own: undefined, bytes: frame.length },
+        settings.laneBufferBytes,
+      )
+    }
+    void flush([...lanes.values()])
+  }
+
+  function check(connection: Connection, now: number): void {
+    if (connection.closingSince !== 0) return connection.reap(now)
+    if (connection.identity === undefined) {
+      if (now - connection.connectedAt > settings.authTimeoutMs)
+        connection.close(CloseCode.notAuthenticated, "not authenticated in time", now)
+      return
+    }
+    if (now > connection.identity.expiresAt)
+      return connection.close(CloseCode.tokenExpired, "token expired", now)
+    if (connection.overrun || connection.stuckFor(now) > SLOW_MS)
+      return connection.close(CloseCode.slowConsumer, "slow consumer", now)
+    if (
+      awaitingPong &&
+      now - heartbeatAt > PONG_MS &&
+      connection.heardAt < heartbeatAt &&
+      connection.connectedAt < heartbeatAt
+    ) {
+      connection.close(CloseCode.noPong, "no pong", now)
+    }
+  }
+
+  /** The one wheel: everything that depends on time, for all connections, once a second. */
+  function tick(): void {
+    const now = Date.now()
+    for (const connection of connections) check(connection, now)
+    if (awaitingPong && now - heartbeatAt > PONG_MS) awaitingPong = false
+    if (now - heartbeatAt >= settings.heartbeatMs) heartbeat(now)
+  }
+
+  const consumer: FeedConsumer = {
+    deliver,
+    begin(cursor: Cursor, reset: ResetReason | undefined) {
+      head = cursor
+      inBatch = false
+      if (reset === undefined) return
+      for (const connection of connections)
+        connection.close(CloseCode.cannotContinue, "changes may have been missed", Date.now())
+      for (const act of atBatchEnd.splice(0)) act()
+    },
+  }
+  const wheel = setInterval(tick, 1_000)
+  wheel.unref()
+
+  return {
+    consumer,
+    /** Whether clients can be told a position. */
+    ready: (): boolean => head !== undefined,
+    track(connection: Connection): void {
+      connections.add(connection)
+    },
+    release,
+    forget(connection: Connection): void {
+      release(connection)
+      connections.delete(connection)
+    },
+    /** Places an authenticated connection. Whatever is committed after the returned cursor reaches it. */
+    join(
+      connection: Connection,
+      channels: ReadonlySet<string>,
+      since: string | undefined,
+    ): { cursor: string } & Recovery {
+      place(connection, channels)
+      const cursor = head === undefined ? "" : cursorText(head)
+      const recovered = since !== undefined && since === cursor
+      if (since !== undefined) metrics.resumes.inc({ result: recovered ? "recovered" : "resync" })
+      return {
+        cursor,
+        recovered,
+        replayed: 0,
+        reason: recovered ? null : since === undefined ? "no_cursor" : "not_replayed",
+      }
+    },
+    /**
+     * Changes a connection's channels between two batches, so that none is seen by half.
+     * @param done told the cursor from which on the new channels hold.
+     */
+    rejoin(
+      connection: Connection,
+      change: (channels: ReadonlySet<string>) => ReadonlySet<string>,
+      done: (cursor: string) => void,
+    ): void {
+      const act = () => {
+        const lane = connection.lane
+        if (lane === undefined) return
+        if (connection.overrun) return connection.close(CloseCode.slowConsumer, "slow consumer", Date.now())
+        const channels = change(lane.subscription.channels)
+        place(connection, channels)
+        done(head === undefined ? "" : cursorText(head))
+        connection.pump()
+      }
+      if (inBatch) atBatchEnd.push(act)
+      else act()
+    },
+    /** The channels among these that the token does not allow. */
+    forbidden(identity: Identity, channels: Iterable<string>): string[] {
+      return [...channels].filter((channel) => !mayJoin(channel, identity.user, identity.rights))
+    },
+    startChannels: (requested: readonly string[]): ReadonlySet<string> =>
+      new Set(requested.length === 0 ? [ALL] : requested),
+    stats(): HubStats {
+      const users: Record<string, number> = {}
+      const channels: Record<string, number> = {}
+      for (const lane of lanes.values()) {
+        for (const [user, count] of lane.users) users[user] = (users[user] ?? 0) + count
+        for (const channel of lane.subscription.channels)
+          channels[channel] = (channels[channel] ?? 0) + lane.members.length
+      }
+      return { connections: connections.size, users, channels, lanes: lanes.size }
+    },
+    /** Tells everybody to come back and waits, for so long at most, until they are gone. */
+    async drain(timeoutMs: number): Promise<void> {
+      clearInterval(wheel)
+      const deadline = Date.now() + timeoutMs
+      for (const connection of connections)
+        connection.close(CloseCode.drain, "the relay is stopping", Date.now())
+      while (connections.size > 0 && Date.now() < deadline) {
+        for (const connection of connections) connection.reap(Date.now())
+        await sleep(10)
+      }
+      for (const connection of connections) connection.terminate()
+    },
+  }
+}
+export type Hub = ReturnType<typeof createHub>

@@ -1,0 +1,216 @@
+/** A lane: what connections that see the same share. Its frames lie once in a ring from which each connection pulls. */
+
+import type { Change } from "./change.ts"
+import { encodeChange, type View } from "./protocol.ts"
+import { type Subscription, subscriptionKey, view } from "./subscription.ts"
+import { frameText } from "./wire.ts"
+
+/** What one turn has for the lane, as chunks of whole frames. */
+export interface Entry {
+  /** The batch it belongs to: a connection that began during a batch skips the rest of it. */
+  readonly batch: number
+  readonly shared: readonly Buffer[]
+  /** For users with something of their own in this turn: shared and own frames in order. */
+  readonly own: ReadonlyMap<string, readonly Buffer[]> | undefined
+  readonly bytes: number
+}
+
+/** Chunks end at this size, so that a connection is never handed much more than it may hold. */
+const CHUNK_BYTES = 65_536
+
+/** Frames by change, so that lanes and turns share them. */
+export interface FrameCache {
+  frame(change: Change, as: Exclude<View, "none">, last: boolean): Buffer
+}
+
+/** Makes a cache for the changes of one part of a batch. */
+export function createFrameCache(): FrameCache {
+  const frames = new Map<Change, Partial<Record<string, Buffer>>>()
+  return {
+    frame(change, as, last) {
+      let variants = frames.get(change)
+      if (variants === undefined) {
+        variants = {}
+        frames.set(change, variants)
+      }
+      const key = last ? `${as}!` : as
+      const frame = variants[key] ?? frameText(encodeChange(change, as, last))
+      variants[key] = frame
+      return frame
+    },
+  }
+}
+
+/** A change and how the lane sees it. */
+export interface Sight {
+  readonly change: Change
+  readonly as: Exclude<View, "none">
+}
+
+/** A reader of the lane. */
+export interface Member {
+  readonly user: string
+  /** The next entry that it wants. */
+  position: number
+  /** Where it stands among the lane's members. */
+  index: number
+  /** Writes what it may from its position on. */
+  pump(): void
+}
+
+export class Lane {
+  readonly key: string
+  readonly subscription: Subscription
+  readonly members: Member[] = []
+  /** How many connections each user has here. */
+  readonly users = new Map<string, number>()
+  /** Goes up with every connection that joins or leaves, so that a flush notices. */
+  version = 0
+  /** Where the next flush starts, so that nobody is always last. */
+  start = 0
+  checkpointAt = 0
+  /** What the batch part being routed has for this lane. */
+  sights: Sight[] = []
+  ownUsers = new Set<string>()
+
+  #entries: Entry[] = []
+  #base = 0
+  #bytes = 0
+
+  constructor(subscription: Subscription) {
+    this.subscription = subscription
+    this.key = subscriptionKey(subscription)
+  }
+
+  /** The position after the last entry. */
+  get end(): number {
+    return this.#base + this.#entries.length
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** The entry at a position; undefined at the end, null if it fell off the ring. */
+  at(position: number): Entry | null | undefined {
+    return position < this.#base ? null : this.#entries[position - this.#base]
+  }
+
+  add(member: Member): void {
+    member.index = this.members.push(member) - 1
+    this.users.set(member.user, (this.users.get(member.user) ?? 0) + 1)
+    this.version++
+  }
+
+  remove(member: Member): void {
+    const last = this.members.pop()
+    if (last !== undefined && last !== member) {
+      this.members[member.index] = last
+      last.index = member.index
+    }
+    const left = (this.users.get(member.user) ?? 1) - 1
+    if (left === 0) this.users.delete(member.user)
+    else this.users.set(member.user, left)
+    this.version++
+  }
+
+  /** Adds an entry; the oldest fall off beyond the limit, and with them whoever has not read them. */
+  append(entry: Entry, limitBytes: number): void {
+    this.#entries.push(entry)
+    this.#bytes += entry.bytes
+    while (this.#bytes > limitBytes && this.#entries.length > 1) this.#drop()
+  }
+
+  /** Forgets what everybody has. */
+  trim(): void {
+    let oldest = this.end
+    for (const member of this.members) if (member.position < oldest) oldest = member.position
+    while (this.#base < oldest && this.#entries.length > 0) this.#drop()
+  }
+
+  /**
+   * Makes the entry of one part of a batch out of `sights` and `ownUsers`, and clears them.
+   * @param closed whether the batch ends here, so that a transaction's last change is known to be its last.
+   * @param after frames that follow, such as a checkpoint.
+   */
+  takeEntry(
+    batch: number,
+    changes: readonly Change[],
+    cache: FrameCache,
+    closed: boolean,
+    after: readonly Buffer[],
+  ): Entry {
+    const shared = chunks(frames(this.sights, cache, closed), after)
+    let own: Map<string, readonly Buffer[]> | undefined
+    for (const user of this.ownUsers) {
+      const sights = ownSights(changes, this.subscription, `user:${user}`)
+      own ??= new Map()
+      own.set(user, chunks(frames(sights, cache, closed), after))
+    }
+    this.sights = []
+    this.ownUsers = new Set()
+    const size = (buffers: readonly Buffer[]) => buffers.reduce((sum, buffer) => sum + buffer.length, 0)
+    const ownBytes =
+      own === undefined ? 0 : [...own.values()].reduce((sum, buffers) => sum + size(buffers), 0)
+    return { batch, shared, own, bytes: size(shared) + ownBytes }
+  }
+
+  #drop(): void {
+    const entry = this.#entries.shift()
+    this.#bytes -= entry?.bytes ?? 0
+    this.#base++
+  }
+}
+
+function ownSights(changes: readonly Change[], subscription: Subscription, own: string): Sight[] {
+  const sights: Sight[] = []
+  for (const change of changes) {
+    const as = view(change, subscription, own)
+    if (as !== "none") sights.push({ change, as })
+  }
+  return sights
+}
+
+/** The frames in order. `last` is found from the end: the first sight of a transaction there is its last. */
+function frames(sights: readonly Sight[], cache: FrameCache, closed: boolean): Buffer[] {
+  const result: Buffer[] = new Array(sights.length)
+  const seen = new Set<string>()
+  for (let i = sights.length - 1; i >= 0; i--) {
+    const { change, as } = sights[i] as Sight
+    const last = closed && !seen.has(change.xid)
+    seen.add(change.xid)
+    result[i] = cache.frame(change, as, last)
+  }
+  return result
+}
+
+function chunks(frames: readonly Buffer[], after: readonly Buffer[]): Buffer[] {
+  const result: Buffer[] = []
+  let open: Buffer[] = []
+  let size = 0
+  for (const frame of [...frames, ...after]) {
+    if (size > 0 && size + frame.length > CHUNK_BYTES) {
+      result.push(Buffer.concat(open, size))
+      open = []
+      size = 0
+    }
+    open.push(frame)
+    size += frame.length
+  }
+  if (size > 0) result.push(open.length === 1 ? (open[0] as Buffer) : Buffer.concat(open, size))
+  return result
+}
+
+/** The users who have a channel of their own in a change. */
+export function usersOf(change: Change): string[] {
+  const users: string[] = []
+  const collect = (channel: string) => {
+    if (channel.startsWith("user:")) users.push(channel.slice(5))
+  }
+  if (change.kind === "message") collect(change.channel)
+  if (change.kind === "row") {
+    change.before?.channels.forEach(collect)
+    change.after?.channels.forEach(collect)
+  }
+  return users
+}

@@ -1,0 +1,67 @@
+/** The metrics, one registry a relay, with bounded label values. */
+
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client"
+
+export type Metrics = ReturnType<typeof createMetrics>
+
+/** Makes the registry. Gauges that mirror live state are filled by `observe` callbacks at the time of a scrape. */
+export function createMetrics() {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const registers = [registry]
+  const counter = <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
+    new Counter<Label>({ name, help, labelNames, registers })
+  const histogram = (name: string, help: string, buckets: number[]) =>
+    new Histogram({ name, help, buckets, registers })
+
+  return {
+    registry,
+    connects: counter("relay_connects_total", "Upgrade requests by result", ["result"]),
+    authFailures: counter("relay_auth_failures_total", "Tokens refused, by reason", ["reason"]),
+    closes: counter("relay_closes_total", "Connections closed by the relay, by close code", ["code"]),
+    frames: counter("relay_client_frames_total", "Frames from clients, by type", ["type"]),
+    errors: counter("relay_client_errors_total", "Error messages sent to clients, by code", ["code"]),
+    resumes: counter("relay_resume_total", "Connections that brought a cursor, by result", ["result"]),
+    events: counter("relay_events_total", "Changes read from the log, by table and operation", [
+      "table",
+      "op",
+    ]),
+    deliveries: counter("relay_deliveries_total", "Changes handed to connections"),
+    unrouted: counter("relay_unrouted_total", "Changes that no connection was subscribed to"),
+    bells: counter("relay_bells_total", "Notifications, by what they were", ["kind"]),
+    reads: counter("relay_reads_total", "Reads of the log, by why", ["why"]),
+    bellModes: counter("relay_bell_mode_changes_total", "Changes of the bell's mode", ["mode"]),
+    listenerLost: counter("relay_listener_reconnects_total", "Losses of the listening session"),
+    feedLost: counter("relay_feed_reconnects_total", "Losses of the reading session"),
+    resets: counter("relay_resets_total", "Times the feed could not continue and all clients were told", [
+      "reason",
+    ]),
+    rotations: counter("relay_rotations_total", "Rotations of the log, by result", ["result"]),
+    batch: histogram(
+      "relay_batch_changes",
+      "Changes in a batch",
+      [1, 3, 10, 30, 100, 300, 1_000, 10_000, 100_000],
+    ),
+    read: histogram(
+      "relay_read_seconds",
+      "Time of one read of the log",
+      [0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1, 5],
+    ),
+    fanout: histogram(
+      "relay_fanout_seconds",
+      "Time to route a batch and write it to all sockets",
+      [0.0005, 0.001, 0.005, 0.01, 0.05, 0.2, 1, 5],
+    ),
+    /** Registers a gauge that is read when it is scraped. */
+    observe(name: string, help: string, read: () => number) {
+      new Gauge({
+        name,
+        help,
+        registers,
+        collect() {
+          this.set(read())
+        },
+      })
+    },
+  }
+}

@@ -1,0 +1,89 @@
+/** Who sees what. Pure: a subscription and a change in, a view out. */
+
+import { ALL, type Change, type Image, type Meta } from "./change.ts"
+import type { View } from "./protocol.ts"
+
+/** What a token narrows its bearer to; null: no such claim. An empty set sees nothing. All three must hold. */
+export interface Rights {
+  readonly committees: ReadonlySet<string> | null
+  readonly elections: ReadonlySet<string> | null
+  readonly channels: ReadonlySet<string> | null
+}
+
+export interface Subscription {
+  readonly channels: ReadonlySet<string>
+  readonly rights: Rights
+}
+
+/** The connections with one key see the same, so they share a lane. */
+export function subscriptionKey({ channels, rights }: Subscription): string {
+  const set = (values: ReadonlySet<string> | null) => (values === null ? null : [...values].sort())
+  return JSON.stringify([set(channels), set(rights.committees), set(rights.elections), set(rights.channels)])
+}
+
+/** Whether a token may join a channel. Its own user channel is joined by itself. */
+export function mayJoin(channel: string, user: string, rights: Rights): boolean {
+  if (channel === ALL) return true
+  const [prefix, id] = splitChannel(channel)
+  if (prefix === "user") return id === user
+  if (
+    prefix === "dashboard" &&
+    (rights.committees !== null || rights.elections !== null || rights.channels !== null)
+  )
+    return false
+  if (rights.channels !== null && !rights.channels.has(channel)) return false
+  if (prefix === "committee" && rights.committees !== null && !rights.committees.has(id)) return false
+  return !(prefix === "election" && rights.elections !== null && !rights.elections.has(id))
+}
+
+/** What the subscription sees of a change. `own` adds the user's own channel. */
+export function view(change: Change, subscription: Subscription, own?: string): View {
+  switch (change.kind) {
+    case "row": {
+      const before = change.before !== undefined && sees(change.before, subscription, own)
+      const after = change.after !== undefined && sees(change.after, subscription, own)
+      if (change.op !== "update") return before || after ? "whole" : "none"
+      if (before) return after ? "whole" : "leave"
+      return after ? "enter" : "none"
+    }
+    case "table":
+      return couldSee(change.meta, subscription, own) ? "whole" : "none"
+    case "message": {
+      const { channels, rights } = subscription
+      const joined = channels.has(change.channel) || change.channel === own
+      return joined && (rights.channels === null || rights.channels.has(change.channel)) ? "whole" : "none"
+    }
+  }
+}
+
+function sees(image: Image, { channels, rights }: Subscription, own: string | undefined): boolean {
+  return (
+    image.channels.some((channel) => channels.has(channel) || channel === own) &&
+    (rights.channels === null || image.channels.some((channel) => rights.channels?.has(channel))) &&
+    (rights.committees === null || hasScope(image, "committee", rights.committees)) &&
+    (rights.elections === null || hasScope(image, "election", rights.elections))
+  )
+}
+
+function hasScope(image: Image, prefix: string, allowed: ReadonlySet<string>): boolean {
+  return image.channels.some((channel) => {
+    const [found, id] = splitChannel(channel)
+    return found === prefix && allowed.has(id)
+  })
+}
+
+/** Whether a row of the table could be seen: TRUNCATE and bulk loads name no rows. */
+function couldSee(meta: Meta, { channels, rights }: Subscription, own: string | undefined): boolean {
+  const could = (channel: string) => channel === ALL || splitChannel(channel)[0] in meta.scope
+  return (
+    ([...channels].some(could) || (own !== undefined && could(own))) &&
+    (rights.channels === null || [...rights.channels].some(could)) &&
+    (rights.committees === null || (rights.committees.size > 0 && "committee" in meta.scope)) &&
+    (rights.elections === null || (rights.elections.size > 0 && "election" in meta.scope))
+  )
+}
+
+function splitChannel(channel: string): [prefix: string, id: string] {
+  const colon = channel.indexOf(":")
+  return colon === -1 ? [channel, ""] : [channel.slice(0, colon), channel.slice(colon + 1)]
+}

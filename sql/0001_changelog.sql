@@ -1,0 +1,235 @@
+-- The changelog, its reading order, its rotation and its lineage.
+
+-- A superuser must not own what runs with its owner's rights, so it makes a role that may not even log in.
+do $$
+declare
+  v_owner name := 'relay_owner_' || (select oid from pg_database where datname = current_database());
+begin
+  if not (select rolsuper from pg_roles where rolname = current_user) then
+    create schema relay;
+    return;
+  end if;
+  if not exists (select 1 from pg_roles where rolname = v_owner) then
+    execute format('create role %I nologin', v_owner);
+  end if;
+  execute format('create schema relay authorization %I', v_owner);
+  perform set_config('role', v_owner, true);
+end
+$$;
+
+create table relay.migration (
+  version integer primary key,
+  name text not null,
+  hash text not null,
+  applied_at timestamptz not null default clock_timestamp()
+);
+comment on table relay.migration is
+  'The migrations that were applied, each with the SHA-256 of its text. A relay refuses a schema newer than itself.';
+
+create sequence relay.change_seq as bigint cache 1;
+
+create sequence relay.slot as smallint minvalue 0 maxvalue 2 start 0;
+do $$ begin perform setval('relay.slot', 0); end $$;
+comment on sequence relay.slot is
+  'The partition that writers fill: its value, set outside any transaction, so that no writer reads it stale.';
+
+create table relay.change (
+  slot smallint not null default pg_sequence_last_value('relay.slot'),
+  seq bigint not null default nextval('relay.change_seq'),
+  xid xid8 not null default pg_current_xact_id(),
+  at timestamptz not null default clock_timestamp(),
+  "table" text,
+  op text not null,
+  type text not null,
+  old text,
+  new text,
+  meta text,
+  constraint change_op check (op in ('insert', 'update', 'delete', 'truncate', 'bulk_load', 'message')),
+  constraint change_old check ((op in ('update', 'delete')) = (old is not null)),
+  constraint change_new check ((op in ('insert', 'update', 'message')) = (new is not null))
+) partition by list (slot);
+
+-- Emptied by TRUNCATE in turn and read through the index alone: autovacuum would find nothing to clean.
+create table relay.change_0 partition of relay.change for values in (0) with (autovacuum_enabled = off);
+create table relay.change_1 partition of relay.change for values in (1) with (autovacuum_enabled = off);
+create table relay.change_2 partition of relay.change for values in (2) with (autovacuum_enabled = off);
+
+-- The only index. One on seq beside a LIMIT would tempt the planner into scanning the whole log.
+create index change_xid on relay.change (xid);
+
+comment on table relay.change is
+  'One row a committed change. Read it by the difference of two snapshots, never by "seq > last": seq is taken before the commit. Within one difference the order is seq.';
+comment on column relay.change.seq is 'Taken while the row lock is held: orders the changes of one row. It has gaps. On the wire it is the id.';
+comment on column relay.change.xid is 'The top-level transaction.';
+comment on column relay.change.at is 'When the row was written, which precedes the commit.';
+comment on column relay.change.type is 'The message type on the wire, for example voting_update.';
+comment on column relay.change.old is 'The row before, as JSON text; update and delete only.';
+comment on column relay.change.new is 'The row after, as JSON text; insert and update only. For op message: the payload.';
+comment on column relay.change.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), and facts of truncate, bulk_load and message.';
+
+create table relay.horizon (
+  only_row boolean primary key default true check (only_row),
+  h pg_snapshot not null,
+  rotated_at timestamptz not null default clock_timestamp()
+);
+insert into relay.horizon (h) values (pg_current_snapshot());
+comment on table relay.horizon is
+  'What was rotated out: a cursor that does not contain h may have lost changes and cannot be continued.';
+
+create function relay.contains(cursor_snapshot pg_snapshot, other pg_snapshot) returns boolean
+language sql immutable parallel safe set search_path = pg_catalog, relay, pg_temp as $$
+  select pg_snapshot_xmax(cursor_snapshot) >= pg_snapshot_xmax(other)
+     and not exists (
+       select 1 from pg_snapshot_xip(cursor_snapshot) x
+       where x < pg_snapshot_xmax(other) and x not in (select pg_snapshot_xip(other)))
+$$;
+comment on function relay.contains(pg_snapshot, pg_snapshot) is
+  'Whether everything that is decided in the second snapshot is decided in the first.';
+
+create function relay.rotate(older_than interval, larger_than bigint) returns smallint
+language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp set lock_timeout = '30ms' as $$
+declare
+  v_slot smallint := pg_sequence_last_value('relay.slot');
+  v_next smallint := (v_slot + 1) % 3;
+  v_last xid8;
+begin
+  if not pg_try_advisory_xact_lock(hashtext('relay.rotate')) then
+    return null;
+  end if;
+  if (select rotated_at + older_than > clock_timestamp() from relay.horizon)
+     and pg_total_relation_size(format('relay.change_%s', v_slot)::regclass) < larger_than then
+    return null;
+  end if;
+  -- Waits for every transaction that still writes to the partition, for 30 ms at most; the next attempt comes later.
+  execute format('lock table relay.change_%s in access exclusive mode', v_next);
+  -- Foreign xids of a restored log do not count: no cursor of this lineage can contain them.
+  execute format('select max(xid) from relay.change_%s where xid < pg_snapshot_xmax(pg_current_snapshot())', v_next)
+    into v_last;
+  execute format('truncate relay.change_%s', v_next);
+  if v_last is not null then
+    -- Every xid up to the last one that is thrown away must be decided in a cursor that is to be continued.
+    update relay.horizon
+       set h = format('%1$s:%1$s:', v_last::text::numeric + 1)::pg_snapshot
+     where pg_snapshot_xmax(h)::text::numeric < v_last::text::numeric + 1;
+  end if;
+  update relay.horizon set rotated_at = clock_timestamp();
+  return v_next;
+end
+$$;
+comment on function relay.rotate(interval, bigint) is
+  'Empties the oldest partition if the current one is older than the interval or larger than the bytes. Returns the slot to pass to relay.advance_slot once this is committed, or null. Fails with lock_not_available when the partition is in use.';
+
+create function relay.advance_slot(next_slot smallint) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  if next_slot = (pg_sequence_last_value('relay.slot') + 1) % 3 then
+    perform setval('relay.slot', next_slot);
+  end if;
+end
+$$;
+comment on function relay.advance_slot(smallint) is
+  'Points the writers at the partition that relay.rotate has emptied. A call of its own, after the commit: in the same transaction writers would wait for the lock.';
+
+create table relay.lineage (
+  id text primary key default substr(md5(gen_random_uuid()::text), 1, 12),
+  number integer generated always as identity,
+  system_identifier bigint not null,
+  timeline integer not null,
+  database oid not null,
+  postmaster_start timestamptz not null,
+  floor xid8,
+  met_at timestamptz not null default clock_timestamp()
+);
+comment on table relay.lineage is
+  'Each stretch in which xids are known to mean one thing. A cursor survives a later row only if that row''s floor is known and not below the cursor''s xmax.';
+comment on column relay.lineage.floor is 'The next xid at a clean start; null when the start was not clean, so that nothing before it can be continued.';
+
+create function relay.meet_lineage() returns text
+language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_system bigint := (select system_identifier from pg_control_system());
+  v_timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+  v_database oid := (select oid from pg_database where datname = current_database());
+  v_start timestamptz := pg_postmaster_start_time();
+  v_last relay.lineage;
+  v_id text;
+begin
+  select * into v_last from relay.lineage order by number desc limit 1;
+  if v_last.system_identifier = v_system and v_last.timeline = v_timeline
+     and v_last.database = v_database and v_last.postmaster_start = v_start then
+    return v_last.id;
+  end if;
+  perform pg_advisory_xact_lock(hashtext('relay.lineage'));
+  select * into v_last from relay.lineage order by number desc limit 1;
+  if v_last.system_identifier = v_system and v_last.timeline = v_timeline
+     and v_last.database = v_database and v_last.postmaster_start = v_start then
+    return v_last.id;
+  end if;
+  insert into relay.lineage (system_identifier, timeline, database, postmaster_start, floor)
+  select v_system, v_timeline, v_database, v_start,
+         case when c.checkpoint_lsn = c.redo_lsn and v_last.timeline = v_timeline
+                   and v_last.system_identifier = v_system and v_last.database = v_database
+              then (split_part(c.next_xid, ':', 1)::numeric * 4294967296 + split_part(c.next_xid, ':', 2)::numeric)::text::xid8
+         end
+  from pg_control_checkpoint() c
+  returning id into v_id;
+  if v_last.system_identifier <> v_system or v_last.database <> v_database then
+    truncate relay.change;
+    update relay.horizon set h = pg_current_snapshot(), rotated_at = clock_timestamp();
+  end if;
+  return v_id;
+end
+$$;
+comment on function relay.meet_lineage() is
+  'The id of the present lineage. Adds a row when the cluster, its timeline, the database or the server process is new; a copied cluster or database also starts with an empty log.';
+
+create function relay.continues(lineage_id text, cursor_snapshot pg_snapshot) returns boolean
+language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
+  select exists (select 1 from relay.lineage where id = lineage_id)
+     and not exists (
+       select 1 from relay.lineage later, relay.lineage mine
+       where mine.id = lineage_id and later.number > mine.number
+         and (later.floor is null or pg_snapshot_xmax(cursor_snapshot) > later.floor))
+$$;
+comment on function relay.continues(text, pg_snapshot) is
+  'Whether a cursor of that lineage still means the same transactions today.';
+
+create function relay.cursor() returns text
+language plpgsql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  if pg_is_in_recovery() then
+    raise exception 'relay.cursor() cannot be used on a standby: transactions in flight are not listed there'
+      using errcode = 'feature_not_supported', hint = 'Read the state and the cursor from the primary.';
+  end if;
+  if pg_current_xact_id_if_assigned() is not null then
+    raise exception 'relay.cursor() cannot be used in a transaction that has written: its own changes would be missed'
+      using errcode = 'active_sql_transaction', hint = 'Call it in a transaction of its own that only reads: begin isolation level repeatable read read only.';
+  end if;
+  return (select id from relay.lineage order by number desc limit 1) || ':' || pg_current_snapshot()::text;
+end
+$$;
+comment on function relay.cursor() is
+  'The position of this snapshot in the changelog. In a REPEATABLE READ transaction that reads the tables, connecting with it misses nothing and repeats nothing; in READ COMMITTED call it first, then read.';
+
+do $$ begin
+  -- Unlogged, so that a crash resets it and a standby never shows it; PostgreSQL 14 has no unlogged sequences.
+  execute case when current_setting('server_version_num')::int >= 150000 then 'create unlogged sequence relay.lease'
+               else 'create sequence relay.lease' end;
+end $$;
+comment on sequence relay.lease is
+  'Until when (milliseconds since 1970) some relay polls by itself and needs no bell.';
+
+create function relay.set_lease(duration_ms integer) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_until bigint := (date_part('epoch', clock_timestamp()) * 1000)::bigint + least(greatest(duration_ms, 0), 2000);
+begin
+  -- A value more than 5 s ahead is void: a clock that stepped back must not silence the bell for long.
+  if (pg_sequence_last_value('relay.lease') between v_until and v_until + 5000) is true then
+    return pg_sequence_last_value('relay.lease');
+  end if;
+  return setval('relay.lease', v_until);
+end
+$$;
+comment on function relay.set_lease(integer) is
+  'Extends the lease to now plus the given milliseconds (2000 at most), never shortens it. Returns its end.';

@@ -1,0 +1,165 @@
+-- Capture: what a tracked table's triggers write to the changelog, and the bell they ring.
+
+create table relay.tracking (
+  id integer generated always as identity primary key,
+  target regclass not null unique,
+  name text not null,
+  type text not null,
+  columns jsonb not null,
+  excluded text[] not null,
+  key text[] not null,
+  scope jsonb not null,
+  level text not null check (level in ('row', 'statement')),
+  version integer not null,
+  tracked_at timestamptz not null default clock_timestamp()
+);
+comment on table relay.tracking is 'The tables whose changes are captured. Read relay.tracked instead.';
+comment on column relay.tracking.columns is 'The captured columns: num (attnum), name (as tracked, and as sent), type (oid).';
+
+create function relay.base_type(of_type oid) returns oid
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  with recursive chain as (
+    select oid, typtype, typbasetype from pg_type where oid = of_type
+    union all
+    select t.oid, t.typtype, t.typbasetype from pg_type t, chain c where c.typtype = 'd' and t.oid = c.typbasetype)
+  select oid from chain where typtype <> 'd'
+$$;
+comment on function relay.base_type(oid) is 'The type below any domains.';
+
+-- 16384 is the first oid of objects that users make (FirstNormalObjectId). row_to_json looks for a cast to json on
+-- such types only, and that cast is somebody's code, which must not run with the rights of the changelog's owner.
+create function relay.harmless(expression text, of_type oid) returns text
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_base pg_type := t from pg_type t where oid = relay.base_type(of_type);
+  v_element pg_type := t from pg_type t where oid = relay.base_type(v_base.typelem);
+  v_is_array boolean := v_base.typsubscript = 'array_subscript_handler'::regproc;
+begin
+  if v_is_array then
+    if v_element.oid < 16384 then
+      return expression;
+    elsif v_element.typtype = 'e' then
+      return format('case when num_nulls(%1$s) = 0 then coalesce((select array_agg(enum_out(e.v)::text order by e.n) from unnest(%1$s) with ordinality e(v, n)), ''{}'') end', expression);
+    end if;
+  elsif v_base.oid < 16384 then
+    return expression;
+  elsif v_base.typtype = 'e' then
+    return format('enum_out(%s)::text', expression);
+  end if;
+  return format('case when num_nulls(%1$s) = 0 then format(''%%s'', %1$s) end', expression);
+end
+$$;
+comment on function relay.harmless(text, oid) is
+  'An expression for row_to_json that runs no function which a user could have made: enums become their labels, other types that users make become PostgreSQL''s text.';
+
+create function relay.settings_for(types oid[]) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  with base as (
+    select distinct coalesce(nullif(case when t.typsubscript = 'array_subscript_handler'::regproc then relay.base_type(t.typelem) end, 0), t.oid)::regtype as type
+    from unnest(types) u(oid), pg_type t where t.oid = relay.base_type(u.oid)),
+  kind as (
+    select case
+      when type = any('{int2,int4,int8,numeric,bool,text,varchar,bpchar,"char",name,uuid,json,jsonb,date,timestamp,time,oid,inet,cidr,macaddr}'::regtype[])
+        then 'none'
+      when (select typtype from pg_type where oid = type) = 'e' then 'none'
+      when type = any('{timestamptz,timetz}'::regtype[]) then 'zone'
+      when type = any('{float4,float8}'::regtype[]) then 'float'
+      when type = any('{interval}'::regtype[]) then 'interval'
+      else 'any' end as kind
+    from base)
+  select coalesce(string_agg(distinct s.setting, ' '), '')
+  from kind, (values ('zone', 'set timezone = ''UTC'''), ('float', 'set extra_float_digits = 1'),
+                     ('interval', 'set intervalstyle = ''iso_8601'''), ('any', 'set datestyle = ''ISO, YMD'''),
+                     ('any', 'set bytea_output = ''hex'''), ('any', 'set lc_monetary = ''C''')) s(kind, setting)
+  where kind.kind = s.kind or (kind.kind = 'any')
+$$;
+comment on function relay.settings_for(oid[]) is
+  'The SET clauses that make the text of these types the same whatever the writer''s session has set; none where no type depends on a setting, because each costs the writer.';
+
+create function relay.row_text(columns jsonb, target regclass, record text) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select case when count(*) = 0 then '''{}'''
+    else format('row_to_json((select r from (select %s) r))::text',
+      string_agg(format('%s as %I', relay.harmless(format('%s.%I', record, a.attname), a.atttypid), c->>'name'), ', ' order by n)) end
+  from jsonb_array_elements(columns) with ordinality u(c, n)
+  join pg_attribute a on a.attrelid = target and a.attnum = (c->>'num')::int and not a.attisdropped
+$$;
+comment on function relay.row_text(jsonb, regclass, text) is
+  'The SQL expression of a captured row: columns found by number as they are called today, sent under the names they were tracked with.';
+
+create function relay.meta_text(t relay.tracking) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select json_build_object(
+    'key', to_json(t.key),
+    'exact', (select coalesce(json_agg(c->>'name'), '[]') from jsonb_array_elements(t.columns) c
+              where c->>'name' = any(t.key)
+                and relay.base_type((c->>'type')::oid) in ('int8'::regtype, 'numeric'::regtype, 'oid'::regtype, 'xid8'::regtype)),
+    'scope', t.scope)::text
+$$;
+
+create function relay.capture_sql(t relay.tracking, op text, old_record text, new_record text) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select format('insert into relay.change ("table", op, type, old, new, meta) ')
+    || case op
+         when 'rows' then format('select %L, ''insert'', %L, null, %s, %L from new_rows n',
+                t.name, t.type, relay.row_text(t.columns, t.target, 'n'), relay.meta_text(t))
+         when 'insert' then format('select %L, ''insert'', %L, null, %s, %L',
+                t.name, t.type, relay.row_text(t.columns, t.target, new_record), relay.meta_text(t))
+         when 'delete' then format('select %L, ''delete'', %L, %s, null, %L',
+                t.name, t.type, relay.row_text(t.columns, t.target, old_record), relay.meta_text(t))
+         when 'update' then format('select %L, ''update'', %L, d.o, d.n, %L from (select %s as o, %s as n offset 0) d where d.o <> d.n',
+                t.name, t.type, relay.meta_text(t), relay.row_text(t.columns, t.target, old_record), relay.row_text(t.columns, t.target, new_record))
+       end
+$$;
+comment on function relay.capture_sql(relay.tracking, text, text, text) is
+  'The statement that writes one change (op insert, update, delete) or a whole transition table (op rows).';
+
+create function relay.capture_sql(tracking_id integer, op text) returns text
+language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
+  select relay.capture_sql(t, op, '($1)', case op when 'update' then '($2)' else '($1)' end)
+  from relay.tracking t where t.id = tracking_id
+$$;
+comment on function relay.capture_sql(integer, text) is
+  'The same for a table that was altered since it was tracked: found anew for each event, slower, never wrong.';
+
+create function relay.layout_holds(target regclass, tracking_id integer) returns boolean
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select not exists (
+    select 1 from relay.tracking t, jsonb_array_elements(t.columns) c
+    where t.id = tracking_id and not exists (
+      select 1 from pg_attribute a
+      where a.attrelid = target and a.attnum = (c->>'num')::int and not a.attisdropped
+        and a.attname = c->>'name' and a.atttypid = (c->>'type')::oid))
+$$;
+comment on function relay.layout_holds(regclass, integer) is
+  'Whether the captured columns still have the numbers, names and types with which they were tracked.';
+
+create function relay.unaltered(target regclass, tracking_id integer) returns boolean
+language plpgsql immutable set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  return relay.layout_holds(target, tracking_id);
+end
+$$;
+comment on function relay.unaltered(regclass, integer) is
+  'The same, declared immutable on purpose: called with a regclass constant it is computed once, when a session plans the trigger, and PostgreSQL plans again after any ALTER of that table. So the check costs nothing a row.';
+
+create function relay.ring(table_name text, op text, row_count bigint) returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_bell text := current_setting('relay.bell', true);
+begin
+  -- NOTIFY holds a lock of the whole cluster through the commit, so it is left out while a relay polls. The change is
+  -- in the log by now and this transaction has its xid: a relay that lets its lease end waits for it.
+  if v_bell = 'off' then
+    return;
+  end if;
+  if v_bell = 'always'
+     or ((pg_sequence_last_value('relay.lease') - date_part('epoch', clock_timestamp()) * 1000) between 0 and 5000) is not true then
+    perform pg_notify('election_updates',
+      '{"v":1,"table":' || to_json(table_name)::text || ',"op":"' || op || '","rows":' || row_count
+      || ',"xid":"' || pg_current_xact_id()::text || '"}');
+  end if;
+end
+$$;
+comment on function relay.ring(text, text, bigint) is
+  'Wakes the relays at commit, unless one of them polls anyway. Setting relay.bell: off never rings (two-phase commit), always rings always.';

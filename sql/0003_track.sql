@@ -1,0 +1,341 @@
+-- Tracking: which tables are captured, and the code that is made for each.
+
+create function relay.capture_functions(tracking_id integer) returns text[]
+language sql immutable set search_path = pg_catalog, relay, pg_temp as $$
+  select array['capture_rows_' || tracking_id, 'capture_row_' || tracking_id, 'capture_statement_' || tracking_id]
+$$;
+
+create function relay.capture_code(t relay.tracking) returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_settings text := relay.settings_for(array(select (c->>'type')::oid from jsonb_array_elements(t.columns) c));
+  v_head text := 'create or replace function relay.%I() returns trigger language plpgsql volatile security definer '
+    || 'set search_path = pg_catalog, relay, pg_temp ' || v_settings || ' as $capture$ ';
+  v_owner name := (select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'relay');
+  v_check text := format('relay.unaltered(%L::regclass, %s)', t.target::text, t.id);
+  v_name text;
+begin
+  execute format(v_head, 'capture_rows_' || t.id) || format($code$
+declare
+  v_rows bigint;
+  v_bulk text := current_setting('relay.bulk_load', true);
+begin
+  if v_bulk = 'on' then
+    return null;
+  end if;
+  if v_bulk = 'summary' then
+    select count(*) into v_rows from new_rows;
+    if v_rows > 0 then
+      insert into relay.change ("table", op, type, meta)
+      values (%1$L, 'bulk_load', %2$L, %3$L::jsonb || jsonb_build_object('op', 'insert', 'rows', v_rows));
+    end if;
+  elsif %4$s then
+    %5$s;
+    get diagnostics v_rows = row_count;
+  else
+    execute relay.capture_sql(%6$s, 'rows');
+    get diagnostics v_rows = row_count;
+  end if;
+  if v_rows > 0 then
+    perform relay.ring(%1$L, 'insert', v_rows);
+  end if;
+  return null;
+end $capture$ $code$, t.name, t.type, relay.meta_text(t), v_check, relay.capture_sql(t, 'rows', null, null), t.id);
+
+  execute format(v_head, 'capture_row_' || t.id) || format($code$
+declare
+  v_rows bigint;
+begin
+  if TG_OP = 'UPDATE' then
+    if %2$s then
+      %4$s;
+    else
+      execute relay.capture_sql(%6$s, 'update') using old, new;
+    end if;
+  elsif TG_OP = 'INSERT' then
+    if %2$s then
+      %3$s;
+    else
+      execute relay.capture_sql(%6$s, 'insert') using new;
+    end if;
+  else
+    if %2$s then
+      %5$s;
+    else
+      execute relay.capture_sql(%6$s, 'delete') using old;
+    end if;
+  end if;
+  get diagnostics v_rows = row_count;
+  if v_rows > 0 then
+    perform relay.ring(%1$L, lower(TG_OP), 1);
+  end if;
+  return null;
+end $capture$ $code$, t.name, v_check, relay.capture_sql(t, 'insert', 'old', 'new'),
+    relay.capture_sql(t, 'update', 'old', 'new'), relay.capture_sql(t, 'delete', 'old', 'new'), t.id);
+
+  execute format(v_head, 'capture_statement_' || t.id) || format($code$
+declare
+  v_meta jsonb := %3$L;
+begin
+  if TG_OP = 'TRUNCATE' then
+    if TG_RELID <> %4$L::regclass then
+      v_meta := v_meta || jsonb_build_object('partition', format('%%I.%%I', TG_TABLE_SCHEMA, TG_TABLE_NAME));
+    end if;
+    insert into relay.change ("table", op, type, meta) values (%1$L, 'truncate', %2$L, v_meta);
+  else
+    insert into relay.change ("table", op, type, meta)
+    values (%1$L, 'bulk_load', %2$L, v_meta || jsonb_build_object('op', lower(TG_OP)));
+  end if;
+  perform relay.ring(%1$L, lower(TG_OP), 0);
+  return null;
+end $capture$ $code$, t.name, t.type, relay.meta_text(t), t.target::text);
+
+  foreach v_name in array relay.capture_functions(t.id) loop
+    execute format('revoke all on function relay.%I() from public', v_name);
+    execute format('alter function relay.%I() owner to %I', v_name, v_owner);
+  end loop;
+end
+$$;
+
+create function relay.drop_capture(tracking_id integer) returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp set client_min_messages = 'warning' as $$
+declare
+  v_name text;
+begin
+  -- Through the functions: to drop a trigger itself takes the table's owner, to drop what it calls takes only us.
+  foreach v_name in array relay.capture_functions(tracking_id) loop
+    execute format('drop function if exists relay.%I() cascade', v_name);
+  end loop;
+end
+$$;
+
+create function relay.track(
+  target regclass,
+  type text default null,
+  channels jsonb default null,
+  columns text[] default null,
+  exclude text[] default '{}',
+  key text[] default null
+) returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+#variable_conflict use_variable
+declare
+  v_class pg_class := c from pg_class c where c.oid = target;
+  v_name text := (select format('%I.%I', n.nspname, v_class.relname) from pg_namespace n where n.oid = v_class.relnamespace);
+  v_unknown text;
+  v_row relay.tracking;
+  v_before relay.tracking;
+  v_remade boolean;
+  v_partition regclass;
+  v_live text := $w$coalesce(current_setting('relay.bulk_load', true), '') not in ('on', 'summary')$w$;
+begin
+  if v_class.relkind not in ('r', 'p') or v_class.relpersistence = 't' then
+    raise exception '% cannot be tracked: only ordinary and partitioned tables can', v_name using errcode = 'wrong_object_type';
+  end if;
+  if v_class.relnamespace = 'relay'::regnamespace then
+    raise exception '% cannot be tracked: it belongs to the relay itself', v_name using errcode = 'wrong_object_type';
+  end if;
+  if v_class.relispartition then
+    raise exception '% is a partition', v_name using errcode = 'wrong_object_type',
+      hint = format('Track its root: select relay.track(%L)', pg_partition_root(target)::text);
+  end if;
+  if type is not null and (type !~ '^[a-z][a-z0-9_]{0,62}$' or type in ('connection_success', 'checkpoint', 'message',
+      'subscribed', 'unsubscribed', 'ping', 'pong', 'authenticated', 'error', 'dashboard_update')) then
+    raise exception 'type % cannot be used: lower-case letters, digits and underscores, and not a name of the protocol', type
+      using errcode = 'invalid_parameter_value';
+  end if;
+  select string_agg(quote_ident(c), ', ') into v_unknown
+  from unnest(coalesce(columns, '{}') || exclude || coalesce(key, '{}')) c
+  where not exists (select 1 from pg_attribute a where a.attrelid = target and a.attname = c and a.attnum > 0 and not a.attisdropped);
+  if v_unknown is not null then
+    raise exception '% has no column %', v_name, v_unknown using errcode = 'undefined_column';
+  end if;
+
+  v_row.target := target;
+  v_row.name := v_name;
+  v_row.type := coalesce(type, case v_class.relname when 'vote' then 'voting_update'
+    else regexp_replace(lower(left(v_class.relname, 56)), '[^a-z0-9_]', '_', 'g') || '_update' end);
+  v_row.excluded := exclude;
+  v_row.version := 1;
+  -- Virtual columns are never computed in a trigger (PostgreSQL 18), so they are left out rather than sent as null.
+  select coalesce(jsonb_agg(jsonb_build_object('num', a.attnum, 'name', a.attname, 'type', a.atttypid::bigint) order by a.attnum), '[]')
+    into v_row.columns
+  from pg_attribute a
+  where a.attrelid = target and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
+    and (columns is null or a.attname = any(columns)) and not a.attname = any(exclude);
+  v_row.key := coalesce(key, (
+    select array_agg(a.attname::text order by k.n)
+    from pg_index i, unnest(i.indkey::int2[]) with ordinality k(num, n), pg_attribute a
+    where i.indrelid = target and i.indisprimary and a.attrelid = target and a.attnum = k.num));
+  if v_row.key is null then
+    raise exception '% has no primary key', v_name using errcode = 'invalid_table_definition',
+      hint = 'Name the columns that identify a row: select relay.track(..., key => array[''id'']).';
+  end if;
+  select string_agg(quote_ident(k), ', ') into v_unknown from unnest(v_row.key) k
+  where not exists (select 1 from jsonb_array_elements(v_row.columns) c where c->>'name' = k);
+  if v_unknown is not null then
+    raise exception 'key column % of % must be among the captured columns', v_unknown, v_name using errcode = 'invalid_parameter_value';
+  end if;
+  v_row.scope := coalesce(channels, (
+    select coalesce(jsonb_object_agg(s.prefix, s.name), '{}')
+    from (values ('committee', 'committee_id'), ('election', 'election_id'), ('user', 'user_id')) s(prefix, name)
+    where exists (select 1 from jsonb_array_elements(v_row.columns) c where c->>'name' = s.name)));
+  if jsonb_typeof(v_row.scope) <> 'object' then
+    raise exception 'channels must be an object such as {"committee": "committee_id"}' using errcode = 'invalid_parameter_value';
+  end if;
+  select string_agg(quote_literal(s.value), ', ') into v_unknown from jsonb_each_text(v_row.scope) s
+  where s.key !~ '^[a-z][a-z0-9_]{0,62}$' or s.key in ('dashboard', 'election_updates')
+     or not exists (select 1 from jsonb_array_elements(v_row.columns) c where c->>'name' = s.value);
+  if v_unknown is not null then
+    raise exception 'channels of %: % must name a captured column, under a prefix of lower-case letters', v_name, v_unknown
+      using errcode = 'invalid_parameter_value';
+  end if;
+  -- A statement trigger runs after all row triggers: an application's own AFTER ROW trigger that updates the row again
+  -- would be logged before the insert. Row triggers of ours run first, by name.
+  v_row.level := case when v_class.relkind = 'p'
+      or exists (select 1 from pg_subscription_rel s where s.srrelid = target)
+      or exists (select 1 from pg_trigger g where g.tgrelid = target and not g.tgisinternal
+                   and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_')
+    then 'row' else 'statement' end;
+
+  perform pg_advisory_xact_lock(hashtext('relay.track'));
+  perform relay.drop_capture(t.id) from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
+  delete from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
+  select * into v_before from relay.tracking t where t.target = target;
+  insert into relay.tracking as t (target, name, type, columns, excluded, key, scope, level, version)
+  values (v_row.target, v_row.name, v_row.type, v_row.columns, v_row.excluded, v_row.key, v_row.scope, v_row.level, v_row.version)
+  on conflict on constraint tracking_target_key do update
+    set name = excluded.name, type = excluded.type, columns = excluded.columns, excluded = excluded.excluded,
+        key = excluded.key, scope = excluded.scope, level = excluded.level, version = excluded.version,
+        tracked_at = clock_timestamp()
+  returning * into v_row;
+
+  -- Replacing functions locks nothing that writers use. Triggers are made anew only if other ones are needed.
+  v_remade := v_before.id is null or v_before.level <> v_row.level or v_class.relkind = 'p'
+    or (select count(*) from pg_trigger g where g.tgrelid = target and g.tgname ~ '^000_relay_' and g.tgenabled <> 'D') <> 5;
+  if v_remade and v_before.id is not null then
+    perform relay.drop_capture(v_row.id);
+  end if;
+  perform relay.capture_code(v_row);
+  if not v_remade then
+    return;
+  end if;
+
+  if v_row.level = 'statement' then
+    execute format('create trigger "000_relay_insert" after insert on %s referencing new table as new_rows for each statement execute function relay.%I()',
+      target, 'capture_rows_' || v_row.id);
+  else
+    execute format('create trigger "000_relay_insert" after insert on %s for each row when (%s) execute function relay.%I()',
+      target, v_live, 'capture_row_' || v_row.id);
+  end if;
+  execute format('create trigger "000_relay_update" after update on %s for each row when (%s and old.* operator(pg_catalog.*<>) new.*) execute function relay.%I()',
+    target, v_live, 'capture_row_' || v_row.id);
+  execute format('create trigger "000_relay_delete" after delete on %s for each row when (%s) execute function relay.%I()',
+    target, v_live, 'capture_row_' || v_row.id);
+  execute format('create trigger "000_relay_bulk" after %s on %s for each statement when (current_setting(''relay.bulk_load'', true) = ''summary'') execute function relay.%I()',
+    case v_row.level when 'statement' then 'update or delete' else 'insert or update or delete' end, target, 'capture_statement_' || v_row.id);
+  for v_partition in select target union select relid from pg_partition_tree(target) loop
+    execute format('create trigger "000_relay_truncate" after truncate on %s for each statement when (%s) execute function relay.%I()',
+      v_partition, $w$coalesce(current_setting('relay.bulk_load', true), '') <> 'on'$w$, 'capture_statement_' || v_row.id);
+  end loop;
+  -- A replication worker applies with session_replication_role = replica, which passes over ordinary triggers.
+  if exists (select 1 from pg_subscription_rel s where s.srrelid = target) then
+    if pg_has_role(current_user, v_class.relowner, 'usage') then
+      execute format('alter table %s enable always trigger "000_relay_insert", enable always trigger "000_relay_update", enable always trigger "000_relay_delete"', target);
+    else
+      raise warning '% receives rows by logical replication, which are not captured', v_name
+        using hint = format('As the table''s owner: alter table %s enable always trigger "000_relay_insert", and the same for _update and _delete.', v_name);
+    end if;
+  end if;
+end
+$$;
+comment on function relay.track(regclass, text, jsonb, text[], text[], text[]) is
+  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key).';
+
+
+create function relay.untrack(target regclass) returns boolean
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_id integer := t.id from relay.tracking t where t.target = untrack.target;
+begin
+  if v_id is null then
+    return false;
+  end if;
+  perform relay.drop_capture(v_id);
+  delete from relay.tracking where id = v_id;
+  return true;
+end
+$$;
+comment on function relay.untrack(regclass) is
+  'Ends the capture of a table and removes its triggers. Returns whether it was tracked.';
+
+create view relay.tracked as
+select t.target, t.name, t.type, t.scope as channels,
+       array(select c->>'name' from jsonb_array_elements(t.columns) c) as columns,
+       t.excluded, t.key, t.level, t.version, t.tracked_at,
+       case
+         when k.oid is null then 'the table was dropped: select relay.untrack(' || t.target::oid || ')'
+         when format('%I.%I', k.relnamespace::regnamespace::name, k.relname) <> t.name then 'the table was renamed: track it again'
+         when not relay.layout_holds(t.target, t.id) then 'a captured column was renamed, retyped or dropped: track it again'
+         when t.level = 'statement' and exists (
+           select 1 from pg_trigger g where g.tgrelid = t.target and not g.tgisinternal
+             and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_')
+           then 'an AFTER ROW trigger was added: track it again, or inserts may be logged after its updates'
+         when exists (
+           select 1 from unnest(array['insert', 'update', 'delete', 'bulk', 'truncate']) w
+           where not exists (select 1 from pg_trigger g where g.tgrelid = t.target and g.tgname = '000_relay_' || w and g.tgenabled <> 'D'))
+           then 'a trigger is missing or disabled: track it again'
+         when exists (
+           select 1 from pg_partition_tree(t.target) p
+           where not exists (select 1 from pg_trigger g where g.tgrelid = p.relid and g.tgname = '000_relay_truncate'))
+           then 'a partition was added, and its TRUNCATE would not be seen: track the table again'
+       end as problem,
+       array(select a.attname::text from pg_attribute a
+             where a.attrelid = t.target and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
+               and not a.attname = any(t.excluded)
+               and not exists (select 1 from jsonb_array_elements(t.columns) c where (c->>'num')::int = a.attnum)) as not_captured
+from relay.tracking t left join pg_class k on k.oid = t.target;
+comment on view relay.tracked is
+  'The captured tables. problem: what makes the capture incomplete and what to do, or null. not_captured: columns that are neither sent nor excluded, such as ones added later.';
+
+create function relay.send_to_user(user_id text, payload jsonb) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  perform relay.broadcast('user:' || user_id, payload);
+end
+$$;
+comment on function relay.send_to_user(text, jsonb) is 'Sends a message of the application to all connections of one user, once the transaction commits.';
+
+create function relay.broadcast(channel text, payload jsonb) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  if channel !~ '^[a-z][a-z0-9_]{0,62}(:[^\s:]{1,128})?$' then
+    raise exception 'channel % cannot be used: a prefix, or a prefix and an id, such as committee:7', quote_literal(channel)
+      using errcode = 'invalid_parameter_value';
+  end if;
+  insert into relay.change (op, type, new, meta)
+  values ('message', 'message', payload::text, jsonb_build_object('channel', channel));
+  perform relay.ring('', 'message', 1);
+end
+$$;
+comment on function relay.broadcast(text, jsonb) is 'Sends a message of the application to everybody who is subscribed to the channel, once the transaction commits.';
+
+create function relay.admit_relay(role name) returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  execute format('grant usage on schema relay to %I', role);
+  execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked to %I', role);
+  execute format('grant select on sequence relay.lease, relay.slot to %I', role);
+  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.continues(text, pg_snapshot), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.layout_holds(regclass, integer) to %I', role);
+end
+$$;
+comment on function relay.admit_relay(name) is 'Grants a role what a relay process needs, and nothing that reads or writes the tables themselves.';
+
+create function relay.admit_publisher(role name) returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  execute format('grant usage on schema relay to %I', role);
+  execute format('grant execute on function relay.send_to_user(text, jsonb), relay.broadcast(text, jsonb) to %I', role);
+end
+$$;
+comment on function relay.admit_publisher(name) is 'Grants a role the right to send messages of the application.';

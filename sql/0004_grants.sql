@@ -1,0 +1,11 @@
+-- Rights, in one place. Everything belongs to the schema's owner; whoever writes a tracked table needs no right here.
+
+revoke all on all functions in schema relay from public;
+revoke all on all tables in schema relay from public;
+revoke all on all sequences in schema relay from public;
+
+grant usage on schema relay to public;
+grant execute on function relay.cursor() to public;
+
+comment on schema relay is
+  'CommitCast: the changelog of the tracked tables. relay.track, relay.untrack, relay.tracked, relay.cursor(), relay.send_to_user, relay.broadcast.';

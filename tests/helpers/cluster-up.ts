@@ -1,0 +1,3 @@
+/** Runs once before the test files; a placeholder until the shared PostgreSQL cluster is started here. */
+
+export {}
