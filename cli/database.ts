@@ -2,7 +2,7 @@
 
 import pg from "pg"
 import { ConfigError, type Settings } from "../relay/config.ts"
-import { readState } from "./embedded.ts"
+import { readState } from "./embedded/state.ts"
 
 /** The oldest PostgreSQL that has what the capture needs. */
 const OLDEST = 140_000

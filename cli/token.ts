@@ -2,7 +2,7 @@
 
 import jwt from "jsonwebtoken"
 import { ConfigError, type Settings } from "../relay/config.ts"
-import { readSecrets } from "./embedded.ts"
+import { readSecrets } from "./embedded/secrets.ts"
 
 export interface TokenOptions {
   user: string

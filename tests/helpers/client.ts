@@ -1,0 +1,101 @@
+/** A WebSocket client that keeps what it receives. */
+
+import type { Test } from "tap"
+import { type ClientOptions, WebSocket } from "ws"
+import { DEADLINE_MS } from "./wait.ts"
+
+/** A message as it came; tests know what to look for. */
+export interface Received {
+  type: string
+  action?: string
+  id?: string
+  table?: string
+  key?: Record<string, unknown>
+  data?: Record<string, unknown>
+  changed?: string[]
+  before?: Record<string, unknown>
+  channels?: string[]
+  cursor?: string
+  code?: string
+  tx?: { id: string; last: boolean }
+  [field: string]: unknown
+}
+
+export interface Client {
+  socket: WebSocket
+  /** All messages so far, in order. */
+  messages: Received[]
+  /** The same as text. */
+  texts: string[]
+  /** The changes among them. */
+  changes(): Received[]
+  /** The first message, past or coming, that fits. */
+  first(what: string, fits: (message: Received) => boolean): Promise<Received>
+  /** Waits until so many changes are there. */
+  count(changes: number): Promise<Received[]>
+  send(message: unknown): void
+  closed: Promise<{ code: number; reason: string }>
+}
+
+/** Opens a client; rejects if the upgrade is refused. Closed with the test. */
+export async function openClient(
+  t: Test,
+  url: string,
+  options: ClientOptions & { protocols?: string[] } = {},
+): Promise<Client> {
+  const { protocols, ...rest } = options
+  const socket = new WebSocket(url, protocols ?? [], rest)
+  const messages: Received[] = []
+  const texts: string[] = []
+  const changes: Received[] = []
+  const waiting = new Set<() => void>()
+  const closed = new Promise<{ code: number; reason: string }>((resolve) => {
+    socket.on("close", (code, reason) => resolve({ code, reason: reason.toString() }))
+  })
+  t.teardown(() => socket.terminate())
+  socket.on("message", (data) => {
+    const text = data.toString()
+    const message = JSON.parse(text) as Received
+    texts.push(text)
+    messages.push(message)
+    if (message.action !== undefined || message.type === "message") changes.push(message)
+    for (const check of [...waiting]) check()
+  })
+
+  function wait<T>(what: string, find: () => T | undefined): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const check = () => {
+        const found = find()
+        if (found === undefined) return
+        finish()
+        resolve(found)
+      }
+      const timer = setTimeout(() => {
+        finish()
+        const seen = `${messages.length} messages, ${changes.length} changes, the last: ${texts.slice(-3).join(" | ").slice(0, 600)}`
+        reject(new Error(`waited in vain for ${what}; ${seen}`))
+      }, DEADLINE_MS)
+      const finish = () => {
+        clearTimeout(timer)
+        waiting.delete(check)
+      }
+      waiting.add(check)
+      check()
+    })
+  }
+
+  await new Promise<void>((resolve, reject) => {
+    socket.on("open", () => resolve())
+    socket.on("error", reject)
+  })
+  return {
+    socket,
+    messages,
+    texts,
+    changes: () => changes,
+    first: (what, fits) => wait(what, () => messages.find(fits)),
+    count: (wanted) => wait(`${wanted} changes`, () => (changes.length >= wanted ? changes : undefined)),
+    send: (message) => socket.send(typeof message === "string" ? message : JSON.stringify(message)),
+    closed,
+  }
+}

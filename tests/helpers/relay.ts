@@ -1,0 +1,72 @@
+/** A relay with its API on a free port, in the test's own process, as `commitcast start` wires it. */
+
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import jwt from "jsonwebtoken"
+import type { Test } from "tap"
+import { createApp } from "../../api/app.ts"
+import { readSettings } from "../../relay/config.ts"
+import { createLog } from "../../relay/log.ts"
+import { createRelay, type Relay } from "../../relay/relay.ts"
+import { type Client, openClient } from "./client.ts"
+import type { Database } from "./database.ts"
+
+export const SECRET = "a secret of the tests, which is long enough"
+
+export interface TestRelay {
+  relay: Relay
+  url: string
+  /** Lines of the log, parsed. */
+  lines: Array<Record<string, unknown>>
+  /** Connects with a token in the header and waits for connection_success. */
+  connect(claims?: Record<string, unknown>, query?: string): Promise<Client>
+  /** Connects as told, and waits for nothing but the socket. */
+  open(path: string, options?: Parameters<typeof openClient>[2]): Promise<Client>
+  stop(): Promise<void>
+}
+
+/** A token that the test relay accepts. */
+export const token = (claims: Record<string, unknown> = {}, options: jwt.SignOptions = {}): string =>
+  jwt.sign({ sub: "7", ...claims }, SECRET, { ...("exp" in claims ? {} : { expiresIn: "1h" }), ...options })
+
+/** Starts one and waits until it is ready; stopped with the test. */
+export async function startRelay(
+  t: Test,
+  db: Pick<Database, "url">,
+  settings: Record<string, string> = {},
+): Promise<TestRelay> {
+  const lines: Array<Record<string, unknown>> = []
+  const read = readSettings({
+    JWT_SECRET: SECRET,
+    LOG_LEVEL: "debug",
+    DRAIN_TIMEOUT_SECONDS: "1",
+    ...settings,
+  })
+  const log = createLog(read, { write: (line) => lines.push(JSON.parse(line)) })
+  const relay = createRelay({ settings: read, databaseUrl: db.url, version: "0.0.0-test", log })
+  const server = createServer(createApp(relay, { trustProxy: read.TRUST_PROXY, wsPath: read.WS_PATH }))
+  relay.attach(server)
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const stop = async () => {
+    await relay.stop()
+    server.closeAllConnections()
+    server.close()
+  }
+  t.teardown(stop)
+  relay.start()
+  await relay.whenReady()
+  const open: TestRelay["open"] = (path, options) => openClient(t, url.replace("http", "ws") + path, options)
+  return {
+    relay,
+    url,
+    lines,
+    stop,
+    open,
+    async connect(claims = {}, query = "") {
+      const client = await open(`/ws${query}`, { headers: { authorization: `Bearer ${token(claims)}` } })
+      await client.first("connection_success", (message) => message.type === "connection_success")
+      return client
+    },
+  }
+}
