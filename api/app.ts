@@ -39,7 +39,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     }),
   )
 
-  app.get("/api/utils/websocket/health/", (request, response) => {
+  app.get("/api/utils/websocket/health/", async (request, response) => {
     const identity = relay.auth.verify(bearer(request))
     if (!identity.ok) {
       response
@@ -49,7 +49,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     } else if (!identity.identity.admin) {
       response.status(403).json({ error: "only for admins" })
     } else {
-      response.set("Cache-Control", "no-store").json(report(relay.status()))
+      response.set("Cache-Control", "no-store").json(describe(await relay.report()))
     }
   })
   app.get("/health/live", (_request, response) => {
@@ -86,7 +86,7 @@ function readTrustProxy(text: string): boolean | number | string {
 }
 
 /** The admin's report. */
-function report(status: RelayStatus) {
+function describe(status: RelayStatus) {
   const { listener, feed, hub } = status
   const secondsSince = (at: number) => Math.round((Date.now() - at) / 100) / 10
   return {

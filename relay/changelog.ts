@@ -104,9 +104,10 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
   return {
     open: () => openSession(connectionString),
     async tracked() {
-      const result = await pool.query(
-        "select name, type, level, problem, not_captured from relay.tracked order by name",
-      )
+      const result = await pool.query({
+        text: "select name, type, level, problem, not_captured from relay.tracked order by name",
+        query_timeout: 2_000,
+      } as pg.QueryConfig)
       return z.array(TrackedTable).parse(result.rows)
     },
     async rotate(retentionHours, retentionMb) {

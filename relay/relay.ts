@@ -43,6 +43,8 @@ export interface Relay {
   whenReady(): Promise<void>
   attach(server: Server): void
   status(): RelayStatus
+  /** The same, with the tables looked at anew; as they were known if the database does not answer. */
+  report(): Promise<RelayStatus>
   /** Closes clients, then the database. Idempotent. */
   stop(): Promise<void>
 }
@@ -115,6 +117,16 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
     () => tables.filter((table) => table.problem !== null).length,
   )
 
+  async function checkTables(): Promise<void> {
+    const found = await changelog.tracked()
+    for (const { name, problem } of found) {
+      const known = tables.find((table) => table.name === name)?.problem
+      if (problem !== null && problem !== known)
+        log.warn({ event: "table_problem", table: name, problem }, "the capture of a table is incomplete")
+    }
+    tables = found
+  }
+
   async function runChores(): Promise<void> {
     try {
       const rotation = await changelog.rotate(settings.RETENTION_HOURS, settings.RETENTION_MB)
@@ -122,13 +134,7 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
         metrics.rotations.inc({ result: rotation })
         log.info({ event: "rotation", result: rotation }, "rotation of the changelog")
       }
-      const found = await changelog.tracked()
-      for (const { name, problem } of found) {
-        const known = tables.find((table) => table.name === name)?.problem
-        if (problem !== null && problem !== known)
-          log.warn({ event: "table_problem", table: name, problem }, "the capture of a table is incomplete")
-      }
-      tables = found
+      await checkTables()
     } catch (error) {
       log.warn(
         { event: "chores_failed", error: (error as Error).message },
@@ -150,6 +156,22 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
     return found
   }
 
+  function status(): RelayStatus {
+    const found = problems()
+    return {
+      ready: found.length === 0,
+      problems: found,
+      version,
+      uptimeSeconds: Math.round((Date.now() - startedAt) / 1_000),
+      listener: listener.state(),
+      feed: feed.state(),
+      lagSeconds: feed.lagMs() / 1_000,
+      bell: feed.bellMode(),
+      hub: hub.stats(),
+      tables,
+    }
+  }
+
   return {
     auth,
     metrics,
@@ -165,20 +187,11 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
         await new Promise((resolve) => setTimeout(resolve, 20))
     },
     attach: gateway.attach,
-    status() {
-      const found = problems()
-      return {
-        ready: found.length === 0,
-        problems: found,
-        version,
-        uptimeSeconds: Math.round((Date.now() - startedAt) / 1_000),
-        listener: listener.state(),
-        feed: feed.state(),
-        lagSeconds: feed.lagMs() / 1_000,
-        bell: feed.bellMode(),
-        hub: hub.stats(),
-        tables,
-      }
+    status,
+    async report() {
+      // The report is most wanted when the database is away: it must not wait for it.
+      await checkTables().catch(() => {})
+      return status()
     },
     stop() {
       stopping ??= (async () => {

@@ -2,7 +2,7 @@
 /** The page: the token, the state of the connection, and what was counted. */
 
 import { createConnection, TOKEN_EXPIRED } from "./connection.js"
-import { counted, longClock, minuteOf, number, rate, secondOf, shortOf } from "./locale.js"
+import { counted, longClock, minuteOf, number, rate, secondOf, untilOf } from "./locale.js"
 import { createPace } from "./pace.js"
 import { typeHue, typeLabel } from "./row.js"
 import { createStream, KEPT, SHOWN } from "./stream.js"
@@ -63,7 +63,9 @@ function setState(to, text, announcement = "") {
 /** @param {string} token */
 function connect(token) {
   sessionStorage.setItem(TOKEN, token)
+  const held = byId("sign-in").contains(document.activeElement)
   setState("connecting", "Connecting…")
+  if (held) byId("changes-title").focus()
   connection.start(token)
 }
 
@@ -73,7 +75,7 @@ function connect(token) {
 function showSignIn(error) {
   sessionStorage.removeItem(TOKEN)
   byId("session").textContent = ""
-  setState("signed-out", "Not signed in", error)
+  setState("signed-out", "Not signed in", "Not signed in.")
   showSignInError(error)
   tokenInput.focus()
 }
@@ -127,15 +129,13 @@ function goLive(frame, lostAt, gap) {
       `Connected again at ${secondOf(now)}; ${frame.replayed ? `${counted(frame.replayed, "change")} caught up with` : "nothing was missed"}`,
     )
   user = frame.user ?? ""
-  const held = byId("sign-in").contains(document.activeElement)
   setState("live", "Live", `Live, connected as user ${user}.`)
-  if (held) byId("changes-title").focus()
   const channels = frame.channels ?? []
   const more = channels.length - CHANNELS_SHOWN
   byId("session").textContent = [
     `User ${user}`,
     `${channels.slice(0, CHANNELS_SHOWN).join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}`,
-    frame.expires_in === undefined ? "" : `token until ${shortOf(new Date(now + frame.expires_in * 1_000))}`,
+    frame.expires_in === undefined ? "" : `token until ${untilOf(new Date(now + frame.expires_in * 1_000))}`,
   ]
     .filter((part) => part !== "")
     .join(" · ")
@@ -153,7 +153,7 @@ function goOffline(lostAt, nextAt, reason) {
   setState("offline", text, state === "offline" ? "" : `${text}. Trying to connect again.`)
   byId("offline-since").textContent = `Offline since ${secondOf(lostAt)}.`
   byId("offline-reason").textContent =
-    reason === "" ? "What is committed meanwhile does not show here." : `The relay said: ${reason}.`
+    `${reason === "" ? "" : `The relay said: ${reason}. `}What is committed meanwhile does not show here.`
   showRetry()
 }
 
@@ -208,7 +208,7 @@ function showTypes() {
   )
 }
 
-/** Once a frame at most. */
+/** Each time that the list was touched. */
 function showStatus() {
   byId("seen").textContent = number(seen)
   byId("rate").textContent = rate(pace.rate())
@@ -216,14 +216,14 @@ function showStatus() {
     figure.textContent = number(type === "" ? seen : count)
     chip.setAttribute("aria-pressed", String(type === "" ? chosen.size === 0 : chosen.has(type)))
   }
-  const { paused, waiting, shown, full, filtered } = stream.status()
+  const { paused, waiting, shown, full, forgot, filtered } = stream.status()
   byId("waiting").hidden = !paused
   byId("waiting").textContent =
     waiting === 0 ? "Paused. Nothing new yet." : `Paused. ${counted(waiting, "new change")} waiting.`
   byId("empty").hidden = shown > 0
   byId("empty-title").textContent =
     filtered && seen > 0
-      ? "No change matches the filter."
+      ? `None of ${forgot ? `the last ${number(KEPT)}` : "the"} changes matches the filter.`
       : `Waiting for the ${everSeen ? "next" : "first"} change.`
   byId("empty-hint").hidden = everSeen
   byId("kept").textContent = full

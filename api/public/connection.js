@@ -141,7 +141,7 @@ export function createConnection(listener) {
   function checkSilence() {
     if (socket === undefined || Date.now() - heardAt <= silenceLimit) return
     const dead = socket
-    lost(1006, live ? "nothing was heard from the relay" : "", false)
+    lost(1006, "", false)
     dead.close()
   }
 

@@ -12,6 +12,7 @@ const millis = new Intl.DateTimeFormat(undefined, {
   fractionalSecondDigits: 3,
 })
 const days = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" })
+const medium = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" })
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" })
 
 /** @param {number} value */
@@ -32,12 +33,20 @@ export const millisecondOf = (at) => millis.format(at)
 /** @param {Date | number} at */
 export const fullOf = (at) => full.format(at)
 
+/** @param {Date} at */
+const isToday = (at) => at.toDateString() === new Date().toDateString()
+
 /**
  * The clock time alone if it is of today.
  * @param {Date} at
  */
-export const shortOf = (at) =>
-  at.toDateString() === new Date().toDateString() ? seconds.format(at) : days.format(at)
+export const shortOf = (at) => (isToday(at) ? seconds : days).format(at)
+
+/**
+ * The same without seconds.
+ * @param {Date} at
+ */
+export const untilOf = (at) => (isToday(at) ? minutes : medium).format(at)
 
 /** Whether the clock has a word such as PM beside it, which takes room. */
 export const longClock = seconds.formatToParts().some(({ type }) => type === "dayPeriod")

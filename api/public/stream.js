@@ -1,5 +1,5 @@
 // @ts-check
-/** The list of changes, newest on top. However many come at once, the page is touched once a frame. */
+/** The list of changes, newest on top. However many come at once, the page is touched a few times a second. */
 
 import { createRow, searchableText, showTransaction } from "./row.js"
 
@@ -12,10 +12,13 @@ export const SHOWN = 300
 export const KEPT = 5_000
 /** More new rows than this at once are not lit up one by one. */
 const LIT = 12
+/** After touching the page it rests so many times as long as that took: in a flood the socket needs time, too. */
+const REST = 10
+const REST_MAX_MS = 500
 
 /**
  * @param {HTMLElement} list
- * @param {() => void} onFlush Told once a frame in which something has changed.
+ * @param {() => void} onFlush Told after the page was touched.
  */
 export function createStream(list, onFlush) {
   /** @type {Entry[]} */
@@ -28,6 +31,7 @@ export function createStream(list, onFlush) {
   let paused = false
   let stale = false
   let scheduled = false
+  let restUntil = 0
   let text = ""
   /** Empty: all. @type {ReadonlySet<string>} */
   let types = new Set()
@@ -46,7 +50,9 @@ export function createStream(list, onFlush) {
   function schedule() {
     if (scheduled) return
     scheduled = true
-    requestAnimationFrame(flush)
+    const rest = restUntil - performance.now()
+    if (rest > 0) setTimeout(() => requestAnimationFrame(flush), rest)
+    else requestAnimationFrame(flush)
   }
 
   /** @param {Entry} entry */
@@ -58,6 +64,7 @@ export function createStream(list, onFlush) {
 
   function flush() {
     scheduled = false
+    const begun = performance.now()
     /** @type {Entry[]} */
     let fresh = []
     const anew = stale
@@ -76,6 +83,8 @@ export function createStream(list, onFlush) {
     }
     if (fresh.length > 0) show(fresh.filter(matches), !anew)
     onFlush()
+    const ended = performance.now()
+    restUntil = ended + Math.min(REST_MAX_MS, REST * (ended - begun))
   }
 
   /**
@@ -177,6 +186,7 @@ export function createStream(list, onFlush) {
       waiting: waitingCount,
       shown: shown.length,
       full: shown.length === SHOWN,
+      forgot: kept.length === KEPT,
       filtered: text !== "" || types.size > 0,
     }),
   }

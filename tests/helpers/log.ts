@@ -1,0 +1,109 @@
+/** The changelog as SQL tests want to see it, and the versions they run on. */
+
+import pg from "pg"
+import { type Database, hasVersion } from "./database.ts"
+import { until } from "./wait.ts"
+
+export type Json = Record<string, unknown>
+
+/** A row of relay.change, its JSON read. */
+export interface Entry {
+  seq: bigint
+  xid: bigint
+  table: string | null
+  op: string
+  type: string
+  old: Json | null
+  new: Json | null
+  oldText: string | null
+  newText: string | null
+  meta: Json
+}
+
+export const VERSIONS = ["18", "15"] as const
+
+/** The reason to skip a version, or false. */
+export const missing = (version: (typeof VERSIONS)[number]): string | false =>
+  hasVersion(version) ? false : `no PostgreSQL ${version} on this machine`
+
+const json = (text: string | null): Json | null => (text === null ? null : JSON.parse(text))
+
+/** Everything in the log, in the order of reading. */
+export async function readLog(db: Pick<Database, "query">): Promise<Entry[]> {
+  const rows = await db.query<{
+    seq: string
+    xid: string
+    table: string | null
+    op: string
+    type: string
+    old: string | null
+    new: string | null
+    meta: string | null
+  }>(`select seq::text, xid::text, "table", op, type, old, new, meta from relay.change order by change.seq`)
+  return rows.map((row) => ({
+    ...row,
+    seq: BigInt(row.seq),
+    xid: BigInt(row.xid),
+    old: json(row.old),
+    new: json(row.new),
+    oldText: row.old,
+    newText: row.new,
+    meta: json(row.meta) ?? {},
+  }))
+}
+
+/** The log as short words: `insert`, `update`... */
+export const readOps = async (db: Pick<Database, "query">): Promise<string[]> =>
+  (await readLog(db)).map((entry) => entry.op)
+
+/** The last entry. @throws if the log is empty. */
+export async function lastEntry(db: Pick<Database, "query">): Promise<Entry> {
+  const entry = (await readLog(db)).at(-1)
+  if (entry === undefined) throw new Error("the log is empty")
+  return entry
+}
+
+/** What PostgreSQL says against a statement: its SQLSTATE and message; undefined if it has nothing against it. */
+export async function refusal(
+  work: Promise<unknown>,
+): Promise<{ code: string; message: string; hint: string | undefined } | undefined> {
+  try {
+    await work
+    return undefined
+  } catch (error) {
+    const { code = "", message, hint } = error as Error & { code?: string; hint?: string }
+    return { code, message, hint }
+  }
+}
+
+/** COPY ... FROM STDIN with these lines. */
+export function copyIn(client: pg.Client, sql: string, lines: string): Promise<void> {
+  const query = new pg.Query(sql) as pg.Query & {
+    handleCopyInResponse(connection: { sendCopyFromChunk(chunk: Buffer): void; endCopyFrom(): void }): void
+  }
+  query.handleCopyInResponse = (connection) => {
+    connection.sendCopyFromChunk(Buffer.from(lines))
+    connection.endCopyFrom()
+  }
+  return new Promise((resolve, reject) => {
+    query.on("end", () => resolve())
+    query.on("error", reject)
+    client.query(query)
+  })
+}
+
+/** The process id of a session's server process. */
+export async function backendOf(client: pg.Client): Promise<number> {
+  const result = await client.query<{ pid: number }>("select pg_backend_pid() as pid")
+  return result.rows[0]?.pid as number
+}
+
+/** Waits until that server process waits for a lock. */
+export const waitsForLock = (db: Pick<Database, "query">, pid: number): Promise<void> =>
+  until(`backend ${pid} waits for a lock`, async () => {
+    const rows = await db.query(
+      "select 1 from pg_stat_activity where pid = $1 and wait_event_type = 'Lock'",
+      [pid],
+    )
+    return rows.length === 1
+  })
