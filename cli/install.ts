@@ -94,9 +94,18 @@ async function withTable<T>(databaseUrl: string, work: (client: pg.Client) => Pr
     await requireInstalled(client)
     await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
     return await retryLocks(() => work(client))
+  } catch (error) {
+    throw explainRefusal(error)
   } finally {
     await client.end()
   }
+}
+
+/** What PostgreSQL refuses because of what was asked (classes 22 and 42), with its hint. */
+function explainRefusal(error: unknown): unknown {
+  if (!(error instanceof pg.DatabaseError) || !/^(22|42)/.test(error.code ?? "")) return error
+  const hint = error.code === "42501" ? "as its owner: grant trigger on that table to this role" : error.hint
+  return new ConfigError(hint === undefined ? error.message : `${error.message}: ${hint}`, { cause: error })
 }
 
 async function requireInstalled(client: pg.Client): Promise<void> {

@@ -28,6 +28,7 @@ export async function start(given: Readonly<Settings>): Promise<void> {
   let failure: unknown
   const close = async () => {
     await relay?.stop()
+    server?.close()
     server?.closeAllConnections()
     await embedded?.stop()
   }

@@ -166,15 +166,16 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
     const now = Date.now()
     const touched = route(part.changes)
     const cache = createFrameCache()
-    const checkpoint = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(part.cursor) }))
+    const mark = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(part.cursor) }))
     // A batch in pages ends with a checkpoint in any case: it closes the transactions whose last change was not known.
     const paged = !(part.first && part.final)
     for (const lane of paged && part.final ? lanes.values() : touched) {
       const due = part.final && (paged || now - lane.checkpointAt >= CHECKPOINT_MS)
       if (due) lane.checkpointAt = now
+      lane.unmarked = !due
       metrics.deliveries.inc(lane.sights.length * lane.members.length)
       lane.append(
-        lane.takeEntry(batch, part.changes, cache, part.final, due ? [checkpoint] : []),
+        lane.takeEntry(batch, part.changes, cache, part.final, due ? [mark] : []),
         settings.laneBufferBytes,
       )
       touched.add(lane)
@@ -188,22 +189,25 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
     for (const act of atBatchEnd.splice(0)) act()
   }
 
+  /** Sends all lanes, or some, frames that belong to no batch. */
+  function announce(to: Iterable<Lane>, frames: readonly Buffer[]): void {
+    const shared = [Buffer.concat(frames)]
+    const entry = { batch: Number.POSITIVE_INFINITY, shared, own: undefined, bytes: shared[0]?.length ?? 0 }
+    const touched = [...to]
+    for (const lane of touched) lane.append(entry, settings.laneBufferBytes)
+    void flush(touched)
+  }
+
+  function checkpoint(cursor: Cursor, lane: Lane, now: number): void {
+    lane.checkpointAt = now
+    lane.unmarked = false
+    announce([lane], [frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(cursor) }))])
+  }
+
   function heartbeat(now: number): void {
     heartbeatAt = now
     awaitingPong = true
-    const frames = [PING_FRAME, frameText(encodeMessage({ type: "ping" }))]
-    // No checkpoint in the middle of a batch: what it covers has not all been sent.
-    if (head !== undefined && !inBatch)
-      frames.push(frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(head) })))
-    const frame = Buffer.concat(frames)
-    for (const lane of lanes.values()) {
-      if (!inBatch) lane.checkpointAt = now
-      lane.append(
-        { batch: Number.POSITIVE_INFINITY, shared: [frame], own: undefined, bytes: frame.length },
-        settings.laneBufferBytes,
-      )
-    }
-    void flush([...lanes.values()])
+    announce(lanes.values(), [PING_FRAME, frameText(encodeMessage({ type: "ping" }))])
   }
 
   function check(connection: Connection, now: number): void {
@@ -232,7 +236,13 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
     const now = Date.now()
     for (const connection of connections) check(connection, now)
     if (awaitingPong && now - heartbeatAt > PONG_MS) awaitingPong = false
-    if (now - heartbeatAt >= settings.heartbeatMs) heartbeat(now)
+    const beat = now - heartbeatAt >= settings.heartbeatMs
+    if (beat) heartbeat(now)
+    // Never in the middle of a batch: what its cursor covers has not all been sent.
+    if (head === undefined || inBatch) return
+    for (const lane of lanes.values()) {
+      if (beat || (lane.unmarked && now - lane.checkpointAt >= CHECKPOINT_MS)) checkpoint(head, lane, now)
+    }
   }
 
   const consumer: FeedConsumer = {

@@ -69,6 +69,8 @@ export class Lane {
   /** Where the next flush starts, so that nobody is always last. */
   start = 0
   checkpointAt = 0
+  /** Whether changes went out since the last checkpoint. */
+  unmarked = false
   /** What the batch part being routed has for this lane. */
   sights: Sight[] = []
   ownUsers = new Set<string>()

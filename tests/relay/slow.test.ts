@@ -34,7 +34,10 @@ t.test("a client that joins a channel while much waits for it still gets all of 
   slow.socket.resume()
   const changes = await slow.count(STUFFING_ROWS + 1)
   const ids = changes.map(({ id }) => Number(id))
-  t.same(ids, [...ids].sort((a, b) => a - b))
+  t.same(
+    ids,
+    [...ids].sort((a, b) => a - b),
+  )
   t.match(changes.at(-1), { data: { committee_id: 2 } })
   const answered = slow.messages.findIndex(({ type }) => type === "subscribed")
   t.equal(slow.messages.slice(0, answered).filter(({ action }) => action === "create").length, STUFFING_ROWS)

@@ -60,15 +60,12 @@ for (const version of VERSIONS) {
         "insert into vote (id, votes) values (3, 5) on conflict (id) do update set votes = excluded.votes",
       )
       const log = await readLog(db)
-      t.same(
-        log.map(({ op, new: after }) => [op, after?.id, after?.votes]).sort(),
-        [
-          ["insert", 1, 1],
-          ["insert", 2, 9],
-          ["insert", 3, 5],
-          ["update", 2, 5],
-        ],
-      )
+      t.same(log.map(({ op, new: after }) => [op, after?.id, after?.votes]).sort(), [
+        ["insert", 1, 1],
+        ["insert", 2, 9],
+        ["insert", 3, 5],
+        ["update", 2, 5],
+      ])
     })
 
     t.test("MERGE logs inserts, updates and deletes", async (t) => {
@@ -79,14 +76,11 @@ for (const version of VERSIONS) {
         when matched then update set votes = s.n
         when not matched then insert (id, votes) values (s.id, s.n)`)
       const log = (await readLog(db)).slice(2)
-      t.same(
-        log.map(({ op, old, new: after }) => [op, (after ?? old)?.id, after?.votes]).sort(),
-        [
-          ["delete", 2, undefined],
-          ["insert", 3, 30],
-          ["update", 1, 10],
-        ],
-      )
+      t.same(log.map(({ op, old, new: after }) => [op, (after ?? old)?.id, after?.votes]).sort(), [
+        ["delete", 2, undefined],
+        ["insert", 3, 30],
+        ["update", 1, 10],
+      ])
     })
 
     t.test("COPY logs every row", async (t) => {
@@ -108,17 +102,16 @@ for (const version of VERSIONS) {
         create table loose (id int primary key, parent_id int references parent on delete set null);
         select relay.track('parent'), relay.track('owned'), relay.track('loose');
         insert into parent values (1); insert into owned values (11, 1); insert into loose values (21, 1)`)
-      await db.query("update parent set id = 2 where false; delete from loose; insert into loose values (22, 1)")
+      await db.query(
+        "update parent set id = 2 where false; delete from loose; insert into loose values (22, 1)",
+      )
       await db.query("delete from parent")
       const log = (await readLog(db)).slice(5)
-      t.same(
-        log.map(({ op, table, old, new: after }) => [op, table, old, after]).sort(),
-        [
-          ["delete", "public.owned", { id: 11, parent_id: 1 }, null],
-          ["delete", "public.parent", { id: 1 }, null],
-          ["update", "public.loose", { id: 22, parent_id: 1 }, { id: 22, parent_id: null }],
-        ],
-      )
+      t.same(log.map(({ op, table, old, new: after }) => [op, table, old, after]).sort(), [
+        ["delete", "public.owned", { id: 11, parent_id: 1 }, null],
+        ["delete", "public.parent", { id: 1 }, null],
+        ["update", "public.loose", { id: 22, parent_id: 1 }, { id: 22, parent_id: null }],
+      ])
       t.equal(new Set(log.map((entry) => entry.xid)).size, 1)
     })
 
@@ -158,47 +151,53 @@ for (const version of VERSIONS) {
     })
 
     for (const name of ["touch", "Aaa"]) {
-      t.test(`an application's AFTER ROW trigger "${name}" updates the row: insert comes before update`, async (t) => {
-        const db = await database(t, { version, empty: false })
-        await db.query(`create table item (id int primary key, n int);
+      t.test(
+        `an application's AFTER ROW trigger "${name}" updates the row: insert comes before update`,
+        async (t) => {
+          const db = await database(t, { version, empty: false })
+          await db.query(`create table item (id int primary key, n int);
           create function bump() returns trigger language plpgsql as
             $$ begin update item set n = n + 1 where id = new.id and n < 3; return null; end $$;
           create trigger "${name}" after insert or update on item for each row execute function bump();
           select relay.track('item')`)
-        await db.query("insert into item values (1, 0), (2, 2)")
-        const log = await readLog(db)
-        for (const id of [1, 2]) {
-          const states = log.filter((entry) => entry.new?.id === id).map((entry) => entry.new?.n)
-          t.same(states, id === 1 ? [0, 1, 2, 3] : [2, 3], `row ${id}`)
-        }
-        t.match(await db.query("select level, problem from relay.tracked where name = 'public.item'"), [
-          { level: "row", problem: null },
-        ])
-      })
+          await db.query("insert into item values (1, 0), (2, 2)")
+          const log = await readLog(db)
+          for (const id of [1, 2]) {
+            const states = log.filter((entry) => entry.new?.id === id).map((entry) => entry.new?.n)
+            t.same(states, id === 1 ? [0, 1, 2, 3] : [2, 3], `row ${id}`)
+          }
+          t.match(await db.query("select level, problem from relay.tracked where name = 'public.item'"), [
+            { level: "row", problem: null },
+          ])
+        },
+      )
     }
 
-    t.test("an AFTER ROW trigger made after track is reported, and tracking again puts it right", async (t) => {
-      const db = await database(t, { version })
-      const problem = async () => {
-        const [row] = await db.query("select problem from relay.tracked where name = 'public.vote'")
-        return row?.problem
-      }
-      t.equal(await problem(), null)
-      await db.query(`create function bump() returns trigger language plpgsql as
+    t.test(
+      "an AFTER ROW trigger made after track is reported, and tracking again puts it right",
+      async (t) => {
+        const db = await database(t, { version })
+        const problem = async () => {
+          const [row] = await db.query("select problem from relay.tracked where name = 'public.vote'")
+          return row?.problem
+        }
+        t.equal(await problem(), null)
+        await db.query(`create function bump() returns trigger language plpgsql as
           $$ begin update vote set votes = 99 where id = new.id; return null; end $$;
         create trigger bump after insert on vote for each row execute function bump()`)
-      t.match(await problem(), /AFTER ROW trigger was added: track it again/)
-      await db.query("select relay.track('vote', 'voting_update')")
-      t.equal(await problem(), null)
-      await db.query("insert into vote (votes) values (1)")
-      t.same(
-        (await readLog(db)).map(({ op, new: after }) => [op, after?.votes]),
-        [
-          ["insert", 1],
-          ["update", 99],
-        ],
-      )
-    })
+        t.match(await problem(), /AFTER ROW trigger was added: track it again/)
+        await db.query("select relay.track('vote', 'voting_update')")
+        t.equal(await problem(), null)
+        await db.query("insert into vote (votes) values (1)")
+        t.same(
+          (await readLog(db)).map(({ op, new: after }) => [op, after?.votes]),
+          [
+            ["insert", 1],
+            ["update", 99],
+          ],
+        )
+      },
+    )
 
     t.test("BEFORE triggers have had their say when a row is logged", async (t) => {
       const db = await database(t, { version })
@@ -229,25 +228,25 @@ for (const version of VERSIONS) {
         select relay.track('child'); insert into vote default values; insert into child values (1, null)`)
       await db.query("truncate vote cascade")
       const log = (await readLog(db)).slice(2)
-      t.same(
-        log.map(({ op, table, old, new: after }) => [op, table, old, after]).sort(),
-        [
-          ["truncate", "public.child", null, null],
-          ["truncate", "public.vote", null, null],
-        ],
-      )
+      t.same(log.map(({ op, table, old, new: after }) => [op, table, old, after]).sort(), [
+        ["truncate", "public.child", null, null],
+        ["truncate", "public.vote", null, null],
+      ])
       await db.query("truncate attendance, guarantee")
       t.same((await readOps(db)).slice(4), ["truncate", "truncate"])
     })
 
-    t.test("under session_replication_role = replica nothing is captured, as for any ordinary trigger", async (t) => {
-      const db = await database(t, { version })
-      const session = await db.session(db.superuserUrl)
-      await session.query("set session_replication_role = replica; insert into vote default values")
-      t.same(await readOps(db), [])
-      await session.query("reset session_replication_role; insert into vote default values")
-      t.same(await readOps(db), ["insert"])
-    })
+    t.test(
+      "under session_replication_role = replica nothing is captured, as for any ordinary trigger",
+      async (t) => {
+        const db = await database(t, { version })
+        const session = await db.session(db.superuserUrl)
+        await session.query("set session_replication_role = replica; insert into vote default values")
+        t.same(await readOps(db), [])
+        await session.query("reset session_replication_role; insert into vote default values")
+        t.same(await readOps(db), ["insert"])
+      },
+    )
 
     t.test("if the log cannot be written the writer's statement fails and says so", async (t) => {
       const db = await database(t, { version })
