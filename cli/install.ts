@@ -1,6 +1,6 @@
 /** Installs capture into a database, upgrades it, and takes it out again. */
 
-import type pg from "pg"
+import pg from "pg"
 import { backoff } from "../relay/backoff.ts"
 import { ConfigError } from "../relay/config.ts"
 import { connect, quoteIdentifier } from "./database.ts"

@@ -5,10 +5,11 @@ import type { Duplex } from "node:stream"
 import { type RawData, type WebSocket, WebSocketServer } from "ws"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
+import { type Handshake, originAllowed, readHandshake, SUBPROTOCOL } from "./handshake.ts"
 import type { Hub } from "./hub.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
-import { ChannelName, ClientMessage, CloseCode, type ErrorCode } from "./protocol.ts"
+import { ClientMessage, CloseCode, type ErrorCode } from "./protocol.ts"
 import { createWire } from "./wire.ts"
 
 export interface GatewayDeps {
@@ -32,19 +33,9 @@ export interface Gateway {
   stop(): void
 }
 
-/** The one subprotocol that is answered: the token beside it must not come back. */
-const SUBPROTOCOL = "commitcast.v1"
-const BEARER = "bearer."
 /** Commands are small; ws closes with 1009 beyond. */
 const MAX_FRAME_BYTES = 16_384
 const MAX_FAULTS = 20
-
-/** What an upgrade request asks for. */
-interface Request {
-  tokens: string[]
-  channels: string[]
-  cursor: string | undefined
-}
 
 export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps): Gateway {
   let stopping = false
@@ -65,26 +56,19 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     )
   }
 
-  function originAllowed(request: IncomingMessage): boolean {
-    const { origin, host } = request.headers
-    if (origin === undefined) return true
-    if (settings.allowedOrigins.includes(origin)) return true
-    return URL.canParse(origin) && new URL(origin).host === host
-  }
-
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", () => socket.destroy())
     if (!URL.canParse(request.url ?? "", "http://relay")) return refuse(socket, 400, "bad_request")
     const url = new URL(request.url ?? "", "http://relay")
     if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(socket, 404, "wrong_path")
-    if (!originAllowed(request)) return refuse(socket, 403, "origin")
+    if (!originAllowed(request, settings.allowedOrigins)) return refuse(socket, 403, "origin")
     if (stopping || !hub.ready()) return refuse(socket, 503, stopping ? "stopping" : "not_ready")
-    const asked = readRequest(request, url, settings.queryToken)
+    const asked = readHandshake(request, url, settings.queryToken)
     if (asked === undefined) return refuse(socket, 400, "bad_request")
     server.handleUpgrade(request, socket, head, (websocket) => accept(websocket, socket, asked))
   }
 
-  function accept(websocket: WebSocket, socket: Duplex, asked: Request): void {
+  function accept(websocket: WebSocket, socket: Duplex, asked: Handshake): void {
     metrics.connects.inc({ result: "accepted" })
     const connection = new Connection({
       wire: createWire(socket, websocket),
@@ -130,7 +114,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     return undefined
   }
 
-  function authenticate(connection: Connection, asked: Request, token: string): void {
+  function authenticate(connection: Connection, asked: Handshake, token: string): void {
     const identity = verify(connection, token)
     if (identity === undefined) return
     const channels = hub.startChannels(asked.channels)
@@ -161,7 +145,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     connection.send({ type: "error", code, message, request })
   }
 
-  function receive(connection: Connection, asked: Request, data: RawData, isBinary: boolean): void {
+  function receive(connection: Connection, asked: Handshake, data: RawData, isBinary: boolean): void {
     connection.heardAt = Date.now()
     if (connection.closingSince !== 0) return
     if (isBinary) {
@@ -182,7 +166,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     answer(connection, asked, parsed.data)
   }
 
-  function answer(connection: Connection, asked: Request, message: ClientMessage): void {
+  function answer(connection: Connection, asked: Handshake, message: ClientMessage): void {
     if (message.type === "authenticate") {
       if (connection.identity === undefined) authenticate(connection, asked, message.token)
       else refresh(connection, message.token, message.request)
@@ -308,18 +292,4 @@ function readJson(text: string): unknown {
   } catch {
     return undefined
   }
-}
-
-/** @returns undefined if a parameter is malformed. */
-function readRequest(request: IncomingMessage, url: URL, queryToken: boolean): Request | undefined {
-  const tokens: string[] = []
-  const authorization = /^Bearer\s+(\S+)$/i.exec(request.headers.authorization ?? "")
-  if (authorization !== null) tokens.push(authorization[1] as string)
-  for (const offered of (request.headers["sec-websocket-protocol"] ?? "").split(",")) {
-    if (offered.trim().startsWith(BEARER)) tokens.push(offered.trim().slice(BEARER.length))
-  }
-  if (queryToken) tokens.push(...url.searchParams.getAll("token"))
-  const channels = (url.searchParams.get("channels") ?? "").split(",").filter((channel) => channel !== "")
-  if (!channels.every((channel) => ChannelName.safeParse(channel).success)) return undefined
-  return { tokens, channels, cursor: url.searchParams.get("cursor") ?? undefined }
 }

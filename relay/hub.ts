@@ -2,14 +2,15 @@
 
 import { setTimeout as sleep, setImmediate as yieldLoop } from "node:timers/promises"
 import type { Identity } from "./auth.ts"
-import { ALL, type Change } from "./change.ts"
+import { ALL } from "./change.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
 import type { BatchPart, FeedConsumer, ResetReason } from "./feed.ts"
-import { createFrameCache, Lane, usersOf } from "./lane.ts"
+import { createFrameCache, type Lane } from "./lane.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, encodeMessage, type Recovery } from "./protocol.ts"
-import { mayJoin, type Subscription, subscriptionKey, view } from "./subscription.ts"
+import { createRouter } from "./router.ts"
+import { mayJoin } from "./subscription.ts"
 import { frameText, PING_FRAME } from "./wire.ts"
 
 export interface HubSettings {
@@ -37,8 +38,7 @@ export interface HubStats {
 
 export function createHub({ settings, metrics }: { settings: HubSettings; metrics: Metrics }) {
   const connections = new Set<Connection>()
-  const lanes = new Map<string, Lane>()
-  const lanesByChannel = new Map<string, Set<Lane>>()
+  const router = createRouter()
   /** What waits for the end of the batch in progress. */
   const atBatchEnd: Array<() => void> = []
   let head: Cursor | undefined
@@ -47,99 +47,31 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
   let heartbeatAt = Date.now()
   let awaitingPong = false
 
-  function laneFor(subscription: Subscription): Lane {
-    const key = subscriptionKey(subscription)
-    let lane = lanes.get(key)
-    if (lane === undefined) {
-      lane = new Lane(subscription)
-      lanes.set(key, lane)
-      for (const channel of subscription.channels) {
-        const set = lanesByChannel.get(channel) ?? new Set()
-        lanesByChannel.set(channel, set.add(lane))
-      }
-    }
-    return lane
-  }
-
-  function retire(lane: Lane | undefined): void {
-    if (lane === undefined || lane.members.length > 0) return
-    lanes.delete(lane.key)
-    for (const channel of lane.subscription.channels) {
-      const set = lanesByChannel.get(channel)
-      set?.delete(lane)
-      if (set?.size === 0) lanesByChannel.delete(channel)
-    }
-  }
-
   function place(connection: Connection, channels: ReadonlySet<string>): void {
     const identity = connection.identity as Identity
     const before = connection.lane
-    connection.enter(laneFor({ channels, rights: identity.rights }), inBatch ? batch : 0)
-    retire(before)
+    connection.enter(router.laneFor({ channels, rights: identity.rights }), inBatch ? batch : 0)
+    router.retire(before)
   }
 
   /** Takes a connection out of its lane. */
   function release(connection: Connection): void {
     const lane = connection.lane
     connection.leave()
-    retire(lane)
-  }
-
-  /** The lanes that a change may concern; those that see it are decided by `view`. */
-  function candidates(change: Change): Iterable<Lane> {
-    if (change.kind === "table") return lanes.values()
-    if (change.kind === "message") return lanesByChannel.get(change.channel) ?? []
-    const found = new Set<Lane>()
-    const collect = (channel: string) => {
-      for (const lane of lanesByChannel.get(channel) ?? []) found.add(lane)
-    }
-    change.before?.channels.forEach(collect)
-    change.after?.channels.forEach(collect)
-    return found
-  }
-
-  function route(changes: readonly Change[]): Set<Lane> {
-    const touched = new Set<Lane>()
-    for (const change of changes) {
-      let seen = false
-      for (const lane of candidates(change)) {
-        const as = view(change, lane.subscription)
-        if (as === "none") continue
-        lane.sights.push({ change, as })
-        touched.add(lane)
-        seen = true
-      }
-      for (const user of usersOf(change)) {
-        for (const lane of lanes.values()) {
-          const own = `user:${user}`
-          if (
-            !lane.users.has(user) ||
-            view(change, lane.subscription, own) === view(change, lane.subscription)
-          )
-            continue
-          lane.ownUsers.add(user)
-          touched.add(lane)
-          seen = true
-        }
-      }
-      if (!seen) metrics.unrouted.inc()
-    }
-    return touched
+    router.retire(lane)
   }
 
   async function flush(touched: Iterable<Lane>): Promise<void> {
     let sliceStart = performance.now()
     for (const lane of touched) {
-      for (let version = -1; version !== lane.version; ) {
-        version = lane.version
-        const start = lane.start++
-        for (let i = 0; i < lane.members.length; i++) {
-          const member = lane.members[(start + i) % lane.members.length]
-          member?.pump()
-          if (i % 32 === 31 && performance.now() - sliceStart > SLICE_MS) {
-            await yieldLoop()
-            sliceStart = performance.now()
-          }
+      // Of those who come or go meanwhile, the former have nothing to write yet and the latter no more.
+      const members = [...lane.members]
+      const start = lane.start++
+      for (let i = 0; i < members.length; i++) {
+        members[(start + i) % members.length]?.pump()
+        if (i % 32 === 31 && performance.now() - sliceStart > SLICE_MS) {
+          await yieldLoop()
+          sliceStart = performance.now()
         }
       }
       lane.trim()
@@ -164,12 +96,13 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
       head = part.cursor
     }
     const now = Date.now()
-    const touched = route(part.changes)
+    const { touched, unseen } = router.route(part.changes)
+    metrics.unrouted.inc(unseen)
     const cache = createFrameCache()
     const mark = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(part.cursor) }))
     // A batch in pages ends with a checkpoint in any case: it closes the transactions whose last change was not known.
     const paged = !(part.first && part.final)
-    for (const lane of paged && part.final ? lanes.values() : touched) {
+    for (const lane of paged && part.final ? router.lanes() : touched) {
       const due = part.final && (paged || now - lane.checkpointAt >= CHECKPOINT_MS)
       if (due) lane.checkpointAt = now
       lane.unmarked = !due
@@ -207,7 +140,7 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
   function heartbeat(now: number): void {
     heartbeatAt = now
     awaitingPong = true
-    announce(lanes.values(), [PING_FRAME, frameText(encodeMessage({ type: "ping" }))])
+    announce(router.lanes(), [PING_FRAME, frameText(encodeMessage({ type: "ping" }))])
   }
 
   function check(connection: Connection, now: number): void {
@@ -240,7 +173,7 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
     if (beat) heartbeat(now)
     // Never in the middle of a batch: what its cursor covers has not all been sent.
     if (head === undefined || inBatch) return
-    for (const lane of lanes.values()) {
+    for (const lane of router.lanes()) {
       if (beat || (lane.unmarked && now - lane.checkpointAt >= CHECKPOINT_MS)) checkpoint(head, lane, now)
     }
   }
@@ -318,12 +251,12 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
     stats(): HubStats {
       const users: Record<string, number> = {}
       const channels: Record<string, number> = {}
-      for (const lane of lanes.values()) {
+      for (const lane of router.lanes()) {
         for (const [user, count] of lane.users) users[user] = (users[user] ?? 0) + count
         for (const channel of lane.subscription.channels)
           channels[channel] = (channels[channel] ?? 0) + lane.members.length
       }
-      return { connections: connections.size, users, channels, lanes: lanes.size }
+      return { connections: connections.size, users, channels, lanes: router.size() }
     },
     /** Tells everybody to come back and waits, for so long at most, until they are gone. */
     async drain(timeoutMs: number): Promise<void> {

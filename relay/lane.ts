@@ -64,8 +64,6 @@ export class Lane {
   readonly members: Member[] = []
   /** How many connections each user has here. */
   readonly users = new Map<string, number>()
-  /** Goes up with every connection that joins or leaves, so that a flush notices. */
-  version = 0
   /** Where the next flush starts, so that nobody is always last. */
   start = 0
   checkpointAt = 0
@@ -101,7 +99,6 @@ export class Lane {
   add(member: Member): void {
     member.index = this.members.push(member) - 1
     this.users.set(member.user, (this.users.get(member.user) ?? 0) + 1)
-    this.version++
   }
 
   remove(member: Member): void {
@@ -113,7 +110,6 @@ export class Lane {
     const left = (this.users.get(member.user) ?? 1) - 1
     if (left === 0) this.users.delete(member.user)
     else this.users.set(member.user, left)
-    this.version++
   }
 
   /** Adds an entry; the oldest fall off beyond the limit, and with them whoever has not read them. */
@@ -201,18 +197,4 @@ function chunks(frames: readonly Buffer[], after: readonly Buffer[]): Buffer[] {
   }
   if (size > 0) result.push(open.length === 1 ? (open[0] as Buffer) : Buffer.concat(open, size))
   return result
-}
-
-/** The users who have a channel of their own in a change. */
-export function usersOf(change: Change): string[] {
-  const users: string[] = []
-  const collect = (channel: string) => {
-    if (channel.startsWith("user:")) users.push(channel.slice(5))
-  }
-  if (change.kind === "message") collect(change.channel)
-  if (change.kind === "row") {
-    change.before?.channels.forEach(collect)
-    change.after?.channels.forEach(collect)
-  }
-  return users
 }

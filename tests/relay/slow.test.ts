@@ -1,22 +1,123 @@
 /** Readers that do not keep up, and bursts that must not cut off anybody who reads. */
 
 import t from "tap"
+import type { Client } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { startRelay, type TestRelay } from "../helpers/relay.ts"
+import { until } from "../helpers/wait.ts"
 
-/** More than the kernel and the relay hold for a socket that is not read. */
+/** More than the kernel and the relay hold for a socket that is not read: 20 MB. */
 const STUFFING_ROWS = 2_500
 
-const stuff = (db: Database, rows = STUFFING_ROWS) =>
+const stuff = (db: Database) =>
   db.query(
-    `insert into guarantee (committee_id, note) select 1, repeat('x', 8000) from generate_series(1, ${rows})`,
+    `insert into guarantee (committee_id, note) select 1, repeat('x', 8000) from generate_series(1, ${STUFFING_ROWS})`,
   )
 
-async function metric(relay: TestRelay, line: string): Promise<number> {
-  const text = await relay.relay.metrics.registry.metrics()
-  const found = text.split("\n").find((one) => one.startsWith(`${line} `))
-  return Number(found?.slice(line.length + 1) ?? 0)
+async function closes(relay: TestRelay): Promise<Record<string, number>> {
+  const { values } = await relay.relay.metrics.closes.get()
+  return Object.fromEntries(values.map(({ labels, value }) => [labels.code, value]))
 }
+
+const ids = (client: Client) => client.changes().map(({ id }) => id)
+
+/** What lies after a cursor, as PostgreSQL says it. */
+async function after(db: Database, cursor: unknown): Promise<string[]> {
+  const snapshot = String(cursor).replace(/^[^:]*:/, "")
+  const rows = await db.query<{ id: string }>(
+    "select seq::text as id from relay.change where not pg_visible_in_snapshot(xid, $1::pg_snapshot) order by seq",
+    [snapshot],
+  )
+  return rows.map(({ id }) => id)
+}
+
+t.test(
+  "a client that stops reading is closed as a slow consumer; one that reads gets everything",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db, { LANE_BUFFER_MB: "1" })
+    const stopped = await relay.connect()
+    const reading = await relay.connect()
+    stopped.socket.pause()
+    await stuff(db)
+    await reading.count(STUFFING_ROWS)
+    await until("the slow one is gone", () => relay.relay.status().hub.connections === 1)
+    t.same(await closes(relay), { 4008: 1 })
+    stopped.socket.resume()
+    t.match((await stopped.closed).code, /^(4008|1006)$/, "a close frame may not pass a stuffed socket")
+    t.ok(stopped.changes().length < STUFFING_ROWS)
+    t.same(ids(stopped), ids(reading).slice(0, stopped.changes().length), "up to there nothing was left out")
+  },
+)
+
+t.test("a COPY of 8,625 rows reaches nine clients whole and cuts off nobody", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db, { LANE_BUFFER_MB: "1" })
+  const queries = ["", "", "", "", "", "", "?channels=election:1", "?channels=election:1", "?channels=committee:3"]
+  const clients = await Promise.all(queries.map((query) => relay.connect({}, query)))
+  await db.query(
+    "insert into vote (election_id, committee_id, candidate_id, votes) select 1, 3, 1 + n % 4, n from generate_series(1, 8625) n",
+  )
+  for (const client of clients) {
+    const changes = await client.count(8_625)
+    t.equal(new Set(ids(client)).size, 8_625)
+    t.equal(changes.length, 8_625)
+  }
+  t.same(await closes(relay), {})
+})
+
+t.test(
+  "30,000 rows of one statement arrive whole, once and in order, and end with a checkpoint; who connects in the middle misses nothing after its cursor",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db)
+    const first = await relay.connect()
+    const writer = await db.session()
+    const busy = await db.session()
+    let done = false
+    // Commits of others go on all the time.
+    const others = (async () => {
+      while (!done) await busy.query("insert into attendance (committee_id) values (1)")
+    })()
+    const bulk = writer.query("insert into vote (votes) select generate_series(1, 30000)")
+    await first.count(5_000)
+    const second = await relay.connect()
+    t.ok(first.changes().length < 30_000, "that was the middle")
+    await bulk
+    await first.count(30_000)
+    await first.first("the last row", ({ data }) => data?.votes === 30_000)
+    const third = await relay.connect()
+    done = true
+    await others
+    await db.query("insert into guarantee (voter_name) values ('the last')")
+    const everybody = [first, second, third]
+    for (const client of everybody) await client.first("the last", ({ data }) => data?.voter_name === "the last")
+    for (const client of everybody) {
+      const cursor = client.messages[0]?.cursor
+      t.strictSame([...ids(client)].sort(byNumber), await after(db, cursor))
+    }
+    const votes = first.changes().filter(({ type }) => type === "voting_update")
+    t.strictSame(
+      votes.map(({ data }) => data?.votes),
+      Array.from({ length: 30_000 }, (_, index) => index + 1),
+    )
+    t.equal(new Set(votes.map(({ tx }) => tx?.id)).size, 1)
+    const checkpoint = first.messages.slice(first.messages.indexOf(votes.at(-1) as never)).find(isCheckpoint)
+    const uncovered = new Set(await after(db, checkpoint?.cursor))
+    t.notOk(
+      votes.some(({ id }) => uncovered.has(String(id))),
+      "the checkpoint behind it covers it",
+    )
+    const within = first.messages.slice(
+      first.messages.indexOf(votes[0] as never),
+      first.messages.indexOf(votes.at(-1) as never),
+    )
+    t.notOk(within.some(isCheckpoint), "no checkpoint lies inside of it")
+  },
+)
+
+const byNumber = (a: unknown, b: unknown) => Number(a) - Number(b)
+const isCheckpoint = ({ type }: { type: string }) => type === "checkpoint"
 
 t.test("a client that joins a channel while much waits for it still gets all of it, in order", async (t) => {
   const db = await database(t)
@@ -26,19 +127,21 @@ t.test("a client that joins a channel while much waits for it still gets all of 
   slow.socket.pause()
   await stuff(db)
   await quick.count(STUFFING_ROWS)
-  slow.send({ type: "subscribe", channels: ["committee:2"], request: "late" })
-  // Its answer comes when the relay has taken both frames.
-  quick.send({ type: "ping" })
-  await quick.first("pong", ({ type }) => type === "pong")
+  slow.send({ type: "subscribe", channels: ["committee:2"] })
+  slow.send({ type: "subscribe", channels: ["committee:3"] })
+  await until(
+    "the relay took both",
+    () => relay.relay.status().hub.channels["committee:3"] === 1,
+  )
   await db.query("insert into guarantee (committee_id) values (2)")
   slow.socket.resume()
   const changes = await slow.count(STUFFING_ROWS + 1)
-  const ids = changes.map(({ id }) => Number(id))
-  t.same(
-    ids,
-    [...ids].sort((a, b) => a - b),
-  )
+  t.strictSame(ids(slow), [...ids(slow)].sort(byNumber))
   t.match(changes.at(-1), { data: { committee_id: 2 } })
   const answered = slow.messages.findIndex(({ type }) => type === "subscribed")
-  t.equal(slow.messages.slice(0, answered).filter(({ action }) => action === "create").length, STUFFING_ROWS)
+  t.equal(
+    slow.messages.slice(0, answered).filter(({ action }) => action === "create").length,
+    STUFFING_ROWS,
+    "what its cursor covers was sent before it",
+  )
 })
