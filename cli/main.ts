@@ -3,10 +3,11 @@
 
 import { readFileSync } from "node:fs"
 import { parseEnv } from "node:util"
-import { Command, CommanderError, Option } from "commander"
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
 import type { z } from "zod"
 import { ConfigError, flagOf, readSettings, Settings } from "../relay/config.ts"
 import { findDatabase, UnreachableError } from "./database.ts"
+import { play } from "./demo.ts"
 import { ClusterError, EmbeddedError } from "./embedded/errors.ts"
 import { readState } from "./embedded/state.ts"
 import { install, track, uninstall, untrack } from "./install.ts"
@@ -24,6 +25,11 @@ const KEYS: SettingName[] = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_ISSUER", "JWT_
 
 const print = (line: string) => process.stdout.write(`${line}\n`)
 const note = (line: string) => process.stderr.write(`${line}\n`)
+const readPositive = (text: string) => {
+  const value = Number(text)
+  if (!(value > 0)) throw new InvalidArgumentError("It must be a number above 0.")
+  return value
+}
 const splitList = (text: string) => text.split(",").map((item) => item.trim())
 
 function command(name: string, summary: string, settings: SettingName[]): Command {
@@ -66,6 +72,23 @@ command(
   "run the relay; without DATABASE_URL with a PostgreSQL of its own",
   Object.keys(Settings.shape) as SettingName[],
 ).action((options) => start(settingsOf(options)))
+
+command(
+  "demo",
+  "run the relay with its own PostgreSQL and play an election night into it",
+  (Object.keys(Settings.shape) as SettingName[]).filter((name) => name !== "DATABASE_URL"),
+)
+  .option("--seconds <n>", "how long the night lasts", readPositive, 300)
+  .option("--speed <n>", "changes a second, about", readPositive, 4)
+  .action(async (options) => {
+    const settings = { ...settingsOf(options), DATABASE_URL: undefined }
+    await start(settings, async (databaseUrl, signal) => {
+      const progress = (line: string) =>
+        process.stderr.write(process.stderr.isTTY ? `\r\x1b[K  ${line}` : `${line}\n`)
+      await play({ databaseUrl, seconds: options.seconds, speed: options.speed, signal, progress })
+      if (!signal.aborted) note("\n  The night is over; the relay goes on until Ctrl-C.")
+    })
+  })
 
 command(
   "install",

@@ -18,8 +18,11 @@ import { signToken } from "./token.ts"
 import { packageVersion } from "./version.ts"
 import { welcome } from "./welcome.ts"
 
+/** What runs beside a relay that is ready, until the signal. */
+export type Companion = (databaseUrl: string, signal: AbortSignal) => Promise<void>
+
 /** Runs the relay until a signal ends it. @throws ConfigError if it cannot start as it is set up. */
-export async function start(given: Readonly<Settings>): Promise<void> {
+export async function start(given: Readonly<Settings>, companion: Companion = async () => {}): Promise<void> {
   const log = createLog(given)
   const stopped = new AbortController()
   const embedded = given.DATABASE_URL === undefined ? await openDefault(given, log) : undefined
@@ -50,7 +53,10 @@ export async function start(given: Readonly<Settings>): Promise<void> {
     await prepare(databaseUrl, embedded, log, stopped.signal)
     relay.start()
     await Promise.race([relay.whenReady(), aborted(stopped.signal)])
-    if (!stopped.signal.aborted) await announce(url, settings, embedded)
+    if (!stopped.signal.aborted) {
+      await announce(url, settings, embedded)
+      await companion(databaseUrl, stopped.signal)
+    }
     await aborted(stopped.signal)
   } catch (error) {
     if (!stopped.signal.aborted) failure = error

@@ -42,7 +42,7 @@ for (const version of VERSIONS) {
         const db = await database(t, { version })
         await db.query(`${PARTS}; set relay.bulk_load = 'summary'`)
         for (const sql of WRITES(table)) await db.query(sql)
-        const log = await readLog(db)
+        const log = (await readLog(db)).filter(({ meta }) => meta.partition === undefined)
         const found = log.map(({ op, meta, old, new: after }) => [op, meta.op, old, after])
         t.same(found[0], ["bulk_load", "insert", null, null])
         t.same(found[1], ["bulk_load", "update", null, null])
@@ -77,7 +77,11 @@ for (const version of VERSIONS) {
         await db.query(`set relay.bulk_load = '${value}'; insert into vote default values; insert into parts values (${n}, 0);
           update parts set votes = votes + 1; truncate parts; delete from vote where id = (select max(id) from vote)`)
       }
-      t.same(await readOps(db), Array(4).fill(["insert", "insert", "update", "truncate", "delete"]).flat())
+      const log = (await readLog(db)).filter(({ meta }) => meta.partition === undefined)
+      t.same(
+        log.map((entry) => entry.op),
+        Array(4).fill(["insert", "insert", "update", "truncate", "delete"]).flat(),
+      )
     })
 
     t.test("a flag set in a subtransaction that is rolled back is as if never set", async (t) => {
