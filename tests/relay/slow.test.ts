@@ -53,7 +53,17 @@ t.test(
 t.test("a COPY of 8,625 rows reaches nine clients whole and cuts off nobody", async (t) => {
   const db = await database(t)
   const relay = await startRelay(t, db, { LANE_BUFFER_MB: "1" })
-  const queries = ["", "", "", "", "", "", "?channels=election:1", "?channels=election:1", "?channels=committee:3"]
+  const queries = [
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "?channels=election:1",
+    "?channels=election:1",
+    "?channels=committee:3",
+  ]
   const clients = await Promise.all(queries.map((query) => relay.connect({}, query)))
   await db.query(
     "insert into vote (election_id, committee_id, candidate_id, votes) select 1, 3, 1 + n % 4, n from generate_series(1, 8625) n",
@@ -91,7 +101,8 @@ t.test(
     await others
     await db.query("insert into guarantee (voter_name) values ('the last')")
     const everybody = [first, second, third]
-    for (const client of everybody) await client.first("the last", ({ data }) => data?.voter_name === "the last")
+    for (const client of everybody)
+      await client.first("the last", ({ data }) => data?.voter_name === "the last")
     for (const client of everybody) {
       const cursor = client.messages[0]?.cursor
       t.same(differences(ids(client), await after(db, cursor)), NONE)
@@ -143,10 +154,7 @@ t.test("a client that joins a channel while much waits for it still gets all of 
   await quick.count(STUFFING_ROWS)
   slow.send({ type: "subscribe", channels: ["committee:2"] })
   slow.send({ type: "subscribe", channels: ["committee:3"] })
-  await until(
-    "the relay took both",
-    () => relay.relay.status().hub.channels["committee:3"] === 1,
-  )
+  await until("the relay took both", () => relay.relay.status().hub.channels["committee:3"] === 1)
   await db.query("insert into guarantee (committee_id) values (2)")
   slow.socket.resume()
   const changes = await slow.count(STUFFING_ROWS + 1)

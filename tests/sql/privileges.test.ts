@@ -66,7 +66,7 @@ for (const version of VERSIONS) {
       t.same(await readOps(db), [])
     })
 
-    t.test("relay_admit: a relay's role may read and rotate, a publisher's may send, neither may do the other", async (t) => {
+    t.test("admitted roles: a relay's role may read and rotate, a publisher's may send, neither may do the other", async (t) => {
       const db = await database(t, { version })
       const superuser = await db.session(db.superuserUrl)
       const [reader, publisher] = [`r_${db.name}`, `p_${db.name}`]
@@ -142,7 +142,7 @@ for (const version of VERSIONS) {
       const writer = await db.session(db.writerUrl)
       await writer.query(`create temp table change (like vote); create temp table new_rows (id int, votes int); create temp table tracking (id int);
         create temp table pg_class (oid int); create temp table horizon (h text); create temp table vote (id int);
-        create function pg_temp.row_to_json(record) returns json language sql as 'select null::json';
+        create function pg_temp.row_to_json(record) returns json language plpgsql as 'begin return null; end';
         create function pg_temp.lower(text) returns text language sql as $$ select 'truncate' $$;
         insert into new_rows values (7, 7); set search_path = pg_temp, public`)
       await writer.query(WRITE)
