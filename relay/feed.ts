@@ -28,8 +28,10 @@ export type FeedState =
 export interface FeedConsumer {
   /** The next part. The feed reads on when it resolves. */
   deliver(part: BatchPart): Promise<void>
-  /** The feed starts at this position; on a reset, whatever was promised before does not hold. */
-  begin(cursor: Cursor, reset: ResetReason | undefined): void
+  /** The feed starts at this position. */
+  begin(cursor: Cursor): void
+  /** Whatever was promised before does not hold; there is no position until `begin`. */
+  reset(): void
 }
 
 /** Why a feed cannot go on from where it was. */
@@ -136,27 +138,38 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
     return true
   }
 
-  /** Finds where to go on after connecting. */
-  async function resume(session: Session): Promise<Cursor> {
-    const present = { lineage: session.lineage, snapshot: await session.now() }
-    if (cursor === undefined) {
-      consumer.begin(present, undefined)
-      return present
-    }
+  /** Finds where to go on after connecting; undefined where nothing can be promised about what was missed. */
+  async function resume(session: Session): Promise<Cursor | undefined> {
+    if (cursor === undefined) return undefined
     if (cursor.lineage === session.lineage || (await session.continues(cursor))) {
       return { lineage: session.lineage, snapshot: cursor.snapshot }
     }
-    reset(present, "lineage")
-    return present
+    reset("lineage")
+    return undefined
   }
 
-  function reset(present: Cursor, reason: ResetReason): void {
+  function reset(reason: ResetReason): void {
+    cursor = undefined
+    pending = true
+    state = { kind: "down", since: Date.now(), attempts: 0, error: `no position to go on from (${reason})` }
     metrics.resets.inc({ reason })
     log.error(
       { event: "feed_reset", reason },
       "changes may have been missed: every client is told to load its state again",
     )
-    consumer.begin(present, reason)
+    consumer.reset()
+  }
+
+  /**
+   * A fresh position. After a pause of the capture there is none until the transactions that were open when it ended
+   * are over: what they wrote is in no log.
+   */
+  async function begin(session: Session): Promise<Cursor | undefined> {
+    const { head } = await session.read(await session.now(), 0)
+    if (!contains(head.snapshot, head.horizon)) return undefined
+    const fresh = { lineage: session.lineage, snapshot: head.snapshot }
+    consumer.begin(fresh)
+    return fresh
   }
 
   async function session(): Promise<never> {
@@ -164,16 +177,19 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
     try {
       cursor = await resume(open)
       const since = Date.now()
-      state = { kind: "up", since, cursor }
-      log.info({ event: "feed_up", lineage: open.lineage }, "reading the changelog")
       pending = true
       while (!closing.signal.aborted) {
         metrics.reads.inc({ why: await pause() })
         if (closing.signal.aborted) break
-        if (!(await advance(open, cursor.snapshot))) {
-          cursor = { lineage: open.lineage, snapshot: await open.now() }
-          reset(cursor, "horizon")
+        if (cursor === undefined) {
+          cursor = await begin(open)
+          if (cursor === undefined) continue
         }
+        if (state.kind === "down") {
+          state = { kind: "up", since, cursor }
+          log.info({ event: "feed_up", lineage: open.lineage }, "reading the changelog")
+        }
+        if (!(await advance(open, cursor.snapshot))) reset("horizon")
       }
       throw new Error("stopping")
     } finally {

@@ -5,7 +5,7 @@ import type { Identity } from "./auth.ts"
 import { ALL } from "./change.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
-import type { BatchPart, FeedConsumer, ResetReason } from "./feed.ts"
+import type { BatchPart, FeedConsumer } from "./feed.ts"
 import { createFrameCache, type Lane } from "./lane.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, encodeMessage, type Recovery } from "./protocol.ts"
@@ -180,13 +180,15 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
 
   const consumer: FeedConsumer = {
     deliver,
-    begin(cursor: Cursor, reset: ResetReason | undefined) {
+    begin(cursor: Cursor) {
       head = cursor
+    },
+    reset() {
+      head = undefined
       inBatch = false
-      if (reset === undefined) return
+      atBatchEnd.length = 0
       for (const connection of connections)
         connection.close(CloseCode.cannotContinue, "changes may have been missed", Date.now())
-      for (const act of atBatchEnd.splice(0)) act()
     },
   }
   const wheel = setInterval(tick, 1_000)

@@ -167,6 +167,52 @@ $$;
 comment on function relay.unaltered(regclass, integer) is
   'Whether the code made for the table still fits it. Declared immutable on purpose: called with a regclass constant it is computed once, when a session plans the trigger, and PostgreSQL plans again after any ALTER of that table. So the check costs nothing a row.';
 
+create sequence relay.pause_switch as smallint minvalue 0 maxvalue 1 start 0;
+comment on sequence relay.pause_switch is 'Its value is 1 while the capture is paused; set outside any transaction, so that no writer reads it stale.';
+
+create function relay.is_paused() returns boolean
+language sql volatile set search_path = pg_catalog, relay, pg_temp as $$
+  select (pg_sequence_last_value('relay.pause_switch') = 1) is true
+$$;
+comment on function relay.is_paused() is 'Whether the capture is paused.';
+
+create function relay.pause() returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  perform setval('relay.pause_switch', 1);
+end
+$$;
+comment on function relay.pause() is
+  'Ends the capture of all tables at once, for everybody, without a lock: the way out when the changelog cannot be written. What is written meanwhile is not sent.';
+
+create function relay.resume() returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_own numeric;
+  v_fence numeric;
+begin
+  if not relay.is_paused() then
+    return;
+  end if;
+  perform setval('relay.pause_switch', 0);
+  -- Whoever wrote while nothing was captured had its xid before the switch was set, so it lies below an xid taken
+  -- after that. setval has given this transaction its own, so it takes that of a subtransaction, which xmin shows.
+  -- (A snapshot's xmax would be no fence: the youngest transactions lie above it.)
+  begin
+    update relay.horizon set rotated_at = rotated_at;
+  exception when lock_not_available then
+    raise;
+  end;
+  v_own := pg_current_xact_id()::text::numeric;
+  select xmin::text::numeric into v_fence from relay.horizon;
+  v_fence := v_fence + 4294967296 * (div(v_own, 4294967296) + case when v_fence < mod(v_own, 4294967296) then 1 else 0 end);
+  update relay.horizon set h = format('%1$s:%1$s:', v_fence)::pg_snapshot
+  where pg_snapshot_xmax(h)::text::numeric <= v_fence;
+end
+$$;
+comment on function relay.resume() is
+  'Captures again. No cursor from before can be continued: every client is told to load its state, once all transactions that are open now have ended.';
+
 create function relay.ring(table_name text, op text, row_count bigint) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 declare

@@ -20,7 +20,7 @@ declare
   v_rows bigint;
   v_bulk text := current_setting('relay.bulk_load', true);
 begin
-  if v_bulk = 'on' then
+  if v_bulk = 'on' or pg_sequence_last_value('relay.pause_switch') = 1 then
     return null;
   end if;
   if v_bulk = 'summary' then
@@ -46,6 +46,9 @@ end $capture$ $code$, t.name, t.type, relay.meta_text(t), v_check, relay.capture
 declare
   v_rows bigint;
 begin
+  if pg_sequence_last_value('relay.pause_switch') = 1 then
+    return null;
+  end if;
   if TG_OP = 'UPDATE' then
     if %2$s then
       %4$s;
@@ -77,6 +80,9 @@ end $capture$ $code$, t.name, v_check, relay.capture_sql(t, 'insert', 'old', 'ne
 declare
   v_meta jsonb := %3$L;
 begin
+  if pg_sequence_last_value('relay.pause_switch') = 1 then
+    return null;
+  end if;
   if TG_OP = 'TRUNCATE' then
     if TG_RELID <> %4$L::regclass then
       v_meta := v_meta || jsonb_build_object('partition', format('%%I.%%I', TG_TABLE_SCHEMA, TG_TABLE_NAME));
@@ -274,6 +280,7 @@ select t.target, t.name, t.type, t.scope as channels,
        array(select c->>'name' from jsonb_array_elements(t.columns) c) as columns,
        t.excluded, t.key, t.level, t.version, t.tracked_at,
        case
+         when relay.is_paused() then 'the capture is paused: select relay.resume()'
          when k.oid is null then 'the table was dropped: select relay.untrack(' || t.target::oid || ')'
          when format('%I.%I', k.relnamespace::regnamespace::name, k.relname) <> t.name then 'the table was renamed: track it again'
          when not relay.layout_holds(t.target, t.id) then 'a captured column was renamed, retyped or dropped: track it again'
@@ -325,8 +332,8 @@ language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
   execute format('grant usage on schema relay to %I', role);
   execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked to %I', role);
-  execute format('grant select on sequence relay.lease, relay.slot to %I', role);
-  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.continues(text, pg_snapshot), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.layout_holds(regclass, integer) to %I', role);
+  execute format('grant select on sequence relay.lease, relay.slot, relay.pause_switch to %I', role);
+  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.continues(text, pg_snapshot), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.layout_holds(regclass, integer), relay.column_name(regclass, integer), relay.is_paused() to %I', role);
 end
 $$;
 comment on function relay.admit_relay(name) is 'Grants a role what a relay process needs, and nothing that reads or writes the tables themselves.';

@@ -9,10 +9,11 @@ import { until } from "../helpers/wait.ts"
 /** More than the kernel and the relay hold for a socket that is not read: 20 MB. */
 const STUFFING_ROWS = 2_500
 
-const stuff = (db: Database) =>
-  db.query(
+async function stuff(db: Database): Promise<void> {
+  await db.query(
     `insert into guarantee (committee_id, note) select 1, repeat('x', 8000) from generate_series(1, ${STUFFING_ROWS})`,
   )
+}
 
 async function closes(relay: TestRelay): Promise<Record<string, number>> {
   const { values } = await relay.relay.metrics.closes.get()
