@@ -1,7 +1,7 @@
 /** The conversation: what a client may say, what it is answered, and what ends it. */
 
 import t, { type Test } from "tap"
-import type { Client } from "../helpers/client.ts"
+import type { Client, Received } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
 import { startRelay, token } from "../helpers/relay.ts"
 
@@ -28,7 +28,7 @@ const CURSOR = /^[0-9a-z]+:\d+:\d+:[\d,]*$/
 t.test("a connection is greeted with what it needs to know", async (t) => {
   const { relay } = await start(t, { HEARTBEAT_SECONDS: "17" })
   const client = await relay.connect({ sub: "9" })
-  const { connection, cursor, expires_in, ...greeting } = client.messages[0] ?? {}
+  const { connection, cursor, expires_in, ...greeting } = client.messages[0] as Received
   t.same(greeting, {
     type: "connection_success",
     user: "9",
@@ -45,17 +45,15 @@ t.test("a connection is greeted with what it needs to know", async (t) => {
   t.not(other.messages[0]?.connection, connection)
 })
 
-t.test("a cursor that is still the newest goes on, any other is told that it does not", async (t) => {
+t.test("a cursor that means nothing here is told so, and the connection begins now", async (t) => {
   const { relay, db } = await start(t)
   const first = await relay.connect()
-  const { cursor } = first.messages[0] ?? {}
-  const same = await relay.connect({}, `?cursor=${cursor}`)
-  t.match(same.messages[0], { recovered: true, replayed: 0, reason: null, cursor })
-  await db.query("insert into vote default values")
-  await first.count(1)
-  for (const bad of ["x", "0:0:0:", "%00", `${cursor}9999999`]) {
+  const { cursor } = first.messages[0] as Received
+  for (const [index, bad] of ["x", "0:0:0:", "%00", "%", `${cursor}9999999`, ""].entries()) {
     const client = await relay.connect({}, `?cursor=${bad}`)
-    t.match(client.messages[0], { recovered: false, reason: String }, bad)
+    t.match(client.messages[0], { recovered: false, replayed: 0, reason: String, cursor: CURSOR }, bad)
+    await db.query("insert into vote (votes) values ($1)", [index])
+    t.match(await client.count(1), [{ data: { votes: index } }])
   }
 })
 

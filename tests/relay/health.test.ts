@@ -1,0 +1,389 @@
+/** What operations see: the admin's report, the probes, the metrics; and what nobody may see: tokens. */
+
+import { request } from "node:http"
+import { connect } from "node:net"
+import t, { type Test } from "tap"
+import { database } from "../helpers/database.ts"
+import { startRelay, type TestRelay, token } from "../helpers/relay.ts"
+import { until } from "../helpers/wait.ts"
+
+const REPORT = "/api/utils/websocket/health/"
+
+const start = async (t: Test, settings: Record<string, string> = {}) => {
+  const db = await database(t)
+  return { db, relay: await startRelay(t, db, settings) }
+}
+
+const get = (relay: TestRelay, path: string, authorization?: string, method = "GET") =>
+  fetch(relay.url + path, { method, ...(authorization === undefined ? {} : { headers: { authorization } }) })
+
+const admin = (claims: Record<string, unknown> = { role: "admin" }) => `Bearer ${token(claims)}`
+
+interface Report {
+  status: string
+  problems: string[]
+  connections: { by_channel: Record<string, number> }
+  tables: unknown[]
+}
+
+async function report(relay: TestRelay): Promise<Report> {
+  const answer = await get(relay, REPORT, admin())
+  return (await answer.json()) as Report
+}
+
+/** The metrics as name and labels to value. */
+async function metrics(relay: TestRelay): Promise<Map<string, number>> {
+  const text = await (await get(relay, "/metrics")).text()
+  const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"))
+  return new Map(
+    lines.map((line) => [
+      line.slice(0, line.lastIndexOf(" ")),
+      Number(line.slice(line.lastIndexOf(" ") + 1)),
+    ]),
+  )
+}
+
+t.test("the report is for admins", async (t) => {
+  const { relay } = await start(t)
+  const refused: Array<[authorization: string | undefined, status: number, error: string]> = [
+    [undefined, 401, "token missing"],
+    ["Bearer", 401, "token missing"],
+    ["Basic dXNlcjpwYXNz", 401, "token missing"],
+    ["Bearer x", 401, "token invalid"],
+    [`Bearer ${token({ role: "admin", exp: 1 })}`, 401, "token expired"],
+    [`Bearer ${token({ role: "admin", token_type: "refresh" })}`, 401, "token invalid"],
+    [admin({}), 403, "only for admins"],
+    [admin({ role: "Admin" }), 403, "only for admins"],
+    [admin({ is_staff: false }), 403, "only for admins"],
+  ]
+  for (const [authorization, status, error] of refused) {
+    const answer = await get(relay, REPORT, authorization)
+    t.equal(answer.status, status)
+    t.equal(answer.headers.get("www-authenticate"), status === 401 ? "Bearer" : null)
+    t.same(await answer.json(), { error })
+  }
+  t.equal(
+    (await get(relay, `${REPORT}?token=${token({ role: "admin" })}`)).status,
+    401,
+    "no token in the URL",
+  )
+  for (const authorization of [admin(), admin({ is_staff: true }), admin().replace("Bearer", "bearer")]) {
+    const answer = await get(relay, REPORT, authorization)
+    t.equal(answer.status, 200)
+    t.equal(answer.headers.get("cache-control"), "no-store")
+    t.equal(answer.headers.get("content-type"), "application/json; charset=utf-8")
+  }
+})
+
+t.test("the report says how everything stands", async (t) => {
+  const { relay, db } = await start(t)
+  await relay.connect({ sub: "7" })
+  await relay.connect({ sub: "7" }, "?channels=committee:1,election:2")
+  const client = await relay.connect({ sub: "8" }, "?channels=committee:1")
+  await db.query("insert into vote (committee_id) values (1)")
+  await client.count(1)
+  await db.query('alter table vote disable trigger "000_relay_insert"; alter table vote add column late int')
+  const found = await report(relay)
+  t.match(found, {
+    status: "ok",
+    problems: [],
+    version: "0.0.0-test",
+    uptime_seconds: Number,
+    listener: { state: "up", since_seconds: Number, proven_seconds_ago: Number, error: null },
+    feed: {
+      state: "up",
+      since_seconds: Number,
+      lag_seconds: Number,
+      cursor: /^[0-9a-z]+:\d+:\d+:[\d,]*$/,
+      bell: "quiet",
+      error: null,
+    },
+  })
+  t.same(found.connections, {
+    total: 3,
+    by_user: { 7: 2, 8: 1 },
+    by_channel: { election_updates: 1, "committee:1": 2, "election:2": 1 },
+    lanes: 3,
+  })
+  t.match(found.tables, [
+    {
+      name: "public.attendance",
+      type: "attendance_update",
+      level: "statement",
+      problem: null,
+      not_captured: [],
+    },
+    { name: "public.guarantee", type: "guarantee_update", problem: null },
+    { name: "public.vote", type: "voting_update", problem: /trigger is missing/, not_captured: ["late"] },
+  ])
+  t.same(Object.keys(found).sort(), [
+    "connections",
+    "feed",
+    "listener",
+    "problems",
+    "status",
+    "tables",
+    "uptime_seconds",
+    "version",
+  ])
+})
+
+t.test("users and channels named as what every object has are counted as any other", async (t) => {
+  const { relay } = await start(t)
+  await relay.connect({ sub: "__proto__" }, "?channels=constructor")
+  await relay.connect({ sub: "toString" }, "?channels=constructor")
+  const { by_channel } = (await report(relay)).connections
+  t.strictSame(Object.entries(by_channel), [["constructor", 2]])
+  const text = await (await get(relay, REPORT, admin())).text()
+  t.match(text, '"__proto__":1')
+  t.match(text, '"toString":1')
+})
+
+t.test("paths with and without a slash at their end, and other methods", async (t) => {
+  const { relay } = await start(t)
+  for (const [path, authorization, type] of [
+    [REPORT, admin(), "application/json"],
+    [REPORT.slice(0, -1), admin(), "application/json"],
+    ["/health/live", undefined, "application/json"],
+    ["/health/live/", undefined, "application/json"],
+    ["/health/ready", undefined, "application/json"],
+    ["/health/ready/", undefined, "application/json"],
+    ["/metrics", undefined, "text/plain"],
+    ["/", undefined, "text/html"],
+  ] as const) {
+    const answer = await get(relay, path, authorization)
+    t.equal(answer.status, 200, path)
+    t.match(answer.headers.get("content-type"), type, path)
+    const head = await get(relay, path, authorization, "HEAD")
+    t.equal(head.status, 200, `HEAD ${path}`)
+    t.equal(await head.text(), "")
+    for (const method of ["POST", "PUT", "DELETE"]) {
+      const other = await get(relay, path, authorization, method)
+      t.equal(other.status, 404, `${method} ${path}`)
+      t.same(await other.json(), { error: "not found" })
+    }
+  }
+  t.equal((await get(relay, REPORT, undefined, "HEAD")).status, 401)
+})
+
+t.test("the probes say whether it lives and whether it is ready", async (t) => {
+  const { relay } = await start(t)
+  t.same(await (await get(relay, "/health/live")).json(), { status: "live" })
+  t.same(await (await get(relay, "/health/ready")).json(), { status: "ready" })
+  await relay.relay.stop()
+  t.same(await (await get(relay, "/health/live")).json(), { status: "live" })
+  const ready = await get(relay, "/health/ready")
+  t.equal(ready.status, 503)
+  t.same(await ready.json(), { status: "not_ready" })
+  const found = await report(relay)
+  t.equal(found.status, "degraded")
+  t.ok(found.problems.includes("stopping"))
+})
+
+t.test("a database that is gone shows in the probe and the report, which both still answer", async (t) => {
+  const { relay, db } = await start(t)
+  const session = await db.session(db.superuserUrl.replace(`/${db.name}`, "/postgres"))
+  await session.query(`alter database ${db.name} with allow_connections false`)
+  await session.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", [db.name])
+  await until("not ready", async () => (await get(relay, "/health/ready")).status === 503)
+  t.equal((await get(relay, "/health/live")).status, 200)
+  const found = await report(relay)
+  t.match(found, { status: "degraded", problems: [String], tables: [{}, {}, {}] })
+  t.notMatch(JSON.stringify(found), "tests@", "no password")
+  await session.query(`alter database ${db.name} with allow_connections true`)
+  await until("ready again", async () => (await get(relay, "/health/ready")).status === 200)
+})
+
+t.test("the metrics tell what happened", async (t) => {
+  const { relay, db } = await start(t)
+  const client = await relay.connect()
+  const other = await relay.connect({ sub: "8" }, "?channels=committee:1")
+  await db.query("insert into vote (committee_id) values (1), (2); insert into guarantee default values")
+  await db.query("delete from guarantee; select relay.broadcast('nobody:here', '1')")
+  await client.count(4)
+  other.socket.send(Buffer.alloc(1))
+  await other.closed
+  client.send("?")
+  client.send({ type: "publish" })
+  client.send({ type: "ping" })
+  await client.first("pong", ({ type }) => type === "pong")
+  const refused = await relay.open("/ws?token=x")
+  await refused.closed
+  await until("all is read", async () => ((await metrics(relay)).get("relay_unrouted_total") ?? 0) === 1)
+  const found = await metrics(relay)
+  const expected: Record<string, number> = {
+    relay_connections: 1,
+    relay_users: 1,
+    relay_lanes: 1,
+    relay_listener_up: 1,
+    relay_feed_up: 1,
+    relay_tables_with_problems: 0,
+    'relay_connects_total{result="accepted"}': 3,
+    'relay_auth_failures_total{reason="invalid"}': 1,
+    'relay_closes_total{code="4500"}': 1,
+    'relay_closes_total{code="4501"}': 1,
+    'relay_client_frames_total{type="ping"}': 1,
+    'relay_client_frames_total{type="invalid"}': 2,
+    'relay_client_frames_total{type="binary"}': 1,
+    'relay_client_errors_total{code="bad_message"}': 1,
+    'relay_client_errors_total{code="unknown_type"}': 1,
+    'relay_events_total{table="public.vote",op="insert"}': 2,
+    'relay_events_total{table="public.guarantee",op="insert"}': 1,
+    'relay_events_total{table="public.guarantee",op="delete"}': 1,
+    'relay_events_total{table="",op="message"}': 1,
+    relay_unrouted_total: 1,
+    relay_deliveries_total: 5,
+    relay_listener_reconnects_total: 0,
+    relay_feed_reconnects_total: 0,
+    relay_batch_changes_sum: 5,
+  }
+  t.same(Object.fromEntries(Object.keys(expected).map((name) => [name, found.get(name)])), expected)
+  t.ok((found.get("relay_feed_lag_seconds") ?? -1) >= 0 && (found.get("relay_feed_lag_seconds") ?? 99) < 5)
+  t.ok((found.get("relay_read_seconds_count") ?? 0) > 0)
+  t.ok((found.get("relay_fanout_seconds_count") ?? 0) > 0)
+  t.ok((found.get('relay_reads_total{why="bell"}') ?? 0) > 0)
+  t.ok((found.get("process_cpu_seconds_total") ?? 0) > 0)
+})
+
+t.test("what a client sends cannot make new series", async (t) => {
+  const { relay } = await start(t)
+  const before = (await metrics(relay)).size
+  for (let round = 0; round < 15; round++) {
+    const client = await relay.connect({ sub: `user${round}` }, `?channels=room:${round}`)
+    client.send({ type: `made_up_${round}` })
+    client.send({ type: "subscribe", channels: [`hall:${round}`] })
+    await client.first("subscribed", ({ type }) => type === "subscribed")
+    client.socket.close(4600 + round, "own code")
+    await client.closed
+  }
+  t.ok((await metrics(relay)).size < before + 10)
+})
+
+t.test("a page and an API that a browser cannot be turned against", async (t) => {
+  const { relay } = await start(t)
+  for (const path of ["/", "/health/live", "/metrics", "/nowhere", REPORT]) {
+    const { headers } = await get(relay, path)
+    t.equal(headers.get("x-powered-by"), null, path)
+    t.equal(headers.get("x-content-type-options"), "nosniff", path)
+    t.equal(headers.get("referrer-policy"), "no-referrer", path)
+    t.equal(headers.get("strict-transport-security"), null, path)
+    t.equal(headers.get("access-control-allow-origin"), null, path)
+    t.match(headers.get("content-security-policy"), /default-src 'none'.*frame-ancestors 'none'/, path)
+    t.notMatch(headers.get("content-security-policy"), /unsafe/, path)
+  }
+})
+
+/** The status of a path as it stands, which fetch would tidy up. */
+const statusOf = (relay: TestRelay, path: string, headers: Record<string, string> = {}) =>
+  new Promise<{ status: number | undefined; body: string }>((resolve, reject) => {
+    const sent = request(relay.url, { path, headers }, (response) => {
+      let body = ""
+      response.on("data", (data) => {
+        body += data
+      })
+      response.on("end", () => resolve({ status: response.statusCode, body }))
+    })
+    sent.on("error", reject)
+    sent.end()
+  })
+
+t.test("paths that are nowhere, and paths that are none", async (t) => {
+  const { relay } = await start(t)
+  for (const path of [
+    "/nowhere",
+    "/api",
+    "/ws",
+    "/.env",
+    "/..",
+    "/../package.json",
+    "/..%2fpackage.json",
+    "//health/live",
+    "/page.json/x",
+  ])
+    t.same(await statusOf(relay, path), { status: 404, body: '{"error":"not found"}' }, path)
+  for (const path of ["/%", "/%zz", "/%c0%af", "/api/utils/%ff", "/%00"]) {
+    const { status, body } = await statusOf(relay, path)
+    t.match(status, /^40[04]$/, path)
+    t.match(Object.keys(JSON.parse(body)), ["error"], "no stack")
+  }
+})
+
+t.test("a fault of the relay's own is no fault of the client", async (t) => {
+  const { relay } = await start(t)
+  relay.relay.metrics.observe("relay_broken", "fails when it is read", () => {
+    throw new Error("secret detail")
+  })
+  const answer = await get(relay, "/metrics")
+  t.equal(answer.status, 500)
+  t.notMatch(await answer.text(), "secret")
+})
+
+t.test("a client that offers to upgrade to HTTP/2 is answered all the same", async (t) => {
+  const { relay } = await start(t)
+  const socket = connect({ port: Number(new URL(relay.url).port), host: "127.0.0.1" })
+  t.teardown(() => socket.destroy())
+  const answer = new Promise<string>((resolve) => socket.once("data", (data) => resolve(data.toString())))
+  // As java.net.http.HttpClient and curl --http2 do by default.
+  socket.write(
+    "GET /health/live HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n",
+  )
+  t.match(await answer, /^HTTP\/1\.1 200 OK/)
+})
+
+t.test("no token reaches the log, the metrics, the report or an answer", async (t) => {
+  const { relay, db } = await start(t, { LOG_LEVEL: "trace" })
+  const tokens: string[] = []
+  const marked = (claims: Record<string, unknown> = {}) => {
+    const text = token({ jti: `marked${tokens.length}`, ...claims })
+    tokens.push(text)
+    return text
+  }
+  const bad = (text: string) => `${text.slice(0, -8)}AAAAAAAA`
+  const clients = await Promise.all([
+    relay.open(`/ws?token=${marked()}`),
+    relay.open("/ws", { headers: { authorization: `Bearer ${marked()}` } }),
+    relay.open("/ws", { protocols: ["commitcast.v1", `bearer.${marked()}`] }),
+  ])
+  for (const client of clients) await client.first("success", ({ type }) => type === "connection_success")
+  const [first] = clients
+  first.send({ type: "authenticate", token: marked() })
+  first.send({ type: marked() })
+  first.send({ type: "ping", token: marked() })
+  first.send(`{"type":"authenticate","token":"${marked()}`)
+  first.send({ type: "subscribe", channels: [marked()] })
+  first.send({ type: "authenticate", token: marked({ sub: "8" }) })
+  await first.first("the last answer", ({ code }) => code === "other_user")
+  for (const path of [
+    `/ws?token=${bad(marked())}`,
+    `/ws?token=${marked({ exp: 1 })}`,
+    `/ws?token=${marked()}&token=${marked()}`,
+  ])
+    await (await relay.open(path)).closed
+  for (const path of [`/nowhere?token=${marked()}`, `/ws?channels=A&token=${marked()}`])
+    await relay.open(path).catch(() => {})
+  await relay.open(`/ws?token=${marked()}`, { headers: { origin: "https://evil.example" } }).catch(() => {})
+  const answers = [
+    await get(relay, REPORT, `Bearer ${marked({ role: "admin" })}`),
+    await get(relay, REPORT, `Bearer ${marked()}`),
+    await get(relay, REPORT, `Bearer ${bad(marked())}`),
+    await get(relay, `/nowhere?token=${marked()}`),
+    await get(relay, `/%zz?token=${marked()}`),
+    await get(relay, "/metrics"),
+  ]
+  await db.query("insert into vote default values")
+  await first.count(1)
+  await relay.stop()
+  const places = {
+    log: JSON.stringify(relay.lines),
+    answers: (await Promise.all(answers.map((answer) => answer.text()))).join("\n"),
+    frames: clients.flatMap(({ texts }) => texts).join("\n"),
+    metrics: await relay.relay.metrics.registry.metrics(),
+  }
+  t.ok(relay.lines.length > 10, "there is a log")
+  for (const [place, text] of Object.entries(places)) {
+    for (const secret of tokens) {
+      const [, payload, signature] = secret.split(".") as [string, string, string]
+      t.notOk(text.includes(payload) || text.includes(signature.slice(0, 20)), place)
+    }
+  }
+})

@@ -1,0 +1,263 @@
+/** Reading by the difference of two snapshots: everything once, in order, by the index. */
+
+import pg from "pg"
+import t, { type Test } from "tap"
+import type { Change, RowChange } from "../../relay/change.ts"
+import { createChangelog, type Session } from "../../relay/changelog.ts"
+import { contains, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
+import { type Database, database } from "../helpers/database.ts"
+import { missing, readLog, VERSIONS } from "../helpers/log.ts"
+
+const WRITERS = 8
+const TRANSACTIONS = 40
+
+/** The feed's reading session. */
+async function openSession(t: Test, db: Database): Promise<Session> {
+  const changelog = createChangelog(db.url, () => {})
+  const session = await changelog.open()
+  t.teardown(async () => {
+    session.close()
+    await changelog.close()
+  })
+  return session
+}
+
+/** Everything since a snapshot, as the feed takes it: one read, or pages if that was cut. */
+async function readSince(session: Session, since: Snapshot, limit: number) {
+  const page = await session.read(since, limit)
+  if (!page.cut) return page
+  const changes: Change[] = []
+  let head = page.head
+  for await (const next of session.pages(since, limit)) {
+    changes.push(...next.changes)
+    head = next.head
+  }
+  return { head, changes }
+}
+
+/** Transactions of random writes, some long, some rolled back wholly or in part. */
+async function write(session: pg.Client, seed: number): Promise<void> {
+  let state = seed
+  const random = (below: number) => {
+    state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
+    return Math.floor((state / 2_147_483_648) * below)
+  }
+  const statement = () =>
+    [
+      "insert into vote (votes) values (0)",
+      "insert into vote (votes) select 0 from generate_series(1, 3)",
+      `update vote set votes = votes + 1 where id = ${random(60)}`,
+      `update vote set votes = votes + 1 where id in (select id from vote order by id desc limit ${random(4)})`,
+      `delete from vote where id = ${random(200)}`,
+    ][random(5)] as string
+  for (let n = 0; n < TRANSACTIONS; n++) {
+    try {
+      await session.query("begin")
+      for (let i = 0; i <= random(4); i++) {
+        await session.query(`savepoint s${i}`)
+        await session.query(statement())
+        if (random(3) === 0) await session.query(`rollback to s${i}`)
+      }
+      if (random(10) === 0) await session.query(`select pg_sleep(${0.2 + random(300) / 1_000})`)
+      await session.query(random(5) === 0 ? "rollback" : "commit")
+    } catch {
+      await session.query("rollback")
+    }
+  }
+}
+
+/** Every scan in a plan. */
+function scansOf(plan: Record<string, unknown>): Array<{ node: string; index: string; relation: string }> {
+  const children = (plan.Plans ?? []) as Array<Record<string, unknown>>
+  const own = String(plan["Node Type"])
+  const scan = own.endsWith("Scan")
+    ? [{ node: own, index: String(plan["Index Name"] ?? ""), relation: String(plan["Relation Name"] ?? "") }]
+    : []
+  return [...scan, ...children.flatMap(scansOf)]
+}
+
+for (const version of VERSIONS) {
+  t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
+    t.test("under concurrent writers every committed change is read once, each row's in order, transactions whole", async (t) => {
+      const db = await database(t, { version })
+      const session = await openSession(t, db)
+      let since = await session.now()
+      let writing = true
+      const writers = Promise.all(
+        Array.from({ length: WRITERS }, async (_, n) => write(await db.session(db.writerUrl), n + 1)),
+      ).finally(() => {
+        writing = false
+      })
+      const changes: Change[] = []
+      const batchOf = new Map<string, number>()
+      let batches = 0
+      for (let last = false; !last; ) {
+        last = !writing
+        const batch = await readSince(session, since, 30)
+        if (!contains(batch.head.snapshot, since)) t.fail("the cursor went back")
+        since = batch.head.snapshot
+        batches++
+        for (const { xid } of batch.changes) {
+          if ((batchOf.get(xid) ?? batches) !== batches) t.fail(`transaction ${xid} lies in two batches`)
+          batchOf.set(xid, batches)
+        }
+        changes.push(...batch.changes)
+      }
+      await writers
+      const log = await readLog(db)
+      t.ok(log.length > 200 && batches > 20, `${log.length} changes in ${batches} batches`)
+      t.same(
+        changes.map(({ id }) => BigInt(id)).sort((a, b) => (a < b ? -1 : 1)),
+        log.map(({ seq }) => seq),
+        "each once",
+      )
+      const rows = new Map<string, string>()
+      for (const { op, before, after, id } of changes as RowChange[]) {
+        const key = (before ?? after)?.row.get("id") as string
+        if (rows.get(key) !== before?.text) t.fail(`${op} ${id} does not begin where the row was`)
+        if (after === undefined) rows.delete(key)
+        else rows.set(key, after.text)
+      }
+      const table = await db.query<{ id: string; votes: number }>("select id, votes from vote order by id")
+      t.same(
+        [...rows.values()].map((text) => JSON.parse(text)).sort((a, b) => a.id - b.id).map(({ id, votes }) => [id, votes]),
+        table.map(({ id, votes }) => [Number(id), votes]),
+        "the changes, applied in order, make the table",
+      )
+    })
+
+    t.test("a transaction that began early and commits late comes late, and whole", async (t) => {
+      const db = await database(t, { version })
+      const session = await openSession(t, db)
+      const start = await session.now()
+      const early = await db.session()
+      await early.query("begin; insert into vote (votes) values (1)")
+      await db.query("insert into vote (votes) values (2)")
+      const first = await session.read(start, 10)
+      t.equal(first.changes.length, 1)
+      await early.query("update vote set votes = 3 where votes = 1; commit")
+      const second = await session.read(first.head.snapshot, 10)
+      t.same(
+        second.changes.map(({ op }) => op),
+        ["insert", "update"],
+      )
+      t.same((await session.read(second.head.snapshot, 10)).changes, [])
+      t.equal((await session.read(start, 10)).changes.length, 3, "all of it from the start")
+    })
+
+    t.test("pages of any size hold what one read holds, in its order", async (t) => {
+      const db = await database(t, { version })
+      const session = await openSession(t, db)
+      const since = await session.now()
+      for (let n = 0; n < 7; n++) await db.query(`insert into vote (votes) select generate_series(1, ${n}); update vote set votes = votes + 1`)
+      const whole = await session.read(since, 1_000)
+      t.equal(whole.cut, false)
+      t.equal(whole.changes.length, (await readLog(db)).length)
+      const { length } = whole.changes
+      for (const size of [1, 7, length - 1, length, length + 1]) {
+        const changes: Change[] = []
+        const finals: boolean[] = []
+        for await (const page of session.pages(since, size)) {
+          t.ok(page.changes.length <= size)
+          changes.push(...page.changes)
+          finals.push(page.final)
+        }
+        t.same(changes, whole.changes, `pages of ${size}`)
+        t.same(finals, [...Array(finals.length - 1).fill(false), true])
+      }
+      t.equal((await session.read(since, length)).cut, false)
+      t.equal((await session.read(since, length - 1)).cut, true)
+      t.equal((await session.read(since, length - 1)).changes.length, length - 1)
+    })
+
+    t.test("pages are of one moment, and hold off a rotation until they are read", async (t) => {
+      const db = await database(t, { version })
+      const changelog = createChangelog(db.url, () => {})
+      t.teardown(() => changelog.close())
+      const session = await openSession(t, db)
+      const since = await session.now()
+      await db.query("insert into vote (votes) select generate_series(1, 5)")
+      let seen = 0
+      for await (const { changes } of session.pages(since, 2)) {
+        if (seen === 0) {
+          await db.query("insert into vote (votes) values (6)")
+          t.equal(await changelog.rotate(0, 0), "refused")
+        }
+        seen += changes.length
+      }
+      t.equal(seen, 5)
+      t.equal(await changelog.rotate(1, 1_000), "not_due")
+      t.equal(await changelog.rotate(0, 0), "done")
+    })
+
+    t.test("what a rotation took away shows in the head of the same read", async (t) => {
+      const db = await database(t, { version })
+      const changelog = createChangelog(db.url, () => {})
+      t.teardown(() => changelog.close())
+      const session = await openSession(t, db)
+      const since = await session.now()
+      await db.query("insert into vote (votes) values (1)")
+      t.ok(contains(since, (await session.read(since, 10)).head.horizon))
+      for (let n = 0; n < 3; n++) t.equal(await changelog.rotate(0, 0), "done")
+      const { head, changes } = await session.read(since, 10)
+      t.same(changes, [])
+      t.notOk(contains(since, head.horizon))
+      t.ok(contains(head.snapshot, head.horizon))
+    })
+
+    t.test("the read finds its rows by the index on xid, in a log without statistics and with them", async (t) => {
+      const db = await database(t, { version })
+      let feed: pg.Client | undefined
+      const { query } = pg.Client.prototype
+      // The plan is asked for in the feed's own session, which only its client knows.
+      pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]) {
+        feed ??= this
+        return (query as (...args: unknown[]) => unknown).apply(this, args)
+      } as typeof query
+      let session: Session
+      try {
+        session = await openSession(t, db)
+      } finally {
+        pg.Client.prototype.query = query
+      }
+      const [{ xmax } = { xmax: 0 }] = await db.query<{ xmax: number }>("select pg_snapshot_xmax(pg_current_snapshot())::text::int as xmax")
+      await db.query(`insert into relay.change (slot, xid, "table", op, type, new, meta)
+        select g % 3, (3 + g % (${xmax} - 3))::text::xid8, 'public.vote', 'insert', 'voting_update', '{"id":1}', '{}' from generate_series(1, 100000) g`)
+      const writer = await db.session()
+      await writer.query("begin; insert into vote (votes) values (1)")
+      const since = await session.now()
+      await writer.query("commit")
+      await db.query("insert into vote (votes) values (2)")
+      for (const statistics of ["never analysed", "analysed"]) {
+        if (statistics === "analysed") await db.query("analyze relay.change; analyze relay.change_0; analyze relay.change_1; analyze relay.change_2")
+        for (let n = 0; n < 7; n++) t.equal((await session.read(since, 1_000)).changes.length, 2)
+        const result = await (feed as pg.Client).query(
+          `explain (analyze, buffers, format json) execute commitcast_read('${since.text}', 1000)`,
+        )
+        const [{ Plan: plan }] = JSON.parse(result.rows[0]["QUERY PLAN"])
+        const scans = scansOf(plan).filter(({ node, relation, index }) => /change/.test(relation + index) || node === "Seq Scan")
+        t.ok(scans.length >= 6, "three partitions, for each of the two conditions")
+        for (const { node, index, relation } of scans) {
+          t.notOk(node === "Seq Scan" && relation !== "horizon", `${statistics}: ${node} of ${relation}`)
+          t.match(index === "" && node === "Bitmap Heap Scan" ? "xid" : index || relation, /xid|horizon/, `${statistics}: ${node} ${index}`)
+        }
+        const blocks = Number(plan["Shared Hit Blocks"]) + Number(plan["Shared Read Blocks"])
+        t.ok(blocks < 100, `${statistics}: ${blocks} blocks touched`)
+      }
+    })
+
+    t.test("the read says how long a lease lasts, and nothing of one that is over or void", async (t) => {
+      const db = await database(t, { version })
+      const session = await openSession(t, db)
+      const since = parseSnapshot("3:3:") as Snapshot
+      t.equal((await session.read(since, 1)).head.leaseMs, 0)
+      await session.lease(2_000, false)
+      const { leaseMs } = (await session.read(since, 1)).head
+      t.ok(leaseMs > 0 && leaseMs <= 2_000, `${leaseMs} ms`)
+      for (const ahead of [-1, 60_000]) {
+        await db.query(`select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + ${ahead})`)
+        t.equal((await session.read(since, 1)).head.leaseMs, 0)
+      }
+    })
+  })
+}
