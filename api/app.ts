@@ -71,8 +71,9 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
   app.use((_request: Request, response: Response) => {
     response.status(404).json({ error: "not found" })
   })
-  app.use((_error: Error, _request: Request, response: Response, _next: () => void) => {
-    response.status(400).json({ error: "bad request" })
+  app.use((error: Error & { status?: number }, _request: Request, response: Response, _next: () => void) => {
+    const mistake = error.status !== undefined && error.status < 500
+    response.status(mistake ? 400 : 500).json({ error: mistake ? "bad request" : "internal error" })
   })
   return app
 }

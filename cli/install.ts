@@ -31,7 +31,10 @@ export async function install(databaseUrl: string): Promise<Installed> {
     const migrations = await readMigrations()
     const latest = migrations.at(-1)?.version ?? 0
     const before = await installedVersion(client, migrations)
-    if (before === latest) return { state: "present", version: latest, tracked: [], warnings: [] }
+    if (before === latest) {
+      await renew(client)
+      return { state: "present", version: latest, tracked: [], warnings: [] }
+    }
     if (before === 0) await requireCreate(client)
     await retryLocks(() => migrate(client, migrations))
     if (before > 0) return { state: "upgraded", version: latest, tracked: [], warnings: [] }
@@ -50,6 +53,7 @@ export async function uninstall(databaseUrl: string): Promise<boolean> {
     )
     const owner = found.rows[0]?.owner
     if (owner === undefined) return false
+    await isInstalled(client)
     await retryLocks(
       async () => {
         await client.query(
@@ -109,19 +113,23 @@ function explainRefusal(error: unknown): unknown {
 }
 
 async function requireInstalled(client: pg.Client): Promise<void> {
-  const found = await client.query("select to_regclass('relay.tracking') as there")
-  if (found.rows[0]?.there === null)
-    throw new ConfigError("relay is not installed in this database: run commitcast install first")
+  if (await isInstalled(client)) return
+  throw new ConfigError("relay is not installed in this database: run commitcast install first")
+}
+
+/** Whether the schema is there. Asked of the tables of the catalog: to_regclass may answer from a cache of before a lock. */
+async function isInstalled(client: pg.Client): Promise<boolean> {
+  const found = await client.query<{ ours: boolean }>(
+    `select exists (select 1 from pg_class c where c.relnamespace = n.oid and c.relname = 'migration') as ours
+     from pg_namespace n where n.nspname = 'relay'`,
+  )
+  if (found.rows[0]?.ours === false)
+    throw new ConfigError("the database has a schema named relay that is not CommitCast's: rename it")
+  return found.rows.length > 0
 }
 
 async function installedVersion(client: pg.Client, migrations: Migration[]): Promise<number> {
-  const there = await client.query(
-    "select to_regclass('relay.migration') as there, to_regnamespace('relay') as schema",
-  )
-  if (there.rows[0]?.there === null) {
-    if (there.rows[0]?.schema === null) return 0
-    throw new ConfigError("the database has a schema named relay that is not CommitCast's: rename it")
-  }
+  if (!(await isInstalled(client))) return 0
   const rows = await client
     .query<{ version: number; hash: string; name: string }>(
       "select version, hash, name from relay.migration order by version",
@@ -192,6 +200,13 @@ async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracke
     }
   }
   return { tracked, warnings }
+}
+
+/** After a restore from a dump the capture is right but slow, until its owner makes its code anew. */
+async function renew(client: pg.Client): Promise<void> {
+  await client.query("select relay.renew()").catch((error: Error & { code?: string }) => {
+    if (error.code !== "42501") throw error
+  })
 }
 
 async function dropOwner(client: pg.Client, owner: string): Promise<void> {

@@ -122,9 +122,20 @@ command("track", "capture a table's changes; again after ALTER TABLE", DATABASE)
   .option("--columns <list>", "capture these columns only", splitList)
   .option("--exclude <list>", "never capture these columns", splitList)
   .option("--key <list>", "what identifies a row; default: the primary key", splitList)
+  .option(
+    "--level <level>",
+    "statement: the INSERT of many rows captured more cheaply; see the README's limits",
+  )
   .action(async (table: string, options) => {
-    const { type, channels, columns, exclude, key } = options
-    await track(await findDatabase(settingsOf(options)), table, { type, channels, columns, exclude, key })
+    const { type, channels, columns, exclude, key, level } = options
+    await track(await findDatabase(settingsOf(options)), table, {
+      type,
+      channels,
+      columns,
+      exclude,
+      key,
+      level,
+    })
     print(`captured: ${table}`)
   })
 

@@ -3,11 +3,13 @@
 import { randomUUID } from "node:crypto"
 import type { Identity } from "./auth.ts"
 import type { Lane, Member } from "./lane.ts"
-import { type CloseCode, encodeMessage, type ServerMessage } from "./protocol.ts"
+import { CloseCode, encodeMessage, type ServerMessage } from "./protocol.ts"
 import { frameText, type Wire } from "./wire.ts"
 
 /** What may wait in the socket. The rest waits in the lane, where it lies once for all. */
 const HANDED_BYTES = 262_144
+/** How much may be owed beside the lane: answers, and what a lane that was left still had. */
+const OWED_FRAMES = 4_096
 /** A close frame cannot pass a stuffed socket; after this long it is cut. Milliseconds. */
 const CLOSE_GRACE_MS = 1_000
 
@@ -58,7 +60,8 @@ export class Connection implements Member {
   /** Joins a lane at its end. What the old lane still owed stays owed. */
   enter(lane: Lane, batch: number): void {
     if (this.lane !== undefined) {
-      for (let chunk = this.#next(); chunk !== undefined; chunk = this.#next()) this.#owed.push(chunk)
+      for (let chunk = this.#nextOfLane(); chunk !== undefined; chunk = this.#nextOfLane())
+        this.#owed.push(chunk)
       this.lane.remove(this)
     }
     this.lane = lane
@@ -74,11 +77,12 @@ export class Connection implements Member {
     this.#owed = []
   }
 
-  /** Sends a message of its own, after everything that it is owed. */
+  /** Sends a message of its own, after everything that it is owed. Who asks without reading the answers is closed. */
   send(message: ServerMessage): void {
     const frame = frameText(encodeMessage(message))
-    if (this.#owed.length > 0) this.#owed.push(frame)
-    else this.#wire.write(frame)
+    if (this.#owed.length === 0 && this.#wire.queued < HANDED_BYTES) return this.#wire.write(frame)
+    this.#owed.push(frame)
+    if (this.#owed.length > OWED_FRAMES) this.close(CloseCode.slowConsumer, "slow consumer", Date.now())
   }
 
   /** Writes what is owed, as one write, until the socket holds enough. Called each turn and when the socket drains. */
@@ -130,7 +134,10 @@ export class Connection implements Member {
   }
 
   #next(): Buffer | undefined {
-    if (this.#owed.length > 0) return this.#owed.shift()
+    return this.#owed.length > 0 ? this.#owed.shift() : this.#nextOfLane()
+  }
+
+  #nextOfLane(): Buffer | undefined {
     for (;;) {
       const entry = this.lane?.at(this.position)
       if (entry === undefined || entry === null) return undefined

@@ -1,6 +1,7 @@
 /** The gateway: the upgrade, the token, and the frames of clients. */
 
-import { type IncomingMessage, type Server, STATUS_CODES } from "node:http"
+import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from "node:http"
+import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import { type RawData, type WebSocket, WebSocketServer } from "ws"
 import type { Auth, Identity } from "./auth.ts"
@@ -50,6 +51,8 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 
   function refuse(socket: Duplex, status: number, result: string): void {
     metrics.connects.inc({ result })
+    // Whoever does not hang up in turn keeps no socket.
+    socket.once("finish", () => socket.destroy())
     const retry = status === 503 ? "Retry-After: 1\r\n" : ""
     socket.end(
       `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${retry}\r\n`,
@@ -117,7 +120,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   function authenticate(connection: Connection, asked: Handshake, token: string): void {
     const identity = verify(connection, token)
     if (identity === undefined) return
-    const channels = hub.startChannels(asked.channels)
+    const channels = hub.startChannels(asked.channels, identity.user)
     const forbidden = hub.forbidden(identity, channels)
     if (forbidden.length > 0)
       return close(connection, CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`.slice(0, 120))
@@ -152,15 +155,23 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
       metrics.frames.inc({ type: "binary" })
       return close(connection, CloseCode.badMessage, "frames must be JSON text")
     }
-    const parsed = ClientMessage.safeParse(readJson(data.toString()))
+    const json = readJson(data.toString())
+    const parsed = ClientMessage.safeParse(json)
     if (!parsed.success) {
       metrics.frames.inc({ type: "invalid" })
-      const unknown =
-        parsed.error.issues[0]?.code === "invalid_union" && parsed.error.issues[0].path[0] === "type"
-      const text = unknown
-        ? "the type must be one of ping, pong, subscribe, unsubscribe, authenticate"
-        : `not a message of this protocol: ${parsed.error.issues[0]?.path.join(".") ?? ""} ${parsed.error.issues[0]?.message ?? ""}`
-      return fault(connection, unknown ? "unknown_type" : "bad_message", text.slice(0, 300))
+      if (json === undefined) return fault(connection, "bad_message", "not JSON")
+      const issue = parsed.error.issues[0]
+      if (issue?.code === "invalid_union" && issue.path[0] === "type")
+        return fault(
+          connection,
+          "unknown_type",
+          "the type must be one of ping, pong, subscribe, unsubscribe, authenticate",
+        )
+      return fault(
+        connection,
+        "bad_message",
+        `${issue?.path.join(".") ?? ""}: ${issue?.message ?? ""}`.slice(0, 300),
+      )
     }
     metrics.frames.inc({ type: parsed.data.type })
     answer(connection, asked, parsed.data)
@@ -275,12 +286,25 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 
   return {
     attach: (http) => {
-      http.on("upgrade", upgrade)
+      http.on("upgrade", (request, socket, head) => {
+        if (request.headers.upgrade?.toLowerCase() === "websocket") upgrade(request, socket, head)
+        else answerPlainly(http, request, socket)
+      })
     },
     stop: () => {
       stopping = true
     },
   }
+}
+
+/** Another upgrade, such as curl's offer of HTTP/2, is an offer only: the request stands (RFC 9110, section 7.8). */
+function answerPlainly(http: Server, request: IncomingMessage, socket: Duplex): void {
+  const response = new ServerResponse(request)
+  response.shouldKeepAlive = false
+  response.assignSocket(socket as Socket)
+  response.once("finish", () => socket.end())
+  socket.on("error", () => socket.destroy())
+  http.emit("request", request, response)
 }
 
 const secondsLeft = (identity: Identity): number =>

@@ -21,7 +21,7 @@ export interface HubSettings {
 
 /** A socket that takes nothing for this long, although something waits, is a slow consumer. Milliseconds. */
 const SLOW_MS = 10_000
-/** How long after a heartbeat some answer must have come. Milliseconds. */
+/** Whoever was not heard for a heartbeat and this long is taken for dead. Milliseconds. */
 const PONG_MS = 10_000
 /** A flush yields to heartbeats, health and new connections after so long. Milliseconds. */
 const SLICE_MS = 2
@@ -45,7 +45,6 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
   let batch = 0
   let inBatch = false
   let heartbeatAt = Date.now()
-  let awaitingPong = false
 
   function place(connection: Connection, channels: ReadonlySet<string>): void {
     const identity = connection.identity as Identity
@@ -139,7 +138,6 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
 
   function heartbeat(now: number): void {
     heartbeatAt = now
-    awaitingPong = true
     announce(router.lanes(), [PING_FRAME, frameText(encodeMessage({ type: "ping" }))])
   }
 
@@ -154,21 +152,14 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
       return connection.close(CloseCode.tokenExpired, "token expired", now)
     if (connection.overrun || connection.stuckFor(now) > SLOW_MS)
       return connection.close(CloseCode.slowConsumer, "slow consumer", now)
-    if (
-      awaitingPong &&
-      now - heartbeatAt > PONG_MS &&
-      connection.heardAt < heartbeatAt &&
-      connection.connectedAt < heartbeatAt
-    ) {
+    if (now - connection.heardAt > settings.heartbeatMs + PONG_MS)
       connection.close(CloseCode.noPong, "no pong", now)
-    }
   }
 
   /** The one wheel: everything that depends on time, for all connections, once a second. */
   function tick(): void {
     const now = Date.now()
     for (const connection of connections) check(connection, now)
-    if (awaitingPong && now - heartbeatAt > PONG_MS) awaitingPong = false
     const beat = now - heartbeatAt >= settings.heartbeatMs
     if (beat) heartbeat(now)
     // Never in the middle of a batch: what its cursor covers has not all been sent.
@@ -248,17 +239,24 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
     forbidden(identity: Identity, channels: Iterable<string>): string[] {
       return [...channels].filter((channel) => !mayJoin(channel, identity.user, identity.rights))
     },
-    startChannels: (requested: readonly string[]): ReadonlySet<string> =>
-      new Set(requested.length === 0 ? [ALL] : requested),
+    /** What a connection begins with. Its own user channel is joined anyhow, and makes no lane of its own. */
+    startChannels: (requested: readonly string[], user: string): ReadonlySet<string> =>
+      new Set(requested.length === 0 ? [ALL] : requested.filter((channel) => channel !== `user:${user}`)),
     stats(): HubStats {
-      const users: Record<string, number> = {}
-      const channels: Record<string, number> = {}
+      const users = new Map<string, number>()
+      const channels = new Map<string, number>()
+      const add = (counts: Map<string, number>, name: string, more: number) =>
+        counts.set(name, (counts.get(name) ?? 0) + more)
       for (const lane of router.lanes()) {
-        for (const [user, count] of lane.users) users[user] = (users[user] ?? 0) + count
-        for (const channel of lane.subscription.channels)
-          channels[channel] = (channels[channel] ?? 0) + lane.members.length
+        for (const [user, count] of lane.users) add(users, user, count)
+        for (const channel of lane.subscription.channels) add(channels, channel, lane.members.length)
       }
-      return { connections: connections.size, users, channels, lanes: router.size() }
+      return {
+        connections: connections.size,
+        users: Object.fromEntries(users),
+        channels: Object.fromEntries(channels),
+        lanes: router.size(),
+      }
     },
     /** Tells everybody to come back and waits, for so long at most, until they are gone. */
     async drain(timeoutMs: number): Promise<void> {

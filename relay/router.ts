@@ -1,6 +1,6 @@
 /** The router: which lanes there are, and which of them a change concerns. */
 
-import type { Change } from "./change.ts"
+import type { Change, TableChange } from "./change.ts"
 import { Lane } from "./lane.ts"
 import { type Subscription, subscriptionKey, view } from "./subscription.ts"
 
@@ -47,8 +47,8 @@ export function createRouter(): Router {
   /** Notes the users whose own channel shows them more than their lane does. */
   function routeOwn(change: Change, touched: Set<Lane>): boolean {
     let seen = false
-    for (const user of usersOf(change)) {
-      for (const lane of lanes.values()) {
+    for (const lane of lanes.values()) {
+      for (const user of change.kind === "table" ? usersOfTable(change, lane) : usersOf(change)) {
         if (!lane.users.has(user)) continue
         if (view(change, lane.subscription, `user:${user}`) === view(change, lane.subscription)) continue
         lane.ownUsers.add(user)
@@ -110,3 +110,7 @@ export function usersOf(change: Change): string[] {
   }
   return users
 }
+
+/** TRUNCATE and bulk loads name no rows: they concern every user if rows have users. */
+const usersOfTable = (change: TableChange, lane: Lane): Iterable<string> =>
+  Object.hasOwn(change.meta.scope, "user") ? lane.users.keys() : []

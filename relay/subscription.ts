@@ -74,7 +74,7 @@ function hasScope(image: Image, prefix: string, allowed: ReadonlySet<string>): b
 
 /** Whether a row of the table could be seen: TRUNCATE and bulk loads name no rows. */
 function couldSee(meta: Meta, { channels, rights }: Subscription, own: string | undefined): boolean {
-  const could = (channel: string) => channel === ALL || splitChannel(channel)[0] in meta.scope
+  const could = (channel: string) => channel === ALL || Object.hasOwn(meta.scope, splitChannel(channel)[0])
   return (
     ([...channels].some(could) || (own !== undefined && could(own))) &&
     (rights.channels === null || [...rights.channels].some(could)) &&

@@ -32,18 +32,14 @@ create function relay.harmless(expression text, of_type oid) returns text
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
 declare
   v_base pg_type := t from pg_type t where oid = relay.base_type(of_type);
-  v_element pg_type := t from pg_type t where oid = relay.base_type(v_base.typelem);
 begin
+  -- format uses the type's output function, which is PostgreSQL's own for all types but a superuser's.
   if v_base.typsubscript = 'array_subscript_handler'::regproc then
-    if v_element.oid < 16384 then
-      return expression;
-    elsif v_element.typtype = 'e' then
-      return format('case when num_nulls(%1$s) = 0 then coalesce((select array_agg(enum_out(e.v)::text order by e.n) from unnest(%1$s) with ordinality e(v, n)), ''{}'') end', expression);
-    end if;
-  elsif v_base.oid < 16384 then
-    return expression;
+    return case when relay.base_type(v_base.typelem) < 16384 then expression
+                else format('case when num_nulls(%1$s) = 0 then format(''%%s'', %1$s)::text[] end', expression) end;
   end if;
-  return format('case when num_nulls(%1$s) = 0 then format(''%%s'', %1$s) end', expression);
+  return case when v_base.oid < 16384 then expression
+              else format('case when num_nulls(%1$s) = 0 then format(''%%s'', %1$s) end', expression) end;
 end
 $$;
 comment on function relay.harmless(text, oid) is
@@ -78,7 +74,8 @@ comment on function relay.settings_for(oid[]) is
 -- types are believed only of a table that was not rewritten since; a change to or from a type that users make rewrites.
 create function relay.column_name(target regclass, num integer) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
-  select (pg_identify_object_as_address('pg_class'::regclass, target, num)).object_names[3]
+  select nullif((pg_identify_object_as_address('pg_class'::regclass, target, num)).object_names[3],
+                format('........pg.dropped.%s........', num))
 $$;
 comment on function relay.column_name(regclass, integer) is 'What a column is called today, whatever the snapshot; null if it was dropped.';
 
@@ -91,7 +88,7 @@ comment on function relay.rewritten(regclass) is 'Whether the table was rewritte
 create function relay.row_text(columns jsonb, target regclass, record text, believe_types boolean default true) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select case when count(*) = 0 then '''{}'''
-    else format('row_to_json((select r from (select %s) r))::text',
+    else format('(select row_to_json(r.*)::text from (select %s) r)',
       string_agg(format('%s as %I', relay.harmless(format('%s.%I', record, n.name), case when believe_types then a.atttypid end), c->>'name'), ', ' order by o)) end
   from jsonb_array_elements(columns) with ordinality u(c, o)
   cross join lateral relay.column_name(target, (c->>'num')::int) n(name)
@@ -128,6 +125,25 @@ $$;
 comment on function relay.capture_sql(relay.tracking, text, text, text, boolean) is
   'The statement that writes one change (op insert, update, delete) or a whole transition table (op rows).';
 
+create function relay.pin_settings() returns text[]
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_names text[] := '{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary}';
+  v_values text[] := '{UTC,1,iso_8601,"ISO, YMD",hex,C}';
+  v_before text[] := array(select current_setting(name) from unnest(v_names) with ordinality n(name, o) order by o);
+begin
+  perform set_config(name, value, true) from unnest(v_names, v_values) s(name, value);
+  return v_before;
+end
+$$;
+comment on function relay.pin_settings() is 'Sets everything that the text of some type depends on; returns what it was, for relay.unpin_settings.';
+
+create function relay.unpin_settings(before text[]) returns void
+language sql volatile set search_path = pg_catalog, relay, pg_temp as $$
+  select set_config(name, value, true)
+  from unnest('{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary}'::text[], before) s(name, value)
+$$;
+
 create function relay.capture_sql(tracking_id integer, op text, written regclass) returns text
 language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
   select relay.capture_sql(t, op, '($1)', case op when 'update' then '($2)' else '($1)' end, not relay.rewritten(written))
@@ -155,6 +171,10 @@ begin
   -- Tracked after this transaction's snapshot: the code that asks is the newer one, and nothing was altered since.
   if not exists (select 1 from relay.tracking where id = tracking_id) then
     return true;
+  end if;
+  -- Restored from a dump: the constant is an oid of the database that was dumped.
+  if not exists (select 1 from relay.tracking t where t.id = tracking_id and t.target = unaltered.target) then
+    return false;
   end if;
   -- A partitioned table has no file that would tell of a rewrite.
   if current_setting('transaction_isolation') <> 'read committed'

@@ -10,14 +10,15 @@ language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 declare
   v_settings text := relay.settings_for(array(select (c->>'type')::oid from jsonb_array_elements(t.columns) c));
   v_head text := 'create or replace function relay.%I() returns trigger language plpgsql volatile security definer '
-    || 'set search_path = pg_catalog, relay, pg_temp ' || v_settings || ' as $capture$ ';
+    || 'set search_path = pg_catalog, relay, pg_temp ' || v_settings || ' as %L';
   v_owner name := (select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'relay');
-  v_check text := format('relay.unaltered(%L::regclass, %s)', t.target::text, t.id);
+  v_check text := format('relay.unaltered(%L::regclass, %s)', t.target::oid::text, t.id);
   v_name text;
 begin
-  execute format(v_head, 'capture_rows_' || t.id) || format($code$
+  execute format(v_head, 'capture_rows_' || t.id, format($code$
 declare
   v_rows bigint;
+  v_settings text[];
   v_bulk text := current_setting('relay.bulk_load', true);
 begin
   if v_bulk = 'on' or pg_sequence_last_value('relay.pause_switch') = 1 then
@@ -33,50 +34,63 @@ begin
     %5$s;
     get diagnostics v_rows = row_count;
   else
+    v_settings := relay.pin_settings();
     execute relay.capture_sql(%6$s, 'rows', TG_RELID);
     get diagnostics v_rows = row_count;
+    perform relay.unpin_settings(v_settings);
   end if;
   if v_rows > 0 then
     perform relay.ring(%1$L, 'insert', v_rows);
   end if;
   return null;
-end $capture$ $code$, t.name, t.type, relay.meta_text(t), v_check, relay.capture_sql(t, 'rows', null, null), t.id);
+end $code$, t.name, t.type, relay.meta_text(t), v_check, relay.capture_sql(t, 'rows', null, null), t.id));
 
-  execute format(v_head, 'capture_row_' || t.id) || format($code$
+  execute format(v_head, 'capture_row_' || t.id, format($code$
 declare
   v_rows bigint;
+  v_settings text[];
 begin
   if pg_sequence_last_value('relay.pause_switch') = 1 then
     return null;
   end if;
-  if TG_OP = 'UPDATE' then
-    if %2$s then
-      %4$s;
-    else
+  if not %2$s then
+    v_settings := relay.pin_settings();
+    if TG_OP = 'UPDATE' then
       execute relay.capture_sql(%6$s, 'update', TG_RELID) using old, new;
-    end if;
-  elsif TG_OP = 'INSERT' then
-    if %2$s then
-      %3$s;
-    else
+    elsif TG_OP = 'INSERT' then
       execute relay.capture_sql(%6$s, 'insert', TG_RELID) using new;
-    end if;
-  else
-    if %2$s then
-      %5$s;
     else
       execute relay.capture_sql(%6$s, 'delete', TG_RELID) using old;
     end if;
+    get diagnostics v_rows = row_count;
+    perform relay.unpin_settings(v_settings);
+  elsif TG_OP = 'UPDATE' then
+    %4$s;
+    get diagnostics v_rows = row_count;
+  elsif TG_OP = 'DELETE' then
+    %5$s;
+    get diagnostics v_rows = row_count;
+  -- The row was updated or locked before this trigger came to it: by a function in RETURNING, say. If that update is
+  -- in the log already, the insert would come too late, so that clients are told to load the table again instead.
+  elsif new.xmax::text <> '0' and exists (
+      select 1 from relay.change c
+      where c.xid = pg_current_xact_id() and c."table" = %1$L and c.op in ('update', 'delete') and c.old = %7$s) then
+    insert into relay.change ("table", op, type, meta)
+    values (%1$L, 'bulk_load', %8$L, %9$L::jsonb || jsonb_build_object('op', 'insert', 'rows', 1));
+    v_rows := 1;
+  else
+    %3$s;
+    get diagnostics v_rows = row_count;
   end if;
-  get diagnostics v_rows = row_count;
   if v_rows > 0 then
     perform relay.ring(%1$L, lower(TG_OP), 1);
   end if;
   return null;
-end $capture$ $code$, t.name, v_check, relay.capture_sql(t, 'insert', 'old', 'new'),
-    relay.capture_sql(t, 'update', 'old', 'new'), relay.capture_sql(t, 'delete', 'old', 'new'), t.id);
+end $code$, t.name, v_check, relay.capture_sql(t, 'insert', 'old', 'new'),
+    relay.capture_sql(t, 'update', 'old', 'new'), relay.capture_sql(t, 'delete', 'old', 'new'), t.id,
+    relay.row_text(t.columns, t.target, 'new'), t.type, relay.meta_text(t)));
 
-  execute format(v_head, 'capture_statement_' || t.id) || format($code$
+  execute format(v_head, 'capture_statement_' || t.id, format($code$
 declare
   v_meta jsonb := %3$L;
 begin
@@ -84,7 +98,7 @@ begin
     return null;
   end if;
   if TG_OP = 'TRUNCATE' then
-    if TG_RELID <> %4$L::regclass then
+    if TG_RELID <> (select target from relay.tracking where id = %4$s) then
       v_meta := v_meta || jsonb_build_object('partition', format('%%I.%%I', TG_TABLE_SCHEMA, TG_TABLE_NAME));
     end if;
     insert into relay.change ("table", op, type, meta) values (%1$L, 'truncate', %2$L, v_meta);
@@ -94,7 +108,7 @@ begin
   end if;
   perform relay.ring(%1$L, lower(TG_OP), 0);
   return null;
-end $capture$ $code$, t.name, t.type, relay.meta_text(t), t.target::text);
+end $code$, t.name, t.type, relay.meta_text(t), t.id));
 
   foreach v_name in array relay.capture_functions(t.id) loop
     execute format('revoke all on function relay.%I() from public', v_name);
@@ -121,7 +135,8 @@ create function relay.track(
   channels jsonb default null,
   columns text[] default null,
   exclude text[] default '{}',
-  key text[] default null
+  key text[] default null,
+  level text default 'row'
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 #variable_conflict use_variable
@@ -196,13 +211,17 @@ begin
     raise exception 'channels of %: % must name a captured column, under a prefix of lower-case letters', v_name, v_unknown
       using errcode = 'invalid_parameter_value';
   end if;
-  -- A statement trigger runs after all row triggers: an application's own AFTER ROW trigger that updates the row again
-  -- would be logged before the insert. Row triggers of ours run first, by name.
+  if level not in ('row', 'statement') then
+    raise exception 'level must be row or statement' using errcode = 'invalid_parameter_value';
+  end if;
+  -- A statement trigger runs after all row triggers. If anything updates the new rows before the INSERT is over (an
+  -- AFTER ROW trigger, also one of another table that the same WITH inserts into), the update would be logged first.
+  -- Only the first of these can be seen here, so statement level is for those who ask for it.
   v_row.level := case when v_class.relkind = 'p'
       or exists (select 1 from pg_subscription_rel s where s.srrelid = target)
       or exists (select 1 from pg_trigger g where g.tgrelid = target and not g.tgisinternal
                    and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_')
-    then 'row' else 'statement' end;
+    then 'row' else level end;
 
   perform pg_advisory_xact_lock(hashtext('relay.track'));
   perform relay.drop_capture(t.id) from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
@@ -218,7 +237,7 @@ begin
 
   -- Replacing functions locks nothing that writers use. Triggers are made anew only if other ones are needed.
   v_remade := v_before.id is null or v_before.level <> v_row.level or v_class.relkind = 'p'
-    or (select count(*) from pg_trigger g where g.tgrelid = target and g.tgname ~ '^000_relay_' and g.tgenabled <> 'D') <> 5;
+    or (select count(*) from pg_trigger g where g.tgrelid = target and g.tgname ~ '^000_relay_' and g.tgenabled in ('O', 'A')) <> 5;
   if v_remade and v_before.id is not null then
     perform relay.drop_capture(v_row.id);
   end if;
@@ -255,9 +274,26 @@ begin
   end if;
 end
 $$;
-comment on function relay.track(regclass, text, jsonb, text[], text[], text[]) is
-  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key).';
+comment on function relay.track(regclass, text, jsonb, text[], text[], text[], text) is
+  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key). level: statement captures the INSERT of many rows four times as cheaply, for tables whose new rows nothing else changes in the same statement.';
 
+
+create function relay.is_current(t relay.tracking) returns boolean
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select exists (
+    select 1 from pg_proc p
+    where p.proname = 'capture_row_' || t.id and p.pronamespace = 'relay'::regnamespace
+      and position(format('relay.unaltered(%L', t.target::oid::text) in p.prosrc) > 0)
+$$;
+comment on function relay.is_current(relay.tracking) is
+  'Whether the code was made for this very table; after a restore from a dump it was made for one with another oid.';
+
+create function relay.renew() returns bigint
+language sql volatile set search_path = pg_catalog, relay, pg_temp as $$
+  select count(relay.capture_code(t)) from relay.tracking t
+  where exists (select 1 from pg_class c where c.oid = t.target) and not relay.is_current(t)
+$$;
+comment on function relay.renew() is 'Makes the code of all tables anew that were restored from a dump. Takes no lock that writers need. Returns how many.';
 
 create function relay.untrack(target regclass) returns boolean
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
@@ -283,6 +319,7 @@ select t.target, t.name, t.type, t.scope as channels,
          when relay.is_paused() then 'the capture is paused: select relay.resume()'
          when k.oid is null then 'the table was dropped: select relay.untrack(' || t.target::oid || ')'
          when format('%I.%I', k.relnamespace::regnamespace::name, k.relname) <> t.name then 'the table was renamed: track it again'
+         when not relay.is_current(t) then 'the database was restored from a dump, and the capture is slow until you track the table again'
          when not relay.layout_holds(t.target, t.id) then 'a captured column was renamed, retyped or dropped: track it again'
          when t.level = 'statement' and exists (
            select 1 from pg_trigger g where g.tgrelid = t.target and not g.tgisinternal
@@ -290,7 +327,7 @@ select t.target, t.name, t.type, t.scope as channels,
            then 'an AFTER ROW trigger was added: track it again, or inserts may be logged after its updates'
          when exists (
            select 1 from unnest(array['insert', 'update', 'delete', 'bulk', 'truncate']) w
-           where not exists (select 1 from pg_trigger g where g.tgrelid = t.target and g.tgname = '000_relay_' || w and g.tgenabled <> 'D'))
+           where not exists (select 1 from pg_trigger g where g.tgrelid = t.target and g.tgname = '000_relay_' || w and g.tgenabled in ('O', 'A')))
            then 'a trigger is missing or disabled: track it again'
          when exists (
            select 1 from pg_partition_tree(t.target) p
@@ -333,7 +370,7 @@ begin
   execute format('grant usage on schema relay to %I', role);
   execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked to %I', role);
   execute format('grant select on sequence relay.lease, relay.slot, relay.pause_switch to %I', role);
-  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.continues(text, pg_snapshot), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.layout_holds(regclass, integer), relay.column_name(regclass, integer), relay.is_paused() to %I', role);
+  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.continues(text, pg_snapshot), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.layout_holds(regclass, integer), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused() to %I', role);
 end
 $$;
 comment on function relay.admit_relay(name) is 'Grants a role what a relay process needs, and nothing that reads or writes the tables themselves.';

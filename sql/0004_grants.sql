@@ -9,3 +9,6 @@ grant execute on function relay.cursor() to public;
 
 comment on schema relay is
   'CommitCast: the changelog of the tracked tables. relay.track, relay.untrack, relay.tracked, relay.cursor(), relay.send_to_user, relay.broadcast.';
+
+-- From the beginning: what was logged before is known to belong to this database, and a restored copy to be one.
+do $$ begin perform relay.meet_lineage(); end $$;

@@ -110,6 +110,7 @@ t.test(
     // Takes the transaction id that the lost vote had, before the relay is back.
     await execute(cluster.url, "insert into vote (votes) values (2)")
     t.equal((await client.closed).code, 4010)
+    await until("a position", () => relay.relay.status().ready)
     const again = await relay.connect()
     await execute(cluster.url, "insert into vote (votes) values (3)")
     t.match((await again.count(1))[0], { data: { votes: 3 } })

@@ -1,6 +1,7 @@
 /** The changelog as SQL tests want to see it, and the versions they run on. */
 
 import pg from "pg"
+import type { Test } from "tap"
 import { type Database, hasVersion } from "./database.ts"
 import { until } from "./wait.ts"
 
@@ -107,3 +108,15 @@ export const waitsForLock = (db: Pick<Database, "query">, pid: number): Promise<
     )
     return rows.length === 1
   })
+
+/** An ordinary role without any right, dropped with the test. @returns the database's url as that role. */
+export async function role(t: Test, db: Database, name: string): Promise<string> {
+  const full = `${name}_${db.name}`
+  const superuser = await db.session(db.superuserUrl)
+  await superuser.query(`create role ${full} login password 'tests'`)
+  t.teardown(async () => {
+    const session = await db.session(db.superuserUrl)
+    await session.query(`drop owned by ${full} cascade; drop role ${full}`)
+  })
+  return db.url.replace("//app:", `//${full}:`)
+}

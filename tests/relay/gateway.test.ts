@@ -258,7 +258,7 @@ t.test("a message in the same packet as the upgrade is heard", async (t) => {
 
 t.test("a refused upgrade keeps no socket, even of a client that does not hang up", async (t) => {
   const { relay } = await start(t)
-  const http = createServer()
+  const http = createServer((_request, response) => response.end())
   relay.relay.attach(http)
   await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve))
   t.teardown(() => {
@@ -272,6 +272,7 @@ t.test("a refused upgrade keeps no socket, even of a client that does not hang u
     [GET, { Origin: "https://evil.example" }],
     ["GET /ws?channels=A HTTP/1.1", {}],
     [GET, { "Sec-WebSocket-Key": "x" }],
+    [GET, { Upgrade: "h2c" }],
   ] as const) {
     const socket = await plain(t, url)
     socket.resume()

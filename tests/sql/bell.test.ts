@@ -24,7 +24,9 @@ const lease = async (db: Database, ms: number) =>
   Number((await db.query<{ it: string }>("select relay.set_lease($1) as it", [ms]))[0]?.it)
 
 const inForce = (session: pg.Client, ahead: string) =>
-  session.query(`select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + ${ahead})`)
+  session.query(
+    `select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + ${ahead})`,
+  )
 
 for (const version of VERSIONS) {
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
@@ -52,23 +54,30 @@ for (const version of VERSIONS) {
       t.notOk(heard.join().includes("secret"))
     })
 
-    t.test("it rings at commit, once for what is equal in a transaction, and not for a rollback", async (t) => {
-      const db = await database(t, { version })
-      const bell = await listen(db)
-      await db.query("begin; insert into vote default values; rollback")
-      await db.query("begin; insert into vote default values; insert into vote default values; update vote set votes = votes + 1")
-      t.same(await bell.heard(), [])
-      await db.query("commit")
-      t.same(
-        (await bell.heard()).map((payload) => JSON.parse(payload).op),
-        ["insert", "update"],
-      )
-    })
+    t.test(
+      "it rings at commit, once for what is equal in a transaction, and not for a rollback",
+      async (t) => {
+        const db = await database(t, { version })
+        const bell = await listen(db)
+        await db.query("begin; insert into vote default values; rollback")
+        await db.query(
+          "begin; insert into vote default values; insert into vote default values; update vote set votes = votes + 1",
+        )
+        t.same(await bell.heard(), [])
+        await db.query("commit")
+        t.same(
+          (await bell.heard()).map((payload) => JSON.parse(payload).op),
+          ["insert", "update"],
+        )
+      },
+    )
 
     t.test("relay.bell = off: the change is logged and nothing rings", async (t) => {
       const db = await database(t, { version })
       const bell = await listen(db)
-      await db.query("set relay.bell = 'off'; insert into vote default values; select relay.broadcast('news', '1')")
+      await db.query(
+        "set relay.bell = 'off'; insert into vote default values; select relay.broadcast('news', '1')",
+      )
       t.same(await bell.heard(), [])
       t.same(await readOps(db), ["insert", "message"])
     })
@@ -87,24 +96,34 @@ for (const version of VERSIONS) {
       t.equal((await bell.heard()).length, 1, "over, and '' is unset")
     })
 
-    t.test("a lease more than 5 s ahead is void: a clock that stepped back must not silence the bell", async (t) => {
-      const db = await database(t, { version })
-      const bell = await listen(db)
-      const admin = await db.session()
-      for (const [ahead, silent] of [
-        ["4000", true],
-        ["60000", false],
-        ["86400000", false],
-      ] as const) {
-        await inForce(admin, ahead)
-        await db.query("insert into vote default values")
-        t.equal((await bell.heard()).length, silent ? 0 : 1, `${ahead} ms ahead`)
-      }
-    })
+    t.test(
+      "a lease more than 5 s ahead is void: a clock that stepped back must not silence the bell",
+      async (t) => {
+        const db = await database(t, { version })
+        const bell = await listen(db)
+        const admin = await db.session()
+        for (const [ahead, silent] of [
+          ["4000", true],
+          ["60000", false],
+          ["86400000", false],
+        ] as const) {
+          await inForce(admin, ahead)
+          await db.query("insert into vote default values")
+          t.equal((await bell.heard()).length, silent ? 0 : 1, `${ahead} ms ahead`)
+        }
+      },
+    )
 
     t.test("a lease lasts 2 s at most, and is never shortened", async (t) => {
       const db = await database(t, { version })
-      const now = async () => Number((await db.query<{ it: string }>("select (extract(epoch from clock_timestamp()) * 1000)::bigint as it"))[0]?.it)
+      const now = async () =>
+        Number(
+          (
+            await db.query<{ it: string }>(
+              "select (extract(epoch from clock_timestamp()) * 1000)::bigint as it",
+            )
+          )[0]?.it,
+        )
       const before = await now()
       const end = await lease(db, 3_600_000)
       t.ok(end >= before + 2_000 && end <= (await now()) + 2_000)
@@ -115,33 +134,46 @@ for (const version of VERSIONS) {
       t.ok(again <= (await now()) + 1_000, "one that is void is replaced")
     })
 
-    t.test("a lease counts at once in transactions that are open, and is not undone by a rollback", async (t) => {
-      const db = await database(t, { version })
-      const bell = await listen(db)
-      const writer = await db.session(db.writerUrl)
-      await writer.query("begin isolation level serializable; select from vote")
-      await db.query("begin; select relay.set_lease(2000); rollback")
-      await writer.query("insert into vote default values; commit")
-      t.same(await bell.heard(), [])
-    })
+    t.test(
+      "a lease counts at once in transactions that are open, and is not undone by a rollback",
+      async (t) => {
+        const db = await database(t, { version })
+        const bell = await listen(db)
+        const writer = await db.session(db.writerUrl)
+        await writer.query("begin isolation level serializable; select from vote")
+        await db.query("begin; select relay.set_lease(2000); rollback")
+        await writer.query("insert into vote default values; commit")
+        t.same(await bell.heard(), [])
+      },
+    )
 
-    t.test("with relay.bell = off a captured transaction can be prepared, and its change comes with COMMIT PREPARED", async (t) => {
-      const db = await database(t, { version })
-      const session = await db.session(db.writerUrl)
-      const gid = `g_${db.name}`
-      t.teardown(() => db.session(db.superuserUrl).then((s) => s.query(`rollback prepared '${gid}'`).catch(() => {})).catch(() => {}))
-      await session.query(`set relay.bell = 'off'; begin; insert into vote (votes) values (1); update vote set votes = 2`)
-      await session.query(`prepare transaction '${gid}'`)
-      t.same(await readOps(db), [])
-      await session.query(`commit prepared '${gid}'`)
-      t.same(await readOps(db), ["insert", "update"])
-      await session.query("reset relay.bell; begin; insert into vote (votes) values (1)")
-      t.match(await refusal(session.query(`prepare transaction '${gid}_2'`)), {
-        code: "0A000",
-        message: /cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY/,
-      })
-      t.same(await readOps(db), ["insert", "update"])
-    })
+    t.test(
+      "with relay.bell = off a captured transaction can be prepared, and its change comes with COMMIT PREPARED",
+      async (t) => {
+        const db = await database(t, { version })
+        const session = await db.session(db.writerUrl)
+        const gid = `g_${db.name}`
+        t.teardown(() =>
+          db
+            .session(db.superuserUrl)
+            .then((s) => s.query(`rollback prepared '${gid}'`).catch(() => {}))
+            .catch(() => {}),
+        )
+        await session.query(
+          `set relay.bell = 'off'; begin; insert into vote (votes) values (1); update vote set votes = 2`,
+        )
+        await session.query(`prepare transaction '${gid}'`)
+        t.same(await readOps(db), [])
+        await session.query(`commit prepared '${gid}'`)
+        t.same(await readOps(db), ["insert", "update"])
+        await session.query("reset relay.bell; begin; insert into vote (votes) values (1)")
+        t.match(await refusal(session.query(`prepare transaction '${gid}_2'`)), {
+          code: "0A000",
+          message: /cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY/,
+        })
+        t.same(await readOps(db), ["insert", "update"])
+      },
+    )
 
     t.test("a table whose name needs quotes makes a valid bell", async (t) => {
       const db = await database(t, { version })

@@ -28,9 +28,15 @@ for (const version of VERSIONS) {
         await listener.query("listen election_updates")
         await db.query("set relay.bulk_load = 'on'")
         for (const sql of WRITES(table)) await db.query(sql)
-        await copyIn(await db.session(`${db.url}?options=-crelay.bulk_load%3Don`), `copy ${table} (id, votes) from stdin`, "5\t5\n")
+        await copyIn(
+          await db.session(`${db.url}?options=-crelay.bulk_load%3Don`),
+          `copy ${table} (id, votes) from stdin`,
+          "5\t5\n",
+        )
         t.same(await readOps(db), [])
-        await db.query("set relay.bulk_load = 'off'; update vote set votes = 77; notify election_updates, 'end'")
+        await db.query(
+          "set relay.bulk_load = 'off'; update vote set votes = 77; notify election_updates, 'end'",
+        )
         await listener.query("select 1")
         t.notOk(
           bells.some((bell) => bell.includes("parts")),
@@ -40,16 +46,21 @@ for (const version of VERSIONS) {
 
       t.test(`summary: each statement on ${table} is one entry`, async (t) => {
         const db = await database(t, { version })
-        await db.query(`${PARTS}; set relay.bulk_load = 'summary'`)
+        await db.query(
+          `${PARTS}; select relay.track('vote', level => 'statement'); set relay.bulk_load = 'summary'`,
+        )
         for (const sql of WRITES(table)) await db.query(sql)
         const log = (await readLog(db)).filter(({ meta }) => meta.partition === undefined)
         const found = log.map(({ op, meta, old, new: after }) => [op, meta.op, old, after])
         t.same(found[0], ["bulk_load", "insert", null, null])
         t.same(found[1], ["bulk_load", "update", null, null])
-        t.same(found.slice(2, -2).map((row) => `${row[0]} ${row[1]}`).sort(), [
-          "bulk_load insert",
-          "bulk_load update",
-        ])
+        t.same(
+          found
+            .slice(2, -2)
+            .map((row) => `${row[0]} ${row[1]}`)
+            .sort(),
+          ["bulk_load insert", "bulk_load update"],
+        )
         t.same(found.slice(-2), [
           ["bulk_load", "delete", null, null],
           ["truncate", undefined, null, null],
@@ -58,13 +69,19 @@ for (const version of VERSIONS) {
         const session = await db.session()
         await session.query("set relay.bulk_load = 'summary'")
         await copyIn(session, `copy ${table} (id, votes) from stdin`, "5\t5\n6\t6\n")
-        t.match((await readLog(db)).at(-1), { op: "bulk_load", table: `public.${table}`, meta: { op: "insert" } })
+        t.match((await readLog(db)).at(-1), {
+          op: "bulk_load",
+          table: `public.${table}`,
+          meta: { op: "insert" },
+        })
       })
     }
 
     t.test("summary: a statement that inserts nothing leaves nothing", async (t) => {
       const db = await database(t, { version })
-      await db.query("set relay.bulk_load = 'summary'; insert into vote (votes) select 1 where false")
+      await db.query(
+        "select relay.track('vote', level => 'statement'); set relay.bulk_load = 'summary'; insert into vote (votes) select 1 where false",
+      )
       t.same(await readOps(db), [])
     })
 

@@ -181,6 +181,7 @@ for (const version of VERSIONS) {
           const [row] = await db.query("select problem from relay.tracked where name = 'public.vote'")
           return row?.problem
         }
+        await db.query("select relay.track('vote', level => 'statement')")
         t.equal(await problem(), null)
         await db.query(`create function bump() returns trigger language plpgsql as
           $$ begin update vote set votes = 99 where id = new.id; return null; end $$;

@@ -224,15 +224,20 @@ for (const version of VERSIONS) {
       t.equal(await problemOf(db, "public.item"), undefined)
     })
 
-    t.test("a renamed table whose name another table took does not leak when its columns swap names", async (t) => {
-      const db = await database(t, { version })
-      await db.query(`${ITEM}; alter table item rename to thing; create table item (like thing);
+    t.test(
+      "a renamed table whose name another table took does not leak when its columns swap names",
+      async (t) => {
+        const db = await database(t, { version })
+        await db.query(`${ITEM}; alter table item rename to thing; create table item (like thing);
         alter table thing rename secret to x; alter table thing rename name to secret; alter table thing rename x to name`)
-      await db.query("insert into thing (id, secret, name) values (2, 'open', 'hush'); update thing set n = 1")
-      const log = await readLog(db)
-      t.equal(log.length, 4)
-      for (const { oldText, newText } of log) t.notMatch(`${oldText}${newText}`, /hush/)
-    })
+        await db.query(
+          "insert into thing (id, secret, name) values (2, 'open', 'hush'); update thing set n = 1",
+        )
+        const log = await readLog(db)
+        t.equal(log.length, 4)
+        for (const { oldText, newText } of log) t.notMatch(`${oldText}${newText}`, /hush/)
+      },
+    )
 
     t.test("key and columns must exist and the key must be captured", async (t) => {
       const db = await database(t, { version })

@@ -22,7 +22,11 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const [met] = await db.query<{ id: string }>("select relay.meet_lineage() as id")
       const writer = await db.session(db.writerUrl)
-      const { rows } = await writer.query("begin; select relay.cursor() as cursor, pg_current_snapshot()::text as snapshot").then((r) => (r as unknown as { rows: Array<{ cursor: string; snapshot: string }> }[])[1] ?? { rows: [] })
+      const { rows } = await writer
+        .query("begin; select relay.cursor() as cursor, pg_current_snapshot()::text as snapshot")
+        .then(
+          (r) => (r as unknown as { rows: Array<{ cursor: string; snapshot: string }> }[])[1] ?? { rows: [] },
+        )
       const cursor = parseCursor(rows[0]?.cursor ?? "")
       t.equal(cursor?.lineage, met?.id)
       t.equal(cursor?.snapshot.text, rows[0]?.snapshot)
@@ -37,9 +41,15 @@ for (const version of VERSIONS) {
       await db.query("insert into vote (votes) values (1)")
       const cursor = parseCursor((await reader.query("select relay.cursor() as it")).rows[0].it)
       t.equal((await reader.query("select from vote")).rowCount, 0)
-      const [row] = await db.query<{ seen: boolean }>("select pg_visible_in_snapshot(xid, $1::pg_snapshot) as seen from relay.change", [cursor?.snapshot.text])
+      const [row] = await db.query<{ seen: boolean }>(
+        "select pg_visible_in_snapshot(xid, $1::pg_snapshot) as seen from relay.change",
+        [cursor?.snapshot.text],
+      )
       t.equal(row?.seen, false, "the change that the reader did not see comes after the cursor")
-      t.equal((await reader.query("select relay.cursor() as it")).rows[0].it, `${cursor?.lineage}:${cursor?.snapshot.text}`)
+      t.equal(
+        (await reader.query("select relay.cursor() as it")).rows[0].it,
+        `${cursor?.lineage}:${cursor?.snapshot.text}`,
+      )
     })
 
     t.test("it is refused in a transaction that has written, with the remedy", async (t) => {
@@ -55,11 +65,14 @@ for (const version of VERSIONS) {
 
     t.test("one server start is one lineage, for every session and at once", async (t) => {
       const db = await database(t, { version })
-      const meet = async () => (await (await db.session()).query("select relay.meet_lineage() as id")).rows[0].id
+      const meet = async () =>
+        (await (await db.session()).query("select relay.meet_lineage() as id")).rows[0].id
       const ids = await Promise.all(Array.from({ length: 8 }, meet))
       t.equal(new Set(ids).size, 1)
       t.match(ids[0], /^[0-9a-f]{12}$/)
-      const [{ n } = { n: 0 }] = await db.query<{ n: number }>("select count(*)::int as n from relay.lineage where database = (select oid from pg_database where datname = current_database())")
+      const [{ n } = { n: 0 }] = await db.query<{ n: number }>(
+        "select count(*)::int as n from relay.lineage where database = (select oid from pg_database where datname = current_database())",
+      )
       t.equal(n, 1)
     })
 
@@ -67,11 +80,19 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const [{ id } = { id: "" }] = await db.query<{ id: string }>("select relay.meet_lineage() as id")
       const continues = async (lineage: string, snapshot: string) =>
-        (await db.query<{ it: boolean }>("select relay.continues($1, $2::pg_snapshot) as it", [lineage, snapshot]))[0]?.it
+        (
+          await db.query<{ it: boolean }>("select relay.continues($1, $2::pg_snapshot) as it", [
+            lineage,
+            snapshot,
+          ])
+        )[0]?.it
       t.equal(await continues(id, "10:20:"), true)
       t.equal(await continues("unknown", "10:20:"), false)
       const later = (floor: string | null) =>
-        db.query("insert into relay.lineage (system_identifier, timeline, database, postmaster_start, floor) values (1, 1, 1, now(), $1)", [floor])
+        db.query(
+          "insert into relay.lineage (system_identifier, timeline, database, postmaster_start, floor) values (1, 1, 1, now(), $1)",
+          [floor],
+        )
       await later("20")
       t.equal(await continues(id, "10:20:"), true, "decided before the restart")
       t.equal(await continues(id, "10:21:"), false, "ahead of what the restart began with")
@@ -79,30 +100,41 @@ for (const version of VERSIONS) {
       t.equal(await continues(id, "10:20:"), false, "an unclean start")
     })
 
-    t.test("a copy of the database begins a new lineage with an empty log and sends nothing again", async (t) => {
-      const db = await database(t, { version })
-      await db.query("select relay.meet_lineage(); insert into vote (votes) values (1), (2)")
-      const cursor = (await db.query<{ it: string }>("select relay.cursor() as it"))[0]?.it ?? ""
-      await db.query("insert into vote (votes) values (3)")
-      const superuser = await db.session(db.superuserUrl.replace(db.name, "postgres"))
-      const copy = `${db.name}_copy`
-      await superuser.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", [db.name])
-      await superuser.query(`create database ${copy} template ${db.name} owner app`)
-      t.teardown(async () => {
-        const again = await db.session(db.superuserUrl.replace(db.name, "postgres"))
-        await again.query(`drop database ${copy} with (force)`)
-      })
-      const url = db.url.replace(db.name, copy)
-      const other = await db.session(url)
-      const query = async (sql: string, values?: unknown[]) => (await other.query(sql, values)).rows
-      t.equal((await readLog({ query } as never)).length, 3, "the copy holds the log as it was")
-      t.same(await readAll(url), [])
-      t.equal((await query("select from relay.change")).length, 0)
-      const parsed = parseCursor(cursor)
-      t.same(await query("select relay.continues($1, $2::pg_snapshot) as it", [parsed?.lineage, parsed?.snapshot.text]), [{ it: false }])
-      await query("insert into vote (votes) values (4)")
-      t.equal((await readAll(url)).length, 1)
-    })
+    t.test(
+      "a copy of the database begins a new lineage with an empty log and sends nothing again",
+      async (t) => {
+        const db = await database(t, { version })
+        await db.query("select relay.meet_lineage(); insert into vote (votes) values (1), (2)")
+        const cursor = (await db.query<{ it: string }>("select relay.cursor() as it"))[0]?.it ?? ""
+        await db.query("insert into vote (votes) values (3)")
+        const superuser = await db.session(db.superuserUrl.replace(db.name, "postgres"))
+        const copy = `${db.name}_copy`
+        await superuser.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", [
+          db.name,
+        ])
+        await superuser.query(`create database ${copy} template ${db.name} owner app`)
+        t.teardown(async () => {
+          const again = await db.session(db.superuserUrl.replace(db.name, "postgres"))
+          await again.query(`drop database ${copy} with (force)`)
+        })
+        const url = db.url.replace(db.name, copy)
+        const other = await db.session(url)
+        const query = async (sql: string, values?: unknown[]) => (await other.query(sql, values)).rows
+        t.equal((await readLog({ query } as never)).length, 3, "the copy holds the log as it was")
+        t.same(await readAll(url), [])
+        t.equal((await query("select from relay.change")).length, 0)
+        const parsed = parseCursor(cursor)
+        t.same(
+          await query("select relay.continues($1, $2::pg_snapshot) as it", [
+            parsed?.lineage,
+            parsed?.snapshot.text,
+          ]),
+          [{ it: false }],
+        )
+        await query("insert into vote (votes) values (4)")
+        t.equal((await readAll(url)).length, 1)
+      },
+    )
 
     t.test("rows of a log restored from elsewhere, with xids far ahead, are not read", async (t) => {
       const db = await database(t, { version })

@@ -1,25 +1,12 @@
 /** Installing, upgrading and taking out: by whom, how often, at once, and without a trace. */
 
-import t, { type Test } from "tap"
+import t from "tap"
 import { install, track, uninstall, untrack } from "../../cli/install.ts"
 import { applySql, readMigrations } from "../../cli/migrations.ts"
 import { ConfigError } from "../../relay/config.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { backendOf, missing, readOps, refusal, VERSIONS, waitsForLock } from "../helpers/log.ts"
+import { backendOf, missing, readOps, refusal, role, VERSIONS, waitsForLock } from "../helpers/log.ts"
 import { until } from "../helpers/wait.ts"
-
-/** Everything in the catalogs that an installation could leave behind. */
-const catalog = (db: Database) =>
-  db.query(`
-    select 'schema ' || nspname as it from pg_namespace where nspname !~ '^pg_(toast_)?temp_'
-    union all select 'function ' || oid::regprocedure from pg_proc
-    union all select 'relation ' || oid::regclass from pg_class where relnamespace::regnamespace::text !~ '^pg_(toast_)?temp_' and relkind <> 't' and relname !~ '^pg_toast'
-    union all select 'trigger ' || tgname || ' on ' || tgrelid::regclass from pg_trigger where not tgisinternal
-    union all select 'type ' || oid::regtype from pg_type where typnamespace::regnamespace::text !~ '^pg_toast'
-    union all select 'acl ' || datacl::text from pg_database where datname = current_database()
-    union all select 'setting ' || setdatabase || setconfig::text from pg_db_role_setting
-    union all select 'role ' || rolname from pg_roles where rolname ~ (select oid::text from pg_database where datname = current_database())
-    order by 1`)
 
 const ownersOf = (db: Database) =>
   db.query<{ owner: string; superuser: boolean; login: boolean }>(`
@@ -28,38 +15,35 @@ const ownersOf = (db: Database) =>
           union select relowner from pg_class where relnamespace = 'relay'::regnamespace
           union select nspowner from pg_namespace where nspname = 'relay') x, pg_roles r where r.oid = x.o`)
 
-/** Another ordinary role, with its url, dropped with the test. */
-async function role(t: Test, db: Database, name: string): Promise<string> {
-  const superuser = await db.session(db.superuserUrl)
-  const full = `${name}_${db.name}`
-  await superuser.query(`create role ${full} login password 'tests'`)
-  t.teardown(async () => {
-    const maintenance = await db.session(db.superuserUrl).catch(() => undefined)
-    await maintenance?.query(`drop owned by ${full} cascade; drop role ${full}`)
-  })
-  return db.url.replace("//app:", `//${full}:`)
-}
-
 for (const version of VERSIONS) {
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
     const fresh = () => database(t, { version, empty: true })
 
-    t.test("install makes the schema and tracks the tables that are there; a second time it is present", async (t) => {
-      const db = await database(t, { version, empty: true })
-      await db.query("create table vote (id int primary key); create table guarantee (id int)")
-      const first = await install(db.url)
-      t.match(first, { state: "installed", tracked: ["vote"], warnings: [/guarantee is not captured \(.*no primary key.*commitcast track guarantee/] })
-      const versions = (await readMigrations()).map(({ version: v }) => v)
-      t.equal(first.version, versions.at(-1))
-      const before = await catalog(db)
-      t.same(await install(db.url), { state: "present", version: first.version, tracked: [], warnings: [] })
-      t.same(await catalog(db), before)
-    })
+    t.test(
+      "install makes the schema and tracks the tables that are there; a second time it is present",
+      async (t) => {
+        const db = await database(t, { version, empty: true })
+        await db.query("create table vote (id int primary key); create table guarantee (id int)")
+        const first = await install(db.url)
+        t.match(first, {
+          state: "installed",
+          tracked: ["vote"],
+          warnings: [/guarantee is not captured \(.*no primary key.*commitcast track guarantee/],
+        })
+        const versions = (await readMigrations()).map(({ version: v }) => v)
+        t.equal(first.version, versions.at(-1))
+        const before = await db.query("select * from relay.migration")
+        t.same(await install(db.url), { state: "present", version: first.version, tracked: [], warnings: [] })
+        t.same(await db.query("select * from relay.migration"), before)
+      },
+    )
 
     t.test("install waits for no lock when it is there already", async (t) => {
       const db = await database(t, { version })
       const writer = await db.session()
-      await writer.query("begin; lock table vote in access exclusive mode; lock table relay.change in access exclusive mode")
+      await writer.query(
+        "begin; lock table vote in access exclusive mode; lock table relay.change in access exclusive mode",
+      )
       t.match(await install(db.url), { state: "present" })
     })
 
@@ -68,122 +52,95 @@ for (const version of VERSIONS) {
       await db.query("create table vote (id int primary key)")
       const results = await Promise.all(Array.from({ length: 8 }, () => install(db.url)))
       t.ok(results.every(({ state }) => state === "installed" || state === "present"))
-      t.same(await db.query("select count(*)::int as n from relay.migration"), [{ n: (await readMigrations()).length }])
+      t.same(await db.query("select count(*)::int as n from relay.migration"), [
+        { n: (await readMigrations()).length },
+      ])
       t.equal((await db.query("select from pg_trigger where not tgisinternal")).length, 5)
       await db.query("insert into vote values (1)")
       t.same(await readOps(db), ["insert"])
     })
 
-    t.test("install and uninstall leave no trace", async (t) => {
-      for (const as of ["url", "superuserUrl"] as const) {
+    t.test(
+      "an ordinary role with CREATE on the database and TRIGGER on another's tables does it all",
+      async (t) => {
         const db = await database(t, { version, empty: true })
-        await db.query("create table vote (id int primary key, committee_id int); create table p (id int primary key) partition by range (id); create table p1 partition of p default")
-        const before = await catalog(db)
-        await install(db[as])
-        await track(db[as], "p", {})
-        await db.query("insert into vote values (1); insert into p values (1)")
-        t.equal(await uninstall(db[as]), true)
-        t.same(await catalog(db), before, as)
-        t.equal(await uninstall(db[as]), false)
-        await db.query("insert into vote values (2); update vote set id = 3 where id = 2; truncate vote")
-      }
-    })
-
-    t.test("uninstall while writers write: no statement fails", async (t) => {
-      const db = await database(t, { version })
-      const failures: string[] = []
-      const counts = [0, 0, 0, 0]
-      let stopped = false
-      const writers = counts.map(async (_, n) => {
-        const session = await db.session(db.writerUrl)
-        while (!stopped) {
-          try {
-            await session.query("begin")
-            await session.query("insert into vote (votes) values (1)")
-            await session.query("insert into attendance default values")
-            await session.query("update vote set votes = votes + 1 where id = (select max(id) from vote)")
-            await session.query("commit")
-          } catch (error) {
-            failures.push((error as Error).message)
-            await session.query("rollback")
-          }
-          counts[n] = (counts[n] ?? 0) + 1
-        }
-      })
-      await until("all writers have written", () => counts.every((n) => n > 2))
-      t.equal(await uninstall(db.url), true)
-      const then = [...counts]
-      await until("all writers go on", () => counts.every((n, i) => n > (then[i] ?? 0) + 2))
-      stopped = true
-      await Promise.all(writers)
-      t.same(failures, [])
-      t.same(await db.query("select to_regnamespace('relay') as it"), [{ it: null }])
-    })
-
-    t.test("uninstall gives way to a long transaction and succeeds after it", async (t) => {
-      const db = await database(t, { version })
-      const writer = await db.session()
-      await writer.query("begin; insert into vote (votes) values (1)")
-      const done = uninstall(db.url)
-      await until("uninstall waits for a lock", async () => {
-        const rows = await db.query("select from pg_stat_activity where query ~ 'drop schema relay' and wait_event_type = 'Lock'")
-        return rows.length === 1
-      })
-      await writer.query("commit")
-      t.equal(await done, true)
-    })
-
-    t.test("an ordinary role with CREATE on the database and TRIGGER on another's tables does it all", async (t) => {
-      const db = await database(t, { version, empty: true })
-      const url = await role(t, db, "relayer")
-      const name = new URL(url).username
-      const parts = "create table parts (id int primary key) partition by list (id); create table part_1 partition of parts default"
-      await db.query(`create table vote (id int primary key, n int default 0); ${parts}; grant select, insert, update, delete, truncate on vote, parts to writer;
+        const url = await role(t, db, "relayer")
+        const name = new URL(url).username
+        const parts =
+          "create table parts (id int primary key) partition by list (id); create table part_1 partition of parts default"
+        await db.query(`create table vote (id int primary key, n int default 0); ${parts}; grant select, insert, update, delete, truncate on vote, parts to writer;
         grant trigger on vote, parts, part_1 to ${name}; grant create on database ${db.name} to ${name}`)
-      t.match(await install(url), { state: "installed", tracked: ["vote"], warnings: [] })
-      t.same(await ownersOf(db), [{ owner: name, superuser: false, login: true }])
-      await track(url, "parts", { type: "part_update" })
-      const writer = await db.session(db.writerUrl)
-      await writer.query("insert into vote values (1); update vote set n = 1; delete from vote; insert into parts values (1); truncate vote, parts")
-      const admin = await db.session(url)
-      const ops = async () => (await admin.query("select op from relay.change where meta::jsonb->>'partition' is null order by seq")).rows.map(({ op }) => op)
-      t.same(await ops(), ["insert", "update", "delete", "insert", "truncate", "truncate"])
-      await track(url, "vote", { exclude: ["n"] })
-      await writer.query("insert into vote values (1); update vote set n = 1")
-      t.same((await ops()).slice(6), ["insert"])
-      t.equal(await untrack(url, "vote"), true)
-      t.equal(await untrack(url, "vote"), false)
-      await writer.query("insert into vote values (2)")
-      t.equal((await ops()).length, 7)
-      t.equal(await uninstall(url), true)
-      await writer.query("insert into parts values (2)")
-      t.same(await db.query("select from pg_trigger where not tgisinternal"), [])
-    })
+        t.match(await install(url), { state: "installed", tracked: ["vote"], warnings: [] })
+        t.same(await ownersOf(db), [{ owner: name, superuser: false, login: true }])
+        await track(url, "parts", { type: "part_update" })
+        const writer = await db.session(db.writerUrl)
+        await writer.query(
+          "insert into vote values (1); update vote set n = 1; delete from vote; insert into parts values (1); truncate vote, parts",
+        )
+        const admin = await db.session(url)
+        const ops = async () =>
+          (
+            await admin.query(
+              "select op from relay.change where meta::jsonb->>'partition' is null order by seq",
+            )
+          ).rows.map(({ op }) => op)
+        t.same(await ops(), ["insert", "update", "delete", "insert", "truncate", "truncate"])
+        await track(url, "vote", { exclude: ["n"] })
+        await writer.query("insert into vote values (1); update vote set n = 1")
+        t.same((await ops()).slice(6), ["insert"])
+        t.equal(await untrack(url, "vote"), true)
+        t.equal(await untrack(url, "vote"), false)
+        await writer.query("insert into vote values (2)")
+        t.equal((await ops()).length, 7)
+        t.equal(await uninstall(url), true)
+        await writer.query("insert into parts values (2)")
+        t.same(await db.query("select from pg_trigger where not tgisinternal"), [])
+      },
+    )
 
-    t.test("a table without TRIGGER for the role is refused by PostgreSQL, and nothing is left", async (t) => {
-      const db = await database(t, { version, empty: true })
-      const url = await role(t, db, "relayer")
-      await db.query(`create table vote (id int primary key); grant create on database ${db.name} to ${new URL(url).username}`)
-      t.match(await install(url), { state: "installed", tracked: [], warnings: [/vote is not captured \(permission denied/] })
-      const admin = await db.session(url)
-      t.match(await refusal(admin.query("select relay.track('vote')")), { code: "42501" })
-      t.equal((await admin.query("select from relay.tracking")).rowCount, 0)
-    })
+    t.test(
+      "a table without TRIGGER for the role is refused by PostgreSQL, and nothing is left",
+      async (t) => {
+        const db = await database(t, { version, empty: true })
+        const url = await role(t, db, "relayer")
+        await db.query(
+          `create table vote (id int primary key); grant create on database ${db.name} to ${new URL(url).username}`,
+        )
+        t.match(await install(url), {
+          state: "installed",
+          tracked: [],
+          warnings: [/vote is not captured \(permission denied/],
+        })
+        const admin = await db.session(url)
+        t.match(await refusal(admin.query("select relay.track('vote')")), { code: "42501" })
+        t.equal((await admin.query("select from relay.tracking")).rowCount, 0)
+      },
+    )
 
-    t.test("as a superuser everything belongs to a role that may neither log in nor is a superuser", async (t) => {
-      const db = await database(t, { version, empty: true })
-      await db.query("create table vote (id int primary key)")
-      const { tracked } = await install(db.superuserUrl)
-      t.same(tracked, ["vote"])
-      const [{ oid } = { oid: 0 }] = await db.query<{ oid: number }>("select oid from pg_database where datname = current_database()")
-      t.same(await ownersOf(db), [{ owner: `relay_owner_${oid}`, superuser: false, login: false }])
-      await db.query("insert into vote values (1); truncate vote")
-      const superuser = await db.session(db.superuserUrl)
-      t.equal((await superuser.query("select from relay.change")).rowCount, 2)
-      t.equal((await superuser.query("select current_user = session_user as it")).rows[0].it, true)
-      t.equal(await uninstall(db.superuserUrl), true)
-      t.same(await db.query("select from pg_roles where rolname ~ '^relay_owner_' and rolname ~ $1", [String(oid)]), [])
-    })
+    t.test(
+      "as a superuser everything belongs to a role that may neither log in nor is a superuser",
+      async (t) => {
+        const db = await database(t, { version, empty: true })
+        await db.query("create table vote (id int primary key)")
+        const { tracked } = await install(db.superuserUrl)
+        t.same(tracked, ["vote"])
+        const [{ oid } = { oid: 0 }] = await db.query<{ oid: number }>(
+          "select oid from pg_database where datname = current_database()",
+        )
+        t.same(await ownersOf(db), [{ owner: `relay_owner_${oid}`, superuser: false, login: false }])
+        await db.query("insert into vote values (1); truncate vote")
+        const superuser = await db.session(db.superuserUrl)
+        t.equal((await superuser.query("select from relay.change")).rowCount, 2)
+        t.equal((await superuser.query("select current_user = session_user as it")).rows[0].it, true)
+        t.equal(await uninstall(db.superuserUrl), true)
+        t.same(
+          await db.query("select from pg_roles where rolname ~ '^relay_owner_' and rolname ~ $1", [
+            String(oid),
+          ]),
+          [],
+        )
+      },
+    )
 
     t.test("a role that may not is told the commands that help, and they do", async (t) => {
       const db = await database(t, { version, empty: true })
@@ -201,57 +158,67 @@ for (const version of VERSIONS) {
       t.equal(await uninstall(url), true)
     })
 
-    t.test("a role that was not admitted to an installed relay is told how, and afterwards finds it present", async (t) => {
-      const db = await database(t, { version })
-      const url = await role(t, db, "guest")
-      const error = await install(url).catch((error: Error) => error)
-      t.ok(error instanceof ConfigError)
-      const command = /select relay\.admit_relay\('the role'\)/.exec((error as Error).message)?.[0] ?? ""
-      await db.query(command.replace("the role", new URL(url).username))
-      t.match(await install(url), { state: "present" })
-    })
+    t.test(
+      "a role that was not admitted to an installed relay is told how, and afterwards finds it present",
+      async (t) => {
+        const db = await database(t, { version })
+        const url = await role(t, db, "guest")
+        const error = await install(url).catch((error: Error) => error)
+        t.ok(error instanceof ConfigError)
+        const command = /select relay\.admit_relay\('the role'\)/.exec((error as Error).message)?.[0] ?? ""
+        await db.query(command.replace("the role", new URL(url).username))
+        t.match(await install(url), { state: "present" })
+      },
+    )
 
     t.test("a schema that is newer, different or not ours is refused", async (t) => {
       const db = await database(t, { version })
-      await db.query("insert into relay.migration (version, name, hash) values (9999, '9999_future.sql', 'x')")
-      t.match(await install(db.url).catch((error) => error), { name: "ConfigError", message: /newer \(9999_future.sql\).*update CommitCast/ })
-      await db.query("delete from relay.migration where version = 9999; update relay.migration set hash = 'x' where version = 1")
-      t.match(await install(db.url).catch((error) => error), { name: "ConfigError", message: /differs from this program's/ })
+      await db.query(
+        "insert into relay.migration (version, name, hash) values (9999, '9999_future.sql', 'x')",
+      )
+      t.match(await install(db.url).catch((error) => error), {
+        name: "ConfigError",
+        message: /newer \(9999_future.sql\).*update CommitCast/,
+      })
+      await db.query(
+        "delete from relay.migration where version = 9999; update relay.migration set hash = 'x' where version = 1",
+      )
+      t.match(await install(db.url).catch((error) => error), {
+        name: "ConfigError",
+        message: /differs from this program's/,
+      })
       const foreign = await fresh()
       await foreign.query("create schema relay; create table relay.mine ()")
-      t.match(await install(foreign.url).catch((error) => error), { name: "ConfigError", message: /schema named relay that is not CommitCast's: rename it/ })
+      t.match(await install(foreign.url).catch((error) => error), {
+        name: "ConfigError",
+        message: /schema named relay that is not CommitCast's: rename it/,
+      })
       t.equal((await foreign.query("select from relay.mine")).length, 0, "and left alone")
     })
 
-    t.test("what commitcast sql prints installs as one script, as an ordinary role and as a superuser", async (t) => {
-      const script = `begin;\n${(await readMigrations()).map(applySql).join("\n")}\ncommit;`
-      for (const as of ["url", "superuserUrl"] as const) {
-        const db = await fresh()
-        await db.query("create table vote (id int primary key)")
-        const session = await db.session(db[as])
-        await session.query(script)
-        t.match(await install(db[as]), { state: "present" })
-        await session.query("select relay.track('public.vote'); insert into public.vote values (1)")
-        t.equal((await session.query("select from relay.change")).rowCount, 1)
-        t.equal((await ownersOf(db))[0]?.superuser, false)
-        t.match(await refusal(session.query(script)), { code: "42P06" }, "a second time PostgreSQL refuses it")
-        await session.query("rollback")
-        await uninstall(db[as])
-      }
-    })
-
-    t.test("a failed installation leaves nothing", async (t) => {
-      const db = await fresh()
-      const before = await catalog(db)
-      const session = await db.session()
-      const [last] = (await readMigrations()).slice(-1)
-      t.ok(last !== undefined)
-      await session.query("begin")
-      for (const migration of await readMigrations()) await session.query(applySql(migration))
-      t.match(await refusal(session.query("select 1 / 0")), { code: "22012" })
-      await session.query("rollback")
-      t.same(await catalog(db), before)
-    })
+    t.test(
+      "what commitcast sql prints installs as one script, as an ordinary role and as a superuser",
+      async (t) => {
+        const script = `begin;\n${(await readMigrations()).map(applySql).join("\n")}\ncommit;`
+        for (const as of ["url", "superuserUrl"] as const) {
+          const db = await fresh()
+          await db.query("create table vote (id int primary key)")
+          const session = await db.session(db[as])
+          await session.query(script)
+          t.match(await install(db[as]), { state: "present" })
+          await session.query("select relay.track('public.vote'); insert into public.vote values (1)")
+          t.equal((await session.query("select from relay.change")).rowCount, 1)
+          t.equal((await ownersOf(db))[0]?.superuser, false)
+          t.match(
+            await refusal(session.query(script)),
+            { code: "42P06" },
+            "a second time PostgreSQL refuses it",
+          )
+          await session.query("rollback")
+          await uninstall(db[as])
+        }
+      },
+    )
 
     t.test("every function and table for others to use says what it does", async (t) => {
       const db = await database(t, { version })
@@ -263,28 +230,31 @@ for (const version of VERSIONS) {
       t.same(bare, [])
     })
 
-    t.test("track waits for a writer's lock and gives up its place, so that others are not held up for long", async (t) => {
-      const db = await database(t, { version })
-      await db.query("create table slow (id int primary key)")
-      const writer = await db.session()
-      await writer.query("begin; insert into slow values (1)")
-      const tracking = track(db.url, "slow", {})
-      await until("track waits", async () => {
-        const rows = await db.query("select from pg_stat_activity where query ~ 'relay.track' and wait_event_type = 'Lock'")
-        return rows.length === 1
-      })
-      const other = await db.session(db.url)
-      const queued = other.query("insert into slow values (2)")
-      await waitsForLock(db, await backendOf(writer).then(async () => {
-        const [row] = await db.query<{ pid: number }>("select pid from pg_stat_activity where query = 'insert into slow values (2)'")
-        return row?.pid ?? 0
-      }))
-      await queued
-      t.pass("the second writer went on before the first one ended")
-      await writer.query("commit")
-      await tracking
-      await db.query("insert into slow values (3)")
-      t.same(await readOps(db), ["insert"])
-    })
+    t.test(
+      "track waits for a writer's lock and gives up its place, so that others are not held up for long",
+      async (t) => {
+        const db = await database(t, { version })
+        await db.query("create table slow (id int primary key)")
+        const writer = await db.session()
+        await writer.query("begin; insert into slow values (1)")
+        const tracking = track(db.url, "slow", {})
+        await until("track waits", async () => {
+          const rows = await db.query(
+            "select from pg_stat_activity where application_name = 'commitcast' and wait_event_type = 'Lock' and datname = current_database()",
+          )
+          return rows.length === 1
+        })
+        const other = await db.session(db.url)
+        const pid = await backendOf(other)
+        const queued = other.query("insert into slow values (2)")
+        await waitsForLock(db, pid)
+        await queued
+        t.pass("the second writer went on before the first one ended")
+        await writer.query("commit")
+        await tracking
+        await db.query("insert into slow values (3)")
+        t.same(await readOps(db), ["insert"])
+      },
+    )
   })
 }

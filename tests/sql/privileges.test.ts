@@ -2,7 +2,7 @@
 
 import t from "tap"
 import { type Database, database } from "../helpers/database.ts"
-import { lastEntry, missing, readLog, readOps, refusal, VERSIONS } from "../helpers/log.ts"
+import { lastEntry, missing, readLog, readOps, refusal, role, VERSIONS } from "../helpers/log.ts"
 
 const WRITE = `insert into public.vote (votes) values (1), (2); update public.vote set votes = votes + 1;
   delete from public.vote where votes = 2; truncate public.attendance`
@@ -12,18 +12,23 @@ const allOps = ["insert", "insert", "update", "update", "delete", "truncate"]
 /** Lets the writer make what it likes in a schema that it puts first. */
 const ownSchema = async (db: Database) => {
   const superuser = await db.session(db.superuserUrl)
-  await superuser.query("create schema own authorization writer; grant create on schema public to writer")
+  await superuser.query(
+    "create schema own authorization writer; grant usage on schema own to public; grant create on schema public to writer",
+  )
 }
 
 for (const version of VERSIONS) {
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
-    t.test("a role without any right on the relay writes tracked tables, and every write is logged", async (t) => {
-      const db = await database(t, { version })
-      const writer = await db.session(db.writerUrl)
-      await writer.query(WRITE)
-      await writer.query("begin isolation level serializable; insert into vote default values; commit")
-      t.same(await readOps(db), [...allOps, "insert"])
-    })
+    t.test(
+      "a role without any right on the relay writes tracked tables, and every write is logged",
+      async (t) => {
+        const db = await database(t, { version })
+        const writer = await db.session(db.writerUrl)
+        await writer.query(WRITE)
+        await writer.query("begin isolation level serializable; insert into vote default values; commit")
+        t.same(await readOps(db), [...allOps, "insert"])
+      },
+    )
 
     t.test("of the relay's functions everybody may call relay.cursor() alone", async (t) => {
       const db = await database(t, { version })
@@ -46,7 +51,9 @@ for (const version of VERSIONS) {
         select c.oid::regclass::text, p.privilege from pg_class c, unnest(array['select', 'update', 'usage']) p(privilege)
         where c.relnamespace = 'relay'::regnamespace and c.relkind = 'S' and has_sequence_privilege('writer', c.oid, p.privilege)`)
       t.same(found, [])
-      t.same(await db.query("select has_schema_privilege('writer', 'relay', 'create') as it"), [{ it: false }])
+      t.same(await db.query("select has_schema_privilege('writer', 'relay', 'create') as it"), [
+        { it: false },
+      ])
       const writer = await db.session(db.writerUrl)
       for (const sql of [
         "select * from relay.change",
@@ -66,46 +73,60 @@ for (const version of VERSIONS) {
       t.same(await readOps(db), [])
     })
 
-    t.test("admitted roles: a relay's role may read and rotate, a publisher's may send, neither may do the other", async (t) => {
-      const db = await database(t, { version })
-      const superuser = await db.session(db.superuserUrl)
-      const [reader, publisher] = [`r_${db.name}`, `p_${db.name}`]
-      await superuser.query(`create role ${reader} login password 'tests'; create role ${publisher} login password 'tests'`)
-      t.teardown(async () => {
-        const again = new (await import("pg")).default.Client(db.superuserUrl.replace(db.name, "postgres"))
-        await again.connect()
-        await again.query(`drop role if exists ${reader}; drop role if exists ${publisher}`).catch(() => {})
-        await again.end()
-      })
-      await db.query(`select relay.admit_relay('${reader}'), relay.admit_publisher('${publisher}')`)
-      const as = (role: string) => db.session(db.url.replace("//app:", `//${role}:`))
-      const [r, p] = [await as(reader), await as(publisher)]
-      await r.query("select relay.meet_lineage(), relay.continues('x', pg_current_snapshot()), relay.set_lease(1), relay.rotate('1 day', 1000000000)")
-      await r.query("select * from relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracked; select pg_sequence_last_value('relay.lease')")
-      await p.query(`select relay.broadcast('committee:7', '{"a": 1}'), relay.send_to_user('7', '"hi"')`)
-      for (const [session, sql] of [
-        [r, "select relay.broadcast('committee:7', '1')"],
-        [r, "select relay.track('vote')"],
-        [r, "select from vote"],
-        [r, "insert into relay.change (op, type, new) values ('message', 'message', '1')"],
-        [p, "select from relay.change"],
-        [p, "select relay.rotate('0', 0)"],
-      ] as const)
-        t.match(await refusal(session.query(sql)), { code: "42501" }, sql)
-      t.match(
-        (await readLog(db)).map(({ op, meta, new: payload }) => [op, meta.channel, payload]),
-        [
-          ["message", "committee:7", { a: 1 }],
-          ["message", "user:7", "hi"],
-        ],
-      )
-      await db.query(`drop owned by ${reader}, ${publisher}`).catch(() => superuser.query(`drop owned by ${reader}, ${publisher}`))
-    })
+    t.test(
+      "admitted roles: a relay's role may read and rotate, a publisher's may send, neither may do the other",
+      async (t) => {
+        const db = await database(t, { version })
+        const [reader, publisher] = [await role(t, db, "reader"), await role(t, db, "publisher")]
+        const nameOf = (url: string) => new URL(url).username
+        await db.query(
+          `select relay.admit_relay('${nameOf(reader)}'), relay.admit_publisher('${nameOf(publisher)}')`,
+        )
+        const [r, p] = [await db.session(reader), await db.session(publisher)]
+        await r.query(
+          "select relay.meet_lineage(), relay.continues('x', pg_current_snapshot()), relay.set_lease(1), relay.rotate('1 day', 1000000000)",
+        )
+        await r.query(
+          "select * from relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracked; select pg_sequence_last_value('relay.lease')",
+        )
+        await p.query(`select relay.broadcast('committee:7', '{"a": 1}'), relay.send_to_user('7', '"hi"')`)
+        for (const [session, sql] of [
+          [r, "select relay.broadcast('committee:7', '1')"],
+          [r, "select relay.track('vote')"],
+          [r, "select from vote"],
+          [r, "insert into relay.change (op, type, new) values ('message', 'message', '1')"],
+          [p, "select from relay.change"],
+          [p, "select relay.rotate('0', 0)"],
+        ] as const)
+          t.match(await refusal(session.query(sql)), { code: "42501" }, sql)
+        t.match(
+          (await readLog(db)).map(({ op, meta, new: payload }) => [op, meta.channel, payload]),
+          [
+            ["message", "committee:7", { a: 1 }],
+            ["message", "user:7", "hi"],
+          ],
+        )
+      },
+    )
 
     t.test("broadcast takes channels that a client could name, and no other", async (t) => {
       const db = await database(t, { version })
-      for (const channel of ["", "Committee:7", "committee:", "committee:7:8", "committee: 7", "committee:7\n", `c:${"x".repeat(129)}`, "a b", "user:"])
-        t.match(await refusal(db.query("select relay.broadcast($1, '1')", [channel])), { code: "22023", message: /cannot be used/ }, channel)
+      for (const channel of [
+        "",
+        "Committee:7",
+        "committee:",
+        "committee:7:8",
+        "committee: 7",
+        "committee:7\n",
+        `c:${"x".repeat(129)}`,
+        "a b",
+        "user:",
+      ])
+        t.match(
+          await refusal(db.query("select relay.broadcast($1, '1')", [channel])),
+          { code: "22023", message: /cannot be used/ },
+          channel,
+        )
       t.match(await refusal(db.query("select relay.send_to_user('', '1')")), { code: "22023" })
       await db.query("select relay.broadcast('news', '1'), relay.broadcast('committee:ä-7', 'null')")
       t.same(await readOps(db), ["message", "message"])
@@ -156,7 +177,9 @@ for (const version of VERSIONS) {
       await ownSchema(db)
       const writer = await db.session(db.writerUrl)
       await writer.query("create table own.mine (id int primary key)")
-      const [{ id } = { id: 0 }] = await db.query<{ id: number }>("select id from relay.tracking where name = 'public.vote'")
+      const [{ id } = { id: 0 }] = await db.query<{ id: number }>(
+        "select id from relay.tracking where name = 'public.vote'",
+      )
       for (const sql of [
         `select relay.capture_row_${id}()`,
         `create trigger mine after insert on own.mine for each row execute function relay.capture_row_${id}()`,

@@ -7,6 +7,7 @@ import { createChangelog, type Session } from "../../relay/changelog.ts"
 import { contains, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { missing, readLog, VERSIONS } from "../helpers/log.ts"
+import { until } from "../helpers/wait.ts"
 
 const WRITERS = 8
 const TRANSACTIONS = 40
@@ -78,53 +79,59 @@ function scansOf(plan: Record<string, unknown>): Array<{ node: string; index: st
 
 for (const version of VERSIONS) {
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
-    t.test("under concurrent writers every committed change is read once, each row's in order, transactions whole", async (t) => {
-      const db = await database(t, { version })
-      const session = await openSession(t, db)
-      let since = await session.now()
-      let writing = true
-      const writers = Promise.all(
-        Array.from({ length: WRITERS }, async (_, n) => write(await db.session(db.writerUrl), n + 1)),
-      ).finally(() => {
-        writing = false
-      })
-      const changes: Change[] = []
-      const batchOf = new Map<string, number>()
-      let batches = 0
-      for (let last = false; !last; ) {
-        last = !writing
-        const batch = await readSince(session, since, 30)
-        if (!contains(batch.head.snapshot, since)) t.fail("the cursor went back")
-        since = batch.head.snapshot
-        batches++
-        for (const { xid } of batch.changes) {
-          if ((batchOf.get(xid) ?? batches) !== batches) t.fail(`transaction ${xid} lies in two batches`)
-          batchOf.set(xid, batches)
+    t.test(
+      "under concurrent writers every committed change is read once, each row's in order, transactions whole",
+      async (t) => {
+        const db = await database(t, { version })
+        const session = await openSession(t, db)
+        let since = await session.now()
+        let writing = true
+        const writers = Promise.all(
+          Array.from({ length: WRITERS }, async (_, n) => write(await db.session(db.writerUrl), n + 1)),
+        ).finally(() => {
+          writing = false
+        })
+        const changes: Change[] = []
+        const batchOf = new Map<string, number>()
+        let batches = 0
+        for (let last = false; !last; ) {
+          last = !writing
+          const batch = await readSince(session, since, 30)
+          if (!contains(batch.head.snapshot, since)) t.fail("the cursor went back")
+          since = batch.head.snapshot
+          batches++
+          for (const { xid } of batch.changes) {
+            if ((batchOf.get(xid) ?? batches) !== batches) t.fail(`transaction ${xid} lies in two batches`)
+            batchOf.set(xid, batches)
+          }
+          changes.push(...batch.changes)
         }
-        changes.push(...batch.changes)
-      }
-      await writers
-      const log = await readLog(db)
-      t.ok(log.length > 200 && batches > 20, `${log.length} changes in ${batches} batches`)
-      t.same(
-        changes.map(({ id }) => BigInt(id)).sort((a, b) => (a < b ? -1 : 1)),
-        log.map(({ seq }) => seq),
-        "each once",
-      )
-      const rows = new Map<string, string>()
-      for (const { op, before, after, id } of changes as RowChange[]) {
-        const key = (before ?? after)?.row.get("id") as string
-        if (rows.get(key) !== before?.text) t.fail(`${op} ${id} does not begin where the row was`)
-        if (after === undefined) rows.delete(key)
-        else rows.set(key, after.text)
-      }
-      const table = await db.query<{ id: string; votes: number }>("select id, votes from vote order by id")
-      t.same(
-        [...rows.values()].map((text) => JSON.parse(text)).sort((a, b) => a.id - b.id).map(({ id, votes }) => [id, votes]),
-        table.map(({ id, votes }) => [Number(id), votes]),
-        "the changes, applied in order, make the table",
-      )
-    })
+        await writers
+        const log = await readLog(db)
+        t.ok(log.length > 200 && batches > 20, `${log.length} changes in ${batches} batches`)
+        t.same(
+          changes.map(({ id }) => BigInt(id)).sort((a, b) => (a < b ? -1 : 1)),
+          log.map(({ seq }) => seq),
+          "each once",
+        )
+        const rows = new Map<string, string>()
+        for (const { op, before, after, id } of changes as RowChange[]) {
+          const key = (before ?? after)?.row.get("id") as string
+          if (rows.get(key) !== before?.text) t.fail(`${op} ${id} does not begin where the row was`)
+          if (after === undefined) rows.delete(key)
+          else rows.set(key, after.text)
+        }
+        const table = await db.query<{ id: string; votes: number }>("select id, votes from vote order by id")
+        t.same(
+          [...rows.values()]
+            .map((text) => JSON.parse(text))
+            .sort((a, b) => a.id - b.id)
+            .map(({ id, votes }) => [id, votes]),
+          table.map(({ id, votes }) => [Number(id), votes]),
+          "the changes, applied in order, make the table",
+        )
+      },
+    )
 
     t.test("a transaction that began early and commits late comes late, and whole", async (t) => {
       const db = await database(t, { version })
@@ -149,7 +156,10 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const session = await openSession(t, db)
       const since = await session.now()
-      for (let n = 0; n < 7; n++) await db.query(`insert into vote (votes) select generate_series(1, ${n}); update vote set votes = votes + 1`)
+      for (let n = 0; n < 7; n++)
+        await db.query(
+          `insert into vote (votes) select generate_series(1, ${n}); update vote set votes = votes + 1`,
+        )
       const whole = await session.read(since, 1_000)
       t.equal(whole.cut, false)
       t.equal(whole.changes.length, (await readLog(db)).length)
@@ -205,46 +215,86 @@ for (const version of VERSIONS) {
       t.ok(contains(head.snapshot, head.horizon))
     })
 
-    t.test("the read finds its rows by the index on xid, in a log without statistics and with them", async (t) => {
-      const db = await database(t, { version })
-      let feed: pg.Client | undefined
-      const { query } = pg.Client.prototype
-      // The plan is asked for in the feed's own session, which only its client knows.
-      pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]) {
-        feed ??= this
-        return (query as (...args: unknown[]) => unknown).apply(this, args)
-      } as typeof query
-      let session: Session
-      try {
-        session = await openSession(t, db)
-      } finally {
-        pg.Client.prototype.query = query
-      }
-      const [{ xmax } = { xmax: 0 }] = await db.query<{ xmax: number }>("select pg_snapshot_xmax(pg_current_snapshot())::text::int as xmax")
-      await db.query(`insert into relay.change (slot, xid, "table", op, type, new, meta)
-        select g % 3, (3 + g % (${xmax} - 3))::text::xid8, 'public.vote', 'insert', 'voting_update', '{"id":1}', '{}' from generate_series(1, 100000) g`)
-      const writer = await db.session()
-      await writer.query("begin; insert into vote (votes) values (1)")
-      const since = await session.now()
-      await writer.query("commit")
-      await db.query("insert into vote (votes) values (2)")
-      for (const statistics of ["never analysed", "analysed"]) {
-        if (statistics === "analysed") await db.query("analyze relay.change; analyze relay.change_0; analyze relay.change_1; analyze relay.change_2")
-        for (let n = 0; n < 7; n++) t.equal((await session.read(since, 1_000)).changes.length, 2)
-        const result = await (feed as pg.Client).query(
-          `explain (analyze, buffers, format json) execute commitcast_read('${since.text}', 1000)`,
-        )
-        const [{ Plan: plan }] = JSON.parse(result.rows[0]["QUERY PLAN"])
-        const scans = scansOf(plan).filter(({ node, relation, index }) => /change/.test(relation + index) || node === "Seq Scan")
-        t.ok(scans.length >= 6, "three partitions, for each of the two conditions")
-        for (const { node, index, relation } of scans) {
-          t.notOk(node === "Seq Scan" && relation !== "horizon", `${statistics}: ${node} of ${relation}`)
-          t.match(index === "" && node === "Bitmap Heap Scan" ? "xid" : index || relation, /xid|horizon/, `${statistics}: ${node} ${index}`)
+    for (const way of ["read", "pages"] as const)
+      t.test(`a rotation that is under way when ${way} begins is not a silent loss`, async (t) => {
+        const db = await database(t, { version })
+        const changelog = createChangelog(db.url, () => {})
+        t.teardown(() => changelog.close())
+        const session = await openSession(t, db)
+        const since = await session.now()
+        await db.query("insert into vote (votes) values (1)")
+        for (let n = 0; n < 2; n++) t.equal(await changelog.rotate(0, 0), "done")
+        t.equal((await session.read(since, 10)).changes.length, 1)
+        const rotating = await db.session()
+        await rotating.query("begin; select relay.rotate('0 s', 0)")
+        const pending = way === "read" ? session.read(since, 10) : session.pages(since, 10).next()
+        await until("the read waits for the rotation", async () => {
+          const rows = await db.query(
+            "select from pg_stat_activity where application_name = 'commitcast feed' and datname = current_database() and wait_event_type = 'Lock'",
+          )
+          return rows.length === 1
+        })
+        await rotating.query("commit")
+        const found = await pending
+        const { head, changes } = "head" in found ? found : found.value
+        t.same(changes, [])
+        t.notOk(contains(since, head.horizon), "the head of the same read says so")
+      })
+
+    t.test(
+      "the read finds its rows by the index on xid, in a log without statistics and with them",
+      async (t) => {
+        const db = await database(t, { version })
+        let feed: pg.Client | undefined
+        const { query } = pg.Client.prototype
+        // The plan is asked for in the feed's own session, which only its client knows.
+        pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]) {
+          feed ??= this
+          return (query as (...args: unknown[]) => unknown).apply(this, args)
+        } as typeof query
+        let session: Session
+        try {
+          session = await openSession(t, db)
+        } finally {
+          pg.Client.prototype.query = query
         }
-        const blocks = Number(plan["Shared Hit Blocks"]) + Number(plan["Shared Read Blocks"])
-        t.ok(blocks < 100, `${statistics}: ${blocks} blocks touched`)
-      }
-    })
+        const [{ xmax } = { xmax: 0 }] = await db.query<{ xmax: number }>(
+          "select pg_snapshot_xmax(pg_current_snapshot())::text::int as xmax",
+        )
+        await db.query(`insert into relay.change (slot, xid, "table", op, type, new, meta)
+        select g % 3, (3 + g % (${xmax} - 3))::text::xid8, 'public.vote', 'insert', 'voting_update', '{"id":1}', '{}' from generate_series(1, 100000) g`)
+        const writer = await db.session()
+        await writer.query("begin; insert into vote (votes) values (1)")
+        const since = await session.now()
+        await writer.query("commit")
+        await db.query("insert into vote (votes) values (2)")
+        for (const statistics of ["never analysed", "analysed"]) {
+          if (statistics === "analysed")
+            await db.query(
+              "analyze relay.change; analyze relay.change_0; analyze relay.change_1; analyze relay.change_2",
+            )
+          for (let n = 0; n < 7; n++) t.equal((await session.read(since, 1_000)).changes.length, 2)
+          const result = await (feed as pg.Client).query(
+            `explain (analyze, buffers, format json) execute commitcast_read('${since.text}', 1000)`,
+          )
+          const [{ Plan: plan }] = JSON.parse(result.rows[0]["QUERY PLAN"])
+          const scans = scansOf(plan).filter(
+            ({ node, relation, index }) => /change/.test(relation + index) || node === "Seq Scan",
+          )
+          t.ok(scans.length >= 6, "three partitions, for each of the two conditions")
+          for (const { node, index, relation } of scans) {
+            t.notOk(node === "Seq Scan" && relation !== "horizon", `${statistics}: ${node} of ${relation}`)
+            t.match(
+              index === "" && node === "Bitmap Heap Scan" ? "xid" : index || relation,
+              /xid|horizon/,
+              `${statistics}: ${node} ${index}`,
+            )
+          }
+          const blocks = Number(plan["Shared Hit Blocks"]) + Number(plan["Shared Read Blocks"])
+          t.ok(blocks < 100, `${statistics}: ${blocks} blocks touched`)
+        }
+      },
+    )
 
     t.test("the read says how long a lease lasts, and nothing of one that is over or void", async (t) => {
       const db = await database(t, { version })
@@ -255,7 +305,9 @@ for (const version of VERSIONS) {
       const { leaseMs } = (await session.read(since, 1)).head
       t.ok(leaseMs > 0 && leaseMs <= 2_000, `${leaseMs} ms`)
       for (const ahead of [-1, 60_000]) {
-        await db.query(`select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + ${ahead})`)
+        await db.query(
+          `select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + ${ahead})`,
+        )
         t.equal((await session.read(since, 1)).head.leaseMs, 0)
       }
     })

@@ -2,7 +2,16 @@
 
 import t from "tap"
 import { type Database, database } from "../helpers/database.ts"
-import { backendOf, lastEntry, missing, readLog, readOps, refusal, VERSIONS, waitsForLock } from "../helpers/log.ts"
+import {
+  backendOf,
+  lastEntry,
+  missing,
+  readLog,
+  readOps,
+  refusal,
+  VERSIONS,
+  waitsForLock,
+} from "../helpers/log.ts"
 
 const triggersOf = (db: Database, table: string) =>
   db.query<{ oid: number; tgname: string }>(
@@ -25,7 +34,7 @@ for (const version of VERSIONS) {
         columns: ["b", "a", "user_id", "election_id", "note"],
         excluded: [],
         key: ["a", "b"],
-        level: "statement",
+        level: "row",
         problem: null,
         not_captured: [],
       })
@@ -55,13 +64,23 @@ for (const version of VERSIONS) {
         ["type => 'x''y'", /cannot be used/],
         ["type => ''", /cannot be used/],
         [`channels => '{"committee": "nope"}'`, /channels of public.x: 'nope' must name a captured column/],
-        [`channels => '{"Committee": "id"}'`, /'id' must name a captured column, under a prefix of lower-case/],
+        [
+          `channels => '{"Committee": "id"}'`,
+          /'id' must name a captured column, under a prefix of lower-case/,
+        ],
         [`channels => '{"dashboard": "id"}'`, /must name a captured column/],
         [`channels => '["id"]'`, /channels must be an object/],
         [`channels => '7'`, /channels must be an object/],
-        [`exclude => array['committee_id'], channels => '{"committee": "committee_id"}'`, /must name a captured column/],
+        [
+          `exclude => array['committee_id'], channels => '{"committee": "committee_id"}'`,
+          /must name a captured column/,
+        ],
       ] as const)
-        t.match(await refusal(db.query(`select relay.track('x', ${options})`)), { code: "22023", message }, options)
+        t.match(
+          await refusal(db.query(`select relay.track('x', ${options})`)),
+          { code: "22023", message },
+          options,
+        )
       t.same(await trackedRow(db, "public.x"), undefined)
       t.same(await triggersOf(db, "x"), [])
     })
@@ -104,7 +123,10 @@ for (const version of VERSIONS) {
       await writer.query("begin; insert into vote (votes) values (5)")
       await db.query("set lock_timeout = '50ms'")
       await t.resolves(db.query("select relay.track('vote', 'voting_update')"), "same options")
-      await t.resolves(db.query("select relay.track('vote', 'ballot_update', exclude => array['entered_by'])"), "others")
+      await t.resolves(
+        db.query("select relay.track('vote', 'ballot_update', exclude => array['entered_by'])"),
+        "others",
+      )
       t.same(await triggersOf(db, "vote"), before, "the same triggers")
       await writer.query("update vote set votes = 6, entered_by = 'Ada'; commit")
       const log = await readLog(db)
@@ -151,7 +173,9 @@ for (const version of VERSIONS) {
       await waitsForLock(db, pid)
       await first.query("commit")
       await waiting
-      t.match(await db.query("select type from relay.tracked where name = 'public.x'"), [{ type: "other_update" }])
+      t.match(await db.query("select type from relay.tracked where name = 'public.x'"), [
+        { type: "other_update" },
+      ])
       t.equal((await triggersOf(db, "x")).length, 5)
       await db.query("insert into x values (1)")
       t.same(await readOps(db), ["insert"])
@@ -159,7 +183,10 @@ for (const version of VERSIONS) {
 
     t.test("untrack leaves no trigger and no function, and says whether there was something", async (t) => {
       const db = await database(t, { version })
-      const functions = () => db.query("select proname from pg_proc where proname like 'capture\\_%\\_%' and prorettype = 'trigger'::regtype order by 1")
+      const functions = () =>
+        db.query(
+          "select proname from pg_proc where proname like 'capture\\_%\\_%' and prorettype = 'trigger'::regtype order by 1",
+        )
       await db.query("create table x (id int primary key)")
       const before = await functions()
       await db.query("select relay.track('x')")
@@ -174,40 +201,50 @@ for (const version of VERSIONS) {
 
     t.test("a dropped table is reported, and its code goes with the next track", async (t) => {
       const db = await database(t, { version })
-      await db.query("create table x (id int primary key); create table y (id int primary key); select relay.track('x'); drop table x")
-      const [row] = await db.query<{ problem: string }>("select problem from relay.tracked where problem is not null")
+      await db.query(
+        "create table x (id int primary key); create table y (id int primary key); select relay.track('x'); drop table x",
+      )
+      const [row] = await db.query<{ problem: string }>(
+        "select problem from relay.tracked where problem is not null",
+      )
       t.match(row?.problem, /the table was dropped: select relay.untrack\(\d+\)/)
       await db.query(`${row?.problem.split(": ")[1]}`)
       t.same(await db.query("select from relay.tracked where problem is not null"), [])
-      await db.query("select relay.track('y'); drop table y; create table y (id int primary key); select relay.track('y'); insert into y values (1)")
+      await db.query(
+        "select relay.track('y'); drop table y; create table y (id int primary key); select relay.track('y'); insert into y values (1)",
+      )
       t.same(await readOps(db), ["insert"])
       t.equal((await db.query("select from pg_proc where proname ~ '^capture_row_'")).length, 4)
     })
 
-    t.test("a table that comes back under the name of a dropped or renamed one is another table", async (t) => {
-      const db = await database(t, { version })
-      await db.query("create table x (id int primary key, n int); select relay.track('x'); insert into x values (1, 1)")
-      const warm = await db.session()
-      await warm.query("update x set n = 2")
-      await db.query("alter table x rename to old_x; create table x (n text primary key, id text)")
-      await db.query("insert into old_x values (2, 2); update old_x set n = 3")
-      await warm.query("delete from old_x; insert into x values ('a', 'b')")
-      const log = (await readLog(db)).slice(2)
-      t.same(
-        log.map(({ op, old, new: after }) => [op, after ?? old]).slice(0, 2),
-        [
+    t.test(
+      "a table that comes back under the name of a dropped or renamed one is another table",
+      async (t) => {
+        const db = await database(t, { version })
+        await db.query(
+          "create table x (id int primary key, n int); select relay.track('x'); insert into x values (1, 1)",
+        )
+        const warm = await db.session()
+        await warm.query("update x set n = 2")
+        await db.query("alter table x rename to old_x; create table x (n text primary key, id text)")
+        await db.query("insert into old_x values (2, 2); update old_x set n = 3")
+        await warm.query("delete from old_x; insert into x values ('a', 'b')")
+        const log = (await readLog(db)).slice(2)
+        t.same(log.map(({ op, old, new: after }) => [op, after ?? old]).slice(0, 2), [
           ["insert", { id: 2, n: 2 }],
           ["update", { id: 1, n: 3 }],
-        ],
-      )
-      t.equal(log.length, 5)
-    })
+        ])
+        t.equal(log.length, 5)
+      },
+    )
 
     t.test("a new version of the table by ALTER is tracked again without a gap for writers", async (t) => {
       const db = await database(t, { version })
       const writer = await db.session()
       await writer.query("insert into vote (votes) values (1)")
-      await db.query("begin; alter table vote add extra int default 3; select relay.track('vote', 'voting_update'); commit")
+      await db.query(
+        "begin; alter table vote add extra int default 3; select relay.track('vote', 'voting_update'); commit",
+      )
       await writer.query("update vote set extra = 4")
       t.match(await lastEntry(db), { old: { extra: 3 }, new: { extra: 4 } })
     })

@@ -147,7 +147,7 @@ for (const version of VERSIONS) {
           c: "(sad,1)",
           w: "[sad,ok]",
           m: "{[sad,sad]}",
-          cs: '{"(ok,2)"}',
+          cs: ["(ok,2)"],
           s: 3,
           d: "(ok,)",
         })

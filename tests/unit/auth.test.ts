@@ -1,0 +1,177 @@
+/** Tokens: which are good, and what they say. What a client is told of the others is in tests/relay/connect.test.ts. */
+
+import { createHmac, generateKeyPairSync, type KeyObject } from "node:crypto"
+import fc from "fast-check"
+import jwt from "jsonwebtoken"
+import t from "tap"
+import { type Auth, createAuth } from "../../relay/auth.ts"
+import { ConfigError, readSettings } from "../../relay/config.ts"
+
+const SECRET = "s".repeat(32)
+const make = (settings: Record<string, string>): Auth => createAuth(readSettings(settings))
+const auth = make({ JWT_SECRET: SECRET })
+const seconds = () => Math.floor(Date.now() / 1_000)
+const sign = (claims: object) => jwt.sign({ exp: seconds() + 60, sub: "7", ...claims }, SECRET)
+const reasonOf = (token: string | undefined, of = auth) => {
+  const result = of.verify(token)
+  return result.ok ? "ok" : result.reason
+}
+
+t.test("a good token says who it is and what it may", async (t) => {
+  const exp = seconds() + 60
+  const identity = (claims: object) => {
+    const result = auth.verify(sign({ exp, ...claims }))
+    return result.ok ? result.identity : t.fail("not ok", { claims })
+  }
+  const nothing = { committees: null, elections: null, channels: null }
+  t.match(identity({}), { user: "7", admin: false, rights: nothing })
+  t.match(identity({ sub: 7 }), { user: "7" })
+  t.match(identity({ sub: undefined, user_id: 12 }), { user: "12" })
+  t.match(identity({ user_id: 12 }), { user: "7" }, "sub comes first")
+  t.match(identity({ sub: Number.MAX_SAFE_INTEGER }), { user: "9007199254740991" })
+  t.match(identity({ role: "admin" }), { admin: true })
+  t.match(identity({ is_staff: true }), { admin: true })
+  t.match(identity({ role: "administrator", is_staff: false }), { admin: false })
+  t.strictSame(
+    (identity({ committees: [1, "2"], elections: [], channels: ["a:1"] }) as { rights: unknown }).rights,
+    {
+      committees: new Set(["1", "2"]),
+      elections: new Set(),
+      channels: new Set(["a:1"]),
+    },
+  )
+  const { expiresAt } = identity({}) as { expiresAt: number }
+  t.ok(expiresAt >= exp * 1_000 && expiresAt <= (exp + 10) * 1_000, "with some leeway for clocks")
+})
+
+t.test("missing, invalid and expired are told apart", async (t) => {
+  t.equal(reasonOf(undefined), "missing")
+  t.equal(reasonOf(""), "missing")
+  t.equal(reasonOf(" "), "invalid")
+  t.equal(reasonOf(sign({ exp: seconds() - 60 })), "expired")
+  t.equal(reasonOf(sign({ exp: seconds() - 2 })), "ok", "clocks may differ a little")
+  t.equal(reasonOf(sign({ nbf: seconds() + 2 })), "ok")
+  t.equal(reasonOf(sign({ nbf: seconds() + 60 })), "invalid")
+  t.equal(
+    reasonOf(jwt.sign({ exp: seconds() - 60, sub: "7" }, "x".repeat(32))),
+    "invalid",
+    "another's expired one",
+  )
+})
+
+t.test("a claim of a wrong type never widens a token", async (t) => {
+  const wrong = fc.jsonValue().filter((value) => !Array.isArray(value))
+  const property = fc.property(
+    fc.constantFrom("committees", "elections", "channels"),
+    wrong,
+    (name, value) => {
+      return reasonOf(sign({ [name]: value })) === "invalid"
+    },
+  )
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 200 }))
+  const element = fc.jsonValue().filter((value) => typeof value !== "string" && !Number.isSafeInteger(value))
+  const within = fc.property(element, (value) => reasonOf(sign({ committees: ["1", value] })) === "invalid")
+  t.doesNotThrow(() => fc.assert(within, { numRuns: 200 }))
+  for (const id of [2 ** 53, -(2 ** 53), 1.5, "", "x".repeat(129)])
+    t.equal(reasonOf(sign({ committees: [id] })), "invalid", String(id))
+  t.equal(reasonOf(sign({ committees: Array(10_001).fill(1) })), "invalid")
+})
+
+t.test("a lifetime that is no number of this world is no reason to trust a token", async (t) => {
+  for (const exp of ["1e308", "-1", "0", "null", "true", '"9999999999"', "[]", "{}"]) {
+    const payload = Buffer.from(`{"sub":"7","exp":${exp}}`).toString("base64url")
+    const header = Buffer.from('{"alg":"HS256"}').toString("base64url")
+    const signature = createHmac("sha256", SECRET).update(`${header}.${payload}`).digest("base64url")
+    const result = auth.verify(`${header}.${payload}.${signature}`)
+    t.ok(!result.ok || Number.isFinite(result.identity.expiresAt), exp)
+  }
+})
+
+t.test("whatever is sent as a token, nothing is thrown", async (t) => {
+  const part = fc.oneof(
+    fc.string(),
+    fc.jsonValue().map((json) => Buffer.from(JSON.stringify(json)).toString("base64url")),
+    fc.constant(Buffer.from('{"alg":"HS256"}').toString("base64url")),
+  )
+  const text = fc.oneof(
+    fc.string(),
+    fc.array(part, { minLength: 2, maxLength: 4 }).map((parts) => parts.join(".")),
+  )
+  const property = fc.property(text, (token) => reasonOf(token) !== "ok")
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }))
+})
+
+t.test("a token that was changed anywhere is invalid", async (t) => {
+  const good = sign({ committees: ["1"] })
+  const property = fc.property(
+    fc.nat({ max: good.length - 1 }),
+    fc.constantFrom("A", "z", "0", "-"),
+    (at, unit) => {
+      // The last character of a signature has bits that do not count.
+      if (good[at] === unit || at === good.length - 1) return true
+      return reasonOf(good.slice(0, at) + unit + good.slice(at + 1)) === "invalid"
+    },
+  )
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 300 }))
+})
+
+const pem = (key: KeyObject) =>
+  key.export({ type: key.type === "public" ? "spki" : "pkcs8", format: "pem" }).toString()
+
+t.test("the key decides the algorithm", async (t) => {
+  const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 })
+  const p256 = generateKeyPairSync("ec", { namedCurve: "P-256" })
+  const token = (key: KeyObject, algorithm: jwt.Algorithm) =>
+    jwt.sign({ sub: "7", exp: seconds() + 60 }, key, { algorithm })
+  const ofRsa = make({ JWT_PUBLIC_KEY: pem(rsa.publicKey) })
+  const ofEc = make({ JWT_PUBLIC_KEY: pem(p256.publicKey).replaceAll("\n", "\\n") })
+  t.equal(reasonOf(token(rsa.privateKey, "RS256"), ofRsa), "ok")
+  t.equal(reasonOf(token(p256.privateKey, "ES256"), ofEc), "ok")
+  for (const algorithm of ["RS384", "RS512", "PS256"] as const)
+    t.equal(reasonOf(token(rsa.privateKey, algorithm), ofRsa), "invalid", algorithm)
+  t.equal(reasonOf(token(rsa.privateKey, "RS256"), ofEc), "invalid")
+  t.equal(reasonOf(token(p256.privateKey, "ES256"), ofRsa), "invalid")
+  t.equal(reasonOf(sign({}), ofRsa), "invalid")
+})
+
+t.test("keys of other kinds are refused at the start, by name", async (t) => {
+  const refused = (settings: Record<string, string>, message: RegExp) => {
+    t.throws(() => make(settings), { name: "ConfigError", message })
+    t.throws(() => make(settings), ConfigError)
+  }
+  const wrong = /^JWT_PUBLIC_KEY \(--jwt-public-key\) is wrong/
+  refused({}, /^JWT_SECRET \(--jwt-secret\) is missing/)
+  refused({ JWT_PUBLIC_KEY: "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----" }, wrong)
+  for (const publicKey of [
+    generateKeyPairSync("ed25519").publicKey,
+    generateKeyPairSync("ec", { namedCurve: "P-384" }).publicKey,
+    generateKeyPairSync("ec", { namedCurve: "secp256k1" }).publicKey,
+    generateKeyPairSync("rsa-pss", { modulusLength: 2048 }).publicKey,
+  ])
+    refused({ JWT_PUBLIC_KEY: pem(publicKey) }, wrong)
+})
+
+t.test("an RSA key under 2048 bits is refused, as RFC 7518 (3.3) demands", async (t) => {
+  const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 1024 })
+  t.throws(() => make({ JWT_PUBLIC_KEY: pem(publicKey) }), { name: "ConfigError", message: /2048/ })
+})
+
+t.test("a private key has no place in the settings of a relay", async (t) => {
+  const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 })
+  t.throws(() => make({ JWT_PUBLIC_KEY: pem(privateKey) }), { name: "ConfigError", message: /public key/ })
+})
+
+t.test("issuer and audience must be the ones that are set", async (t) => {
+  const bound = make({ JWT_SECRET: SECRET, JWT_ISSUER: "django", JWT_AUDIENCE: "relay" })
+  t.equal(reasonOf(sign({ iss: "django", aud: "relay" }), bound), "ok")
+  t.equal(reasonOf(sign({ iss: "django", aud: ["x", "relay"] }), bound), "ok")
+  for (const claims of [
+    {},
+    { iss: "django" },
+    { aud: "relay" },
+    { iss: "django", aud: "rela" },
+    { iss: "x", aud: "relay" },
+  ])
+    t.equal(reasonOf(sign(claims), bound), "invalid", JSON.stringify(claims))
+  t.equal(reasonOf(sign({ iss: "any", aud: "any" })), "ok", "unset, they do not count")
+})

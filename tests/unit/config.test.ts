@@ -1,0 +1,143 @@
+/** Settings: what they default to, what they refuse, and how they say it. */
+
+import fc from "fast-check"
+import t from "tap"
+import { ConfigError, flagOf, readSettings, Settings } from "../../relay/config.ts"
+
+t.test("without any setting there are defaults", async (t) => {
+  t.match(readSettings({}), {
+    COMMITCAST_DIR: ".commitcast",
+    HOST: "127.0.0.1",
+    PORT: 8080,
+    WS_PATH: "/ws",
+    TRUST_PROXY: "false",
+    QUERY_TOKEN: true,
+    ALLOWED_ORIGINS: [],
+    RETENTION_HOURS: 24,
+    RETENTION_MB: 4096,
+    BELL: "adaptive",
+    HEARTBEAT_SECONDS: 25,
+    AUTH_TIMEOUT_SECONDS: 10,
+    MAX_CHANNELS: 128,
+    LANE_BUFFER_MB: 32,
+    DRAIN_TIMEOUT_SECONDS: 5,
+    LOG_LEVEL: "info",
+    LOG_FORMAT: "auto",
+  })
+  t.notOk("DATABASE_URL" in readSettings({}))
+  t.notOk("JWT_SECRET" in readSettings({}))
+})
+
+t.test("text becomes what it means", async (t) => {
+  const read = (settings: Record<string, string>) => readSettings(settings)
+  t.equal(read({ PORT: "0" }).PORT, 0)
+  t.equal(read({ HEARTBEAT_SECONDS: "0.5" }).HEARTBEAT_SECONDS, 0.5)
+  t.same(read({ ALLOWED_ORIGINS: " https://a.example ,, http://b:1," }).ALLOWED_ORIGINS, [
+    "https://a.example",
+    "http://b:1",
+  ])
+  for (const on of ["true", "1", "on", "yes"]) t.equal(read({ QUERY_TOKEN: on }).QUERY_TOKEN, true, on)
+  for (const off of ["false", "0", "off", "no"]) t.equal(read({ QUERY_TOKEN: off }).QUERY_TOKEN, false, off)
+  t.equal(read({ WS_PATH: "/live/socket//" }).WS_PATH, "/live/socket")
+  t.equal(read({ DATABASE_URL: "postgresql://u:p@h/d" }).DATABASE_URL, "postgresql://u:p@h/d")
+})
+
+const WRONG: Record<string, string[]> = {
+  DATABASE_URL: ["mysql://h/d", "localhost", "host=localhost dbname=x", " postgres://h/d"],
+  PORT: ["x", "-1", "65536", "80.5", "Infinity", "8080x"],
+  WS_PATH: ["ws", "ws://h/ws", "/ws?x", "/ws#x", "/w s"],
+  JWT_SECRET: ["short", "x".repeat(31)],
+  JWT_PUBLIC_KEY: ["x", "ssh-rsa AAAA", "/etc/keys/public.pem"],
+  QUERY_TOKEN: ["maybe", "TRUE!", "2"],
+  RETENTION_HOURS: ["0", "-1", "x", "8761", "NaN"],
+  RETENTION_MB: ["0", "-4", "x"],
+  BELL: ["loud", "Always"],
+  HEARTBEAT_SECONDS: ["0", "-1", "x", "25s", "Infinity"],
+  AUTH_TIMEOUT_SECONDS: ["0", "x"],
+  MAX_CHANNELS: ["0", "1.5", "x"],
+  LANE_BUFFER_MB: ["0", "-1", "x"],
+  DRAIN_TIMEOUT_SECONDS: ["0", "x"],
+  LOG_LEVEL: ["verbose", "INFO"],
+  LOG_FORMAT: ["xml"],
+}
+
+t.test("a wrong setting is named with its flag, and its value is not repeated", async (t) => {
+  for (const [name, values] of Object.entries(WRONG)) {
+    for (const value of values) {
+      const read = () => readSettings({ [name]: value })
+      t.throws(read, ConfigError, `${name}=${value}`)
+      t.throws(read, { name: "ConfigError" })
+      try {
+        read()
+      } catch (error) {
+        const { message } = error as Error
+        t.ok(message.startsWith(`${name} (${flagOf(name)}) is wrong: `), message)
+        if (name.startsWith("JWT") || name === "DATABASE_URL")
+          t.notOk(message.includes(value), "secrets stay secret")
+      }
+    }
+  }
+})
+
+t.test("a message says what the setting must be", async (t) => {
+  t.throws(() => readSettings({ JWT_SECRET: "short" }), { message: /at least 32 bytes/ })
+  t.throws(() => readSettings({ JWT_PUBLIC_KEY: "x" }), { message: /PEM public key/ })
+  t.throws(() => readSettings({ WS_PATH: "ws" }), { message: /path such as \/ws/ })
+  t.throws(() => readSettings({ DATABASE_URL: "x" }), { message: /postgres:\/\// })
+  t.throws(() => readSettings({ BELL: "loud" }), { message: /adaptive.*always.*off/ })
+})
+
+t.test("a secret is counted in bytes, and taken as it is", async (t) => {
+  t.equal(readSettings({ JWT_SECRET: "é".repeat(16) }).JWT_SECRET, "é".repeat(16))
+  t.throws(() => readSettings({ JWT_SECRET: "é".repeat(15) }), ConfigError)
+  const padded = ` ${"x".repeat(32)} `
+  t.equal(readSettings({ JWT_SECRET: padded }).JWT_SECRET, padded)
+})
+
+t.test("a secret and a public key at once are refused, from whatever sources", async (t) => {
+  const secret = { JWT_SECRET: "x".repeat(32) }
+  const key = { JWT_PUBLIC_KEY: "-----BEGIN PUBLIC KEY-----" }
+  t.throws(() => readSettings({ ...secret, ...key }), {
+    name: "ConfigError",
+    message: /JWT_SECRET and JWT_PUBLIC_KEY/,
+  })
+  t.throws(() => readSettings(secret, key), ConfigError)
+  t.match(readSettings({ ...secret, JWT_PUBLIC_KEY: "" }), secret)
+})
+
+t.test("later sources win, and what is empty or unknown does not count", async (t) => {
+  t.equal(readSettings({ PORT: "1" }, { PORT: "2" }).PORT, 2)
+  t.equal(readSettings({ PORT: "1" }, { PORT: "" }).PORT, 1)
+  t.equal(readSettings({ PORT: "1" }, { PORT: undefined }).PORT, 1)
+  t.equal(readSettings({ PORT: "x" }, { PORT: "2" }).PORT, 2, "what lost is not checked")
+  t.notOk("PATH" in readSettings({ PATH: "/bin" }))
+  t.throws(() => {
+    Object.assign(readSettings({}), { PORT: 1 })
+  }, "they are frozen")
+})
+
+t.test("every setting has a description and a flag of its own", async (t) => {
+  const names = Object.keys(Settings.shape)
+  for (const name of names) {
+    const field = Settings.shape[name as keyof typeof Settings.shape]
+    t.ok(field.description, name)
+    t.match(flagOf(name), /^--[a-z]+(-[a-z]+)*$/)
+  }
+  t.equal(new Set(names.map(flagOf)).size, names.length)
+  t.same(
+    names.filter((name) => !(name in WRONG)),
+    ["COMMITCAST_DIR", "HOST", "TRUST_PROXY", "JWT_ISSUER", "JWT_AUDIENCE", "ALLOWED_ORIGINS"],
+  )
+})
+
+t.test("whatever the environment holds, either it is read or a setting is named", async (t) => {
+  const name = fc.constantFrom(...Object.keys(Settings.shape))
+  const property = fc.property(fc.dictionary(name, fc.string()), (settings) => {
+    try {
+      return Object.isFrozen(readSettings(settings))
+    } catch (error) {
+      return error instanceof ConfigError && /^[A-Z_]+ /.test(error.message)
+    }
+  })
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 500 }))
+})

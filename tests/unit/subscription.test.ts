@@ -1,0 +1,239 @@
+/** Who sees what, against a rule written anew from the words of the protocol. */
+
+import assert from "node:assert/strict"
+import fc from "fast-check"
+import t from "tap"
+import { type Change, readChange } from "../../relay/change.ts"
+import { mayJoin, type Rights, type Subscription, subscriptionKey, view } from "../../relay/subscription.ts"
+
+/** A row by its scope columns; a table without a column has no such property. */
+type Scope = Partial<Record<"committee" | "election" | "user", number | null>>
+const PREFIXES = ["committee", "election", "user"] as const
+const IDS = [1, 2]
+
+interface Plain {
+  channels: string[]
+  committees: string[] | null
+  elections: string[] | null
+  listed: string[] | null
+  own: string
+}
+
+const claim = (values: string[]) => fc.option(fc.subarray(values))
+const plain: fc.Arbitrary<Plain> = fc.record({
+  channels: fc.subarray([
+    "election_updates",
+    "committee:1",
+    "committee:2",
+    "election:1",
+    "election:2",
+    "hall:1",
+  ]),
+  committees: claim(["1", "2"]),
+  elections: claim(["1", "2"]),
+  listed: claim(["election_updates", "committee:1", "election:2", "user:1", "hall:1"]),
+  own: fc.constantFrom("user:1", "user:2"),
+})
+
+const set = (values: string[] | null) => (values === null ? null : new Set(values))
+const rightsOf = ({ committees, elections, listed }: Plain): Rights => ({
+  committees: set(committees),
+  elections: set(elections),
+  channels: set(listed),
+})
+const subscriptionOf = (who: Plain): Subscription => ({
+  channels: new Set(who.channels),
+  rights: rightsOf(who),
+})
+
+/** The rule in plain words: joined some channel of the row, and every claim that there is allows the row. */
+function maySee(row: Scope, who: Plain): boolean {
+  const lies = ["election_updates"]
+  for (const prefix of PREFIXES) if (typeof row[prefix] === "number") lies.push(`${prefix}:${row[prefix]}`)
+  const joined = [...who.channels, who.own]
+  if (!lies.some((channel) => joined.includes(channel))) return false
+  if (who.listed !== null && !lies.some((channel) => who.listed?.includes(channel))) return false
+  if (
+    who.committees !== null &&
+    !(typeof row.committee === "number" && who.committees.includes(`${row.committee}`))
+  )
+    return false
+  return (
+    who.elections === null || (typeof row.election === "number" && who.elections.includes(`${row.election}`))
+  )
+}
+
+const columns = fc.subarray([...PREFIXES])
+const rowOf = (prefixes: readonly string[]): fc.Arbitrary<Scope> =>
+  fc.record(Object.fromEntries(prefixes.map((prefix) => [prefix, fc.constantFrom(1, 2, null)])))
+const twoRows = columns.chain((prefixes) => fc.tuple(fc.constant(prefixes), rowOf(prefixes), rowOf(prefixes)))
+
+function change(op: string, prefixes: readonly string[], old: Scope | null, now: Scope | null): Change {
+  const text = (row: Scope | null) =>
+    row === null
+      ? null
+      : JSON.stringify({ id: 1, ...Object.fromEntries(Object.entries(row).map(([k, v]) => [`${k}_id`, v])) })
+  return readChange({
+    seq: "1",
+    xid: "1",
+    at: "2026-01-01 00:00:00+00",
+    table: "public.t",
+    op,
+    type: "t_update",
+    old: text(old),
+    new: text(now),
+    meta: JSON.stringify({
+      key: ["id"],
+      scope: Object.fromEntries(prefixes.map((prefix) => [prefix, `${prefix}_id`])),
+    }),
+  })
+}
+
+t.test("a row is seen by those who joined a channel of it and are allowed it by every claim", async (t) => {
+  const property = fc.property(twoRows, plain, ([prefixes, before, after], who) => {
+    const seen = (op: string, old: Scope | null, now: Scope | null) =>
+      view(change(op, prefixes, old, now), subscriptionOf(who), who.own)
+    assert.equal(seen("insert", null, after), maySee(after, who) ? "whole" : "none")
+    assert.equal(seen("delete", before, null), maySee(before, who) ? "whole" : "none")
+    const moved = `${maySee(before, who)} ${maySee(after, who)}`
+    const expected = {
+      "true true": "whole",
+      "true false": "leave",
+      "false true": "enter",
+      "false false": "none",
+    }[moved]
+    assert.equal(seen("update", before, after), expected)
+  })
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 5_000 }))
+})
+
+t.test("without the own channel it is the same as with one that no row lies in", async (t) => {
+  const property = fc.property(twoRows, plain, ([prefixes, before, after], who) => {
+    const update = change("update", prefixes, before, after)
+    assert.equal(view(update, subscriptionOf(who)), view(update, subscriptionOf(who), "user:nobody"))
+  })
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }))
+})
+
+/** Every row that a table with these columns could hold. */
+function allRows(prefixes: readonly string[]): Scope[] {
+  return prefixes.reduce<Scope[]>(
+    (rows, prefix) => rows.flatMap((row) => [...IDS, null].map((id) => ({ ...row, [prefix]: id }))),
+    [{}],
+  )
+}
+
+t.test("truncate and bulk_load are told to whoever could see a row of the table", async (t) => {
+  const property = fc.property(
+    columns,
+    plain,
+    fc.constantFrom("truncate", "bulk_load"),
+    (prefixes, who, op) => {
+      const told = view(change(op, prefixes, null, null), subscriptionOf(who), who.own)
+      if (allRows(prefixes).some((row) => maySee(row, who))) assert.equal(told, "whole")
+      else assert.ok(told === "none" || told === "whole")
+    },
+  )
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 3_000 }))
+})
+
+const NOBODY: Plain = {
+  channels: ["election_updates"],
+  committees: null,
+  elections: null,
+  listed: null,
+  own: "user:1",
+}
+
+t.test("truncate and bulk_load are not told to those who can see no row of the table", async (t) => {
+  const blind: Array<[what: string, prefixes: string[], who: Partial<Plain>]> = [
+    ["a claim for a column that is not there", ["election"], { committees: ["1"] }],
+    ["an empty claim", ["committee"], { committees: [] }],
+    ["an empty claim of elections", ["election"], { elections: [] }],
+    ["an empty list of channels", ["committee"], { listed: [] }],
+    ["a list without a channel of the table", ["committee"], { listed: ["hall:1", "election:1"] }],
+    ["no channel", ["committee"], { channels: [] }],
+    ["channels of other tables", ["committee"], { channels: ["election:1", "hall:1"] }],
+  ]
+  for (const [what, prefixes, who] of blind) {
+    const all = { ...NOBODY, ...who }
+    for (const op of ["truncate", "bulk_load"])
+      t.equal(view(change(op, prefixes, null, null), subscriptionOf(all), all.own), "none", what)
+  }
+  t.equal(view(change("truncate", [], null, null), subscriptionOf(NOBODY)), "whole")
+})
+
+t.test("a message is for those who joined its channel and may", async (t) => {
+  const channel = fc.constantFrom("election_updates", "committee:1", "hall:1", "user:1", "user:2", "user:3")
+  const property = fc.property(channel, plain, (to, who) => {
+    const message = readChange({
+      seq: "1",
+      xid: "1",
+      at: "2026-01-01 00:00:00+00",
+      table: null,
+      op: "message",
+      type: "message",
+      old: null,
+      new: "{}",
+      meta: JSON.stringify({ channel: to }),
+    })
+    const expected =
+      [...who.channels, who.own].includes(to) && (who.listed === null || who.listed.includes(to))
+    assert.equal(view(message, subscriptionOf(who), who.own), expected ? "whole" : "none")
+  })
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 2_000 }))
+})
+
+t.test("a channel may be joined if no claim is against it", async (t) => {
+  const everything: Rights = { committees: null, elections: null, channels: null }
+  const narrow = (rights: Partial<Rights>): Rights => ({ ...everything, ...rights })
+  const cases: Array<[channel: string, rights: Rights, may: boolean]> = [
+    ["election_updates", narrow({ committees: new Set(), elections: new Set(), channels: new Set() }), true],
+    ["committee:1", everything, true],
+    ["committee:1", narrow({ committees: new Set(["1"]) }), true],
+    ["committee:1", narrow({ committees: new Set(["2", "11"]) }), false],
+    ["committee:1", narrow({ elections: new Set() }), true],
+    ["committee:1", narrow({ committees: new Set(["1"]), channels: new Set(["committee:2"]) }), false],
+    ["committee:1", narrow({ channels: new Set(["committee:1"]) }), true],
+    ["election:1", narrow({ elections: new Set(["1"]) }), true],
+    ["election:1", narrow({ elections: new Set() }), false],
+    ["user:7", narrow({ channels: new Set() }), true],
+    ["user:8", everything, false],
+    ["user:8", narrow({ channels: new Set(["user:8"]) }), false],
+    ["user", everything, false],
+    ["hall:1", everything, true],
+    ["hall:1", narrow({ committees: new Set() }), true],
+    ["hall:1", narrow({ channels: new Set(["hall"]) }), false],
+    ["dashboard", everything, true],
+    ["dashboard:1", everything, true],
+    ["dashboard", narrow({ committees: new Set(["1"]) }), false],
+    ["dashboard:1", narrow({ elections: new Set(["1"]) }), false],
+    ["dashboard", narrow({ channels: new Set(["dashboard"]) }), false],
+  ]
+  for (const [channel, rights, may] of cases) t.equal(mayJoin(channel, "7", rights), may, channel)
+})
+
+t.test("two subscriptions have one key if they are the same, in whatever order", async (t) => {
+  const shuffled = (values: string[] | null) =>
+    values === null ? fc.constant(null) : fc.shuffledSubarray(values, { minLength: values.length })
+  const again = (who: Plain) =>
+    fc.record({
+      channels: shuffled(who.channels) as fc.Arbitrary<string[]>,
+      committees: shuffled(who.committees),
+      elections: shuffled(who.elections),
+      listed: shuffled(who.listed),
+      own: fc.constant(who.own),
+    })
+  const same = fc.property(
+    plain.chain((who) => fc.tuple(fc.constant(who), again(who))),
+    ([one, two]) => assert.equal(subscriptionKey(subscriptionOf(one)), subscriptionKey(subscriptionOf(two))),
+  )
+  t.doesNotThrow(() => fc.assert(same, { numRuns: 500 }))
+  const other = fc.property(plain, plain, (one, two) => {
+    const sorted = ({ channels, committees, elections, listed }: Plain) =>
+      [channels, committees, elections, listed].map((values) => values && [...values].sort())
+    const equal = subscriptionKey(subscriptionOf(one)) === subscriptionKey(subscriptionOf(two))
+    assert.equal(equal, JSON.stringify(sorted(one)) === JSON.stringify(sorted(two)))
+  })
+  t.doesNotThrow(() => fc.assert(other, { numRuns: 2_000 }))
+})
