@@ -15,7 +15,8 @@ const Claims = z
   .object({
     sub: Id.optional(),
     user_id: Id.optional(),
-    exp: z.number(),
+    /** Up to the year 9999: beyond, it is no time that anybody meant. */
+    exp: z.number().min(0).max(253_402_300_799),
     token_type: z.literal("access").optional(),
     role: z.string().optional(),
     is_staff: z.boolean().optional(),
@@ -94,13 +95,24 @@ function verificationKey(settings: Pick<Settings, "JWT_SECRET" | "JWT_PUBLIC_KEY
     )
   }
   const key = publicKey(settings.JWT_PUBLIC_KEY)
-  if (key.asymmetricKeyType === "rsa") return { key, algorithm: "RS256" }
+  if (key.asymmetricKeyType === "rsa") {
+    // RFC 7518, section 3.3.
+    if ((key.asymmetricKeyDetails?.modulusLength ?? 0) < 2_048)
+      throw new ConfigError(
+        "JWT_PUBLIC_KEY (--jwt-public-key) is wrong: an RSA key must have 2048 bits or more",
+      )
+    return { key, algorithm: "RS256" }
+  }
   if (key.asymmetricKeyType === "ec" && key.asymmetricKeyDetails?.namedCurve === "prime256v1")
     return { key, algorithm: "ES256" }
   throw new ConfigError("JWT_PUBLIC_KEY (--jwt-public-key) is wrong: it must be an RSA key or a P-256 key")
 }
 
 function publicKey(pem: string): KeyObject {
+  if (pem.includes("PRIVATE KEY"))
+    throw new ConfigError(
+      "JWT_PUBLIC_KEY (--jwt-public-key) is wrong: it is a private key, and the relay needs the public key only",
+    )
   try {
     return createPublicKey(pem.replaceAll("\\n", "\n"))
   } catch (cause) {
