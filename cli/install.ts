@@ -1,7 +1,6 @@
 /** Installs capture into a database, upgrades it, and takes it out again. */
 
 import pg from "pg"
-import { backoff } from "../relay/backoff.ts"
 import { ConfigError } from "../relay/config.ts"
 import { connect, quoteIdentifier } from "./database.ts"
 import { applySql, type Migration, readMigrations } from "./migrations.ts"
@@ -17,9 +16,12 @@ export interface Installed {
 
 /** The tables that are captured from the first installation on, where they exist. */
 const DEFAULT_TABLES = ["guarantee", "attendance", "vote"]
-/** How long a lock on a table may be waited for, with writers queueing behind. */
-const LOCK_TIMEOUT = "2s"
-const LOCK_ATTEMPTS = 8
+/**
+ * How long a lock may be waited for, with writers queueing behind it. Well below deadlock_timeout (1 s): two tables are
+ * locked one after the other, and it must be the installer that gives up, never a writer.
+ */
+const LOCK_TIMEOUT = "100ms"
+const LOCK_ATTEMPTS = 60
 
 /**
  * Brings the database to this version's schema. Takes no locks if it is there already. Safe to run twice, and at once.
@@ -226,8 +228,13 @@ async function retryLocks<T>(
     } catch (error) {
       await recover()
       const code = (error as { code?: string }).code
-      if ((code !== "55P03" && code !== "40P01") || attempt === LOCK_ATTEMPTS) throw error
-      await new Promise((resolve) => setTimeout(resolve, backoff(attempt)))
+      if (code !== "55P03" && code !== "40P01") throw error
+      if (attempt === LOCK_ATTEMPTS)
+        throw new ConfigError(
+          "a table could not be locked: some transaction holds it all the time; try again later",
+          { cause: error },
+        )
+      await new Promise((resolve) => setTimeout(resolve, 50 + Math.random() * 400))
     }
   }
 }

@@ -51,8 +51,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 
   function refuse(socket: Duplex, status: number, result: string): void {
     metrics.connects.inc({ result })
-    // Whoever does not hang up in turn keeps no socket.
-    socket.once("finish", () => socket.destroy())
+    destroyOnceEnded(socket)
     const retry = status === 503 ? "Retry-After: 1\r\n" : ""
     socket.end(
       `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${retry}\r\n`,
@@ -297,11 +296,15 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   }
 }
 
+/** Whoever does not hang up in turn keeps no socket. */
+const destroyOnceEnded = (socket: Duplex): Duplex => socket.once("finish", () => socket.destroy())
+
 /** Another upgrade, such as curl's offer of HTTP/2, is an offer only: the request stands (RFC 9110, section 7.8). */
 function answerPlainly(http: Server, request: IncomingMessage, socket: Duplex): void {
   const response = new ServerResponse(request)
   response.shouldKeepAlive = false
   response.assignSocket(socket as Socket)
+  destroyOnceEnded(socket)
   response.once("finish", () => socket.end())
   socket.on("error", () => socket.destroy())
   http.emit("request", request, response)

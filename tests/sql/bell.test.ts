@@ -38,6 +38,8 @@ for (const version of VERSIONS) {
       await db.query("update guarantee set note = 'secret 2'")
       await db.query("truncate guarantee")
       await db.query("insert into vote (votes) select generate_series(1, 1000)")
+      await db.query("select relay.track('attendance', level => 'statement')")
+      await db.query("insert into attendance (voter_name) select generate_series(1, 1000)")
       await db.query("select relay.broadcast('news', '\"secret\"')")
       const heard = await bell.heard()
       t.equal(heard[0], `{"v":1,"table":"public.guarantee","op":"insert","rows":1,"xid":"${entry.xid}"}`)
@@ -47,7 +49,8 @@ for (const version of VERSIONS) {
           [1, "public.guarantee", "insert", 1],
           [1, "public.guarantee", "update", 1],
           [1, "public.guarantee", "truncate", 0],
-          [1, "public.vote", "insert", 1000],
+          [1, "public.vote", "insert", 1],
+          [1, "public.attendance", "insert", 1000],
           [1, "", "message", 1],
         ],
       )

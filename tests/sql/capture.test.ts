@@ -83,6 +83,34 @@ for (const version of VERSIONS) {
       ])
     })
 
+    t.test("inserts captured by statement are logged as those captured by row", async (t) => {
+      const logs = await Promise.all(
+        ["row", "statement"].map(async (level) => {
+          const db = await database(t, { version })
+          await db.query(`select relay.track('vote', 'voting_update', level => '${level}')`)
+          await db.query("insert into vote (id, votes) values (1, 1), (2, 2), (3, 3)")
+          await db.query("insert into vote (id, votes) select n, n from generate_series(4, 6) n")
+          await db.query(
+            "insert into vote (id, votes) values (1, 9), (7, 7) on conflict (id) do update set votes = excluded.votes",
+          )
+          await copyIn(await db.session(), "copy vote (id, votes) from stdin", "8\t8\n9\t9\n")
+          await db.query("begin; savepoint s; insert into vote (id) values (10); rollback to s; commit")
+          await db.query("update vote set votes = votes + 1 where id < 4; delete from vote where id > 4")
+          t.match(await db.query("select level from relay.tracked where name = 'public.vote'"), [{ level }])
+          return (await readLog(db))
+            .map(({ op, table, type, oldText, newText, meta }) =>
+              JSON.stringify([op, table, type, oldText, newText, meta]).replace(
+                /\d{4}-\d\d-\d\dT[\d:.+]+/g,
+                "a time",
+              ),
+            )
+            .sort()
+        }),
+      )
+      t.equal(logs[0]?.length, 18)
+      t.same(logs[1], logs[0])
+    })
+
     t.test("COPY logs every row", async (t) => {
       const db = await database(t, { version })
       await copyIn(await db.session(), "copy vote (votes, status) from stdin", "7\tentered\n8\tverified\n")

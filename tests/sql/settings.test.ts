@@ -40,34 +40,38 @@ const COLUMNS: Record<string, string> = {
 
 for (const version of VERSIONS) {
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
-    t.test("a writer's settings change nothing in the log, whatever the types", async (t) => {
-      const db = await database(t, { version })
-      await db.query(`create type public.span as (at timestamptz, f float8, i interval);
+    for (const level of ["row", "statement"])
+      t.test(
+        `a writer's settings change nothing in the log, whatever the types, inserts by ${level}`,
+        async (t) => {
+          const db = await database(t, { version })
+          await db.query(`create type public.span as (at timestamptz, f float8, i interval);
         create domain public.moment as timestamptz; create domain public.reals as float8[]`)
-      const tables = Object.keys(COLUMNS).map((type, n) => ({ type, table: `public.t${n}` }))
-      for (const { type, table } of tables)
-        await db.query(
-          `create table ${table} (id int primary key, v ${type}, n int default 0); select relay.track('${table}')`,
-        )
-      const writer = await db.session()
-      const write = async () => {
-        for (const { type, table } of tables)
-          await writer.query(
-            `insert into ${table} values (1, ${COLUMNS[type]}); update ${table} set n = 1; delete from ${table}`,
-          )
-      }
-      await write()
-      const plain = await readLog(db)
-      for (const setting of SETTINGS) await writer.query(setting)
-      await write()
-      const set = (await readLog(db)).slice(plain.length)
-      t.equal(set.length, 3 * tables.length)
-      for (const [n, entry] of plain.entries()) {
-        const label = `${entry.op} of ${tables[Math.floor(n / 3)]?.type}`
-        t.same([set[n]?.oldText, set[n]?.newText], [entry.oldText, entry.newText], label)
-      }
-      t.match(plain[0]?.new, { v: "2026-11-03T19:15:00.25+00:00" })
-    })
+          const tables = Object.keys(COLUMNS).map((type, n) => ({ type, table: `public.t${n}` }))
+          for (const { type, table } of tables)
+            await db.query(
+              `create table ${table} (id int primary key, v ${type}, n int default 0); select relay.track('${table}', level => '${level}')`,
+            )
+          const writer = await db.session()
+          const write = async () => {
+            for (const { type, table } of tables)
+              await writer.query(
+                `insert into ${table} values (1, ${COLUMNS[type]}); update ${table} set n = 1; delete from ${table}`,
+              )
+          }
+          await write()
+          const plain = await readLog(db)
+          for (const setting of SETTINGS) await writer.query(setting)
+          await write()
+          const set = (await readLog(db)).slice(plain.length)
+          t.equal(set.length, 3 * tables.length)
+          for (const [n, entry] of plain.entries()) {
+            const label = `${entry.op} of ${tables[Math.floor(n / 3)]?.type}`
+            t.same([set[n]?.oldText, set[n]?.newText], [entry.oldText, entry.newText], label)
+          }
+          t.match(plain[0]?.new, { v: "2026-11-03T19:15:00.25+00:00" })
+        },
+      )
 
     t.test("the writer's settings are as before after a captured statement", async (t) => {
       const db = await database(t, { version })
@@ -90,6 +94,13 @@ for (const version of VERSIONS) {
         "set timezone = 'Pacific/Chatham'; insert into x values (1, '2026-11-03 20:15:00+00')",
       )
       t.match((await lastEntry(db)).new, { id: 1, v: "2026-11-03T20:15:00+00:00" })
+      const zone = async () => (await writer.query("show timezone")).rows[0].TimeZone
+      t.equal(await zone(), "Pacific/Chatham")
+      await writer.query("begin; set local timezone = 'Asia/Tokyo'; update x set v = v + interval '1 h'")
+      t.equal(await zone(), "Asia/Tokyo")
+      await writer.query("commit")
+      t.equal(await zone(), "Pacific/Chatham", "as the writer set it, after the transaction too")
+      t.match((await lastEntry(db)).new, { id: 1, v: "2026-11-03T21:15:00+00:00" })
     })
   })
 }

@@ -208,11 +208,15 @@ for (const version of VERSIONS) {
         "op",
         "c",
         "r",
+        "t",
+        "v_settings",
+        "xmax_",
       ]
       const row = Object.fromEntries(names.map((name, n) => [name, n]))
-      for (const name of names) {
+      for (const [n, name] of names.entries()) {
+        const level = n % 2 === 0 ? "row" : "statement"
         await db.query(
-          `create table "x ${name}" (id int primary key, "${name}" int); select relay.track('"x ${name}"', 'x_update')`,
+          `create table "x ${name}" (id int primary key, "${name}" int); select relay.track('"x ${name}"', 'x_update', level => '${level}')`,
         )
         await t.resolves(
           db.query(
