@@ -1,12 +1,18 @@
 /** The gateway: the upgrade, the token, and the frames of clients. */
 
-import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from "node:http"
-import type { Socket } from "node:net"
+import type { IncomingMessage, Server } from "node:http"
 import type { Duplex } from "node:stream"
 import { type RawData, type WebSocket, WebSocketServer } from "ws"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
-import { type Handshake, originAllowed, readHandshake, SUBPROTOCOL } from "./handshake.ts"
+import {
+  answerPlainly,
+  answerRefusal,
+  type Handshake,
+  originAllowed,
+  readHandshake,
+  SUBPROTOCOL,
+} from "./handshake.ts"
 import type { Hub } from "./hub.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
@@ -51,11 +57,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 
   function refuse(socket: Duplex, status: number, result: string): void {
     metrics.connects.inc({ result })
-    destroyOnceEnded(socket)
-    const retry = status === 503 ? "Retry-After: 1\r\n" : ""
-    socket.end(
-      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${retry}\r\n`,
-    )
+    answerRefusal(socket, status)
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -294,20 +296,6 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
       stopping = true
     },
   }
-}
-
-/** Whoever does not hang up in turn keeps no socket. */
-const destroyOnceEnded = (socket: Duplex): Duplex => socket.once("finish", () => socket.destroy())
-
-/** Another upgrade, such as curl's offer of HTTP/2, is an offer only: the request stands (RFC 9110, section 7.8). */
-function answerPlainly(http: Server, request: IncomingMessage, socket: Duplex): void {
-  const response = new ServerResponse(request)
-  response.shouldKeepAlive = false
-  response.assignSocket(socket as Socket)
-  destroyOnceEnded(socket)
-  response.once("finish", () => socket.end())
-  socket.on("error", () => socket.destroy())
-  http.emit("request", request, response)
 }
 
 const secondsLeft = (identity: Identity): number =>

@@ -1,6 +1,8 @@
-/** What an upgrade request asks for, and whether its page may ask. */
+/** What an upgrade request asks for, whether its page may ask, and the answers that are no upgrade. */
 
-import type { IncomingMessage } from "node:http"
+import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from "node:http"
+import type { Socket } from "node:net"
+import type { Duplex } from "node:stream"
 import { ChannelName } from "./protocol.ts"
 
 export interface Handshake {
@@ -37,4 +39,27 @@ export function readHandshake(
   const channels = (url.searchParams.get("channels") ?? "").split(",").filter((channel) => channel !== "")
   if (!channels.every((channel) => ChannelName.safeParse(channel).success)) return undefined
   return { tokens, channels, cursor: url.searchParams.get("cursor") ?? undefined }
+}
+
+/** Whoever does not hang up in turn keeps no socket. */
+const destroyOnceEnded = (socket: Duplex): Duplex => socket.once("finish", () => socket.destroy())
+
+/** Answers an upgrade that is refused. */
+export function answerRefusal(socket: Duplex, status: number): void {
+  destroyOnceEnded(socket)
+  const retry = status === 503 ? "Retry-After: 1\r\n" : ""
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${retry}\r\n`,
+  )
+}
+
+/** Another upgrade, such as curl's offer of HTTP/2, is an offer only: the request stands (RFC 9110, section 7.8). */
+export function answerPlainly(http: Server, request: IncomingMessage, socket: Duplex): void {
+  const response = new ServerResponse(request)
+  response.shouldKeepAlive = false
+  response.assignSocket(socket as Socket)
+  destroyOnceEnded(socket)
+  response.once("finish", () => socket.end())
+  socket.on("error", () => socket.destroy())
+  http.emit("request", request, response)
 }
