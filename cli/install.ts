@@ -56,6 +56,7 @@ export async function uninstall(databaseUrl: string): Promise<boolean> {
     const owner = found.rows[0]?.owner
     if (owner === undefined) return false
     await isInstalled(client)
+    await untrackAll(client)
     await retryLocks(
       async () => {
         await client.query(
@@ -69,6 +70,14 @@ export async function uninstall(databaseUrl: string): Promise<boolean> {
   } finally {
     await client.end()
   }
+}
+
+/** One table at a time, so that no two locks are ever held together and no writer can deadlock with it. */
+async function untrackAll(client: pg.Client): Promise<void> {
+  await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
+  const tables = await client.query<{ oid: string }>("select target::oid::text as oid from relay.tracking")
+  for (const { oid } of tables.rows)
+    await retryLocks(() => client.query("select relay.untrack($1::oid::regclass)", [oid]))
 }
 
 /** Puts one table under capture; `options` are relay.track's named arguments. */

@@ -3,6 +3,7 @@
 import t from "tap"
 import { type Database, database } from "../helpers/database.ts"
 import { missing, readOps, VERSIONS } from "../helpers/log.ts"
+import { until } from "../helpers/wait.ts"
 
 const snapshot = async (db: Database) =>
   (await db.query<{ it: string }>("select pg_current_snapshot()::text as it"))[0]?.it as string
@@ -64,7 +65,8 @@ for (const version of VERSIONS) {
         t.equal(await tooOld(db, afterwards), true, "a transaction that wrote in the pause is still open")
         t.equal(await tooOld(db, later), true)
         await open.query("commit")
-        t.equal(await tooOld(db, await snapshot(db)), false)
+        // Other tests' transactions of the same moment make a cursor too old as well, until they end.
+        await until("a good cursor", async () => !(await tooOld(db, await snapshot(db))))
       },
     )
 
@@ -75,7 +77,8 @@ for (const version of VERSIONS) {
       const during = await snapshot(db)
       await db.query("select relay.resume()")
       t.equal(await tooOld(db, during), true)
-      t.equal(await tooOld(db, await snapshot(db)), false)
+      // Other tests' transactions of the same moment make a cursor too old as well, until they end.
+      await until("a good cursor", async () => !(await tooOld(db, await snapshot(db))))
     })
 
     t.test("resume without a pause cuts nobody off, and both may be called twice", async (t) => {
