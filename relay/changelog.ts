@@ -4,7 +4,7 @@ import { Socket } from "node:net"
 import pg from "pg"
 import { z } from "zod"
 import { type Change, readChange } from "./change.ts"
-import { type Cursor, parseSnapshot, type Snapshot } from "./cursor.ts"
+import { parseSnapshot, type Snapshot } from "./cursor.ts"
 
 /** What one read says beside the changes. */
 export interface Head {
@@ -24,14 +24,14 @@ export interface Page {
 /** One reading connection. Any failure makes it useless: close it and open another. */
 export interface Session {
   readonly lineage: string
+  /** Those whose cursors hold, the present one among them. */
+  readonly lineages: ReadonlySet<string>
   /** What became visible since the snapshot, in order; at most `limit` changes. */
   read(since: Snapshot, limit: number): Promise<Page>
   /** The same without a limit, in pages of one snapshot. The first page carries the head. */
   pages(since: Snapshot, size: number): AsyncGenerator<{ head: Head; changes: Change[]; final: boolean }>
   /** The snapshot of this moment. */
   now(): Promise<Snapshot>
-  /** Whether a cursor of some lineage still means the same transactions. */
-  continues(cursor: Cursor): Promise<boolean>
   /** Promises to poll for so long; tells the other relays if asked. */
   lease(durationMs: number, tell: boolean): Promise<void>
   /** An xid that every transaction which began before this call is below. */
@@ -82,6 +82,9 @@ const SESSION = `
   set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set default_transaction_isolation = 'read committed';
   set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off;
   set max_parallel_workers_per_gather = 0; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0`
+
+const LINEAGES = `
+  select id from relay.lineage where number >= (select max(number) from relay.lineage where not continues)`
 
 const HeadRow = z.object({ xid: z.string(), at: z.string(), old: z.coerce.number() })
 
@@ -157,8 +160,10 @@ async function openSession(connectionString: string): Promise<Session> {
     await client.connect()
     await client.query(SESSION)
     const lineage = await one("select relay.meet_lineage()")
+    const lineages = new Set((await client.query<{ id: string }>(LINEAGES)).rows.map(({ id }) => id))
     return {
       lineage,
+      lineages,
       async read(since, limit) {
         const result = await client.query({
           name: "commitcast_read",
@@ -191,9 +196,6 @@ async function openSession(connectionString: string): Promise<Session> {
         }
       },
       now: async () => readSnapshot(await one("select pg_current_snapshot()::text")),
-      continues: async (cursor) =>
-        (await one("select relay.continues($1, $2::pg_snapshot)", [cursor.lineage, cursor.snapshot.text])) ===
-        "t",
       async lease(durationMs, tell) {
         await one("select relay.set_lease($1::int)", [durationMs])
         if (tell)

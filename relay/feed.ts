@@ -139,11 +139,9 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
   }
 
   /** Finds where to go on after connecting; undefined where nothing can be promised about what was missed. */
-  async function resume(session: Session): Promise<Cursor | undefined> {
+  function resume(session: Session): Cursor | undefined {
     if (cursor === undefined) return undefined
-    if (cursor.lineage === session.lineage || (await session.continues(cursor))) {
-      return { lineage: session.lineage, snapshot: cursor.snapshot }
-    }
+    if (session.lineages.has(cursor.lineage)) return { lineage: session.lineage, snapshot: cursor.snapshot }
     reset("lineage")
     return undefined
   }
@@ -175,7 +173,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
   async function session(): Promise<never> {
     const open = await changelog.open()
     try {
-      cursor = await resume(open)
+      cursor = resume(open)
       const since = Date.now()
       pending = true
       while (!closing.signal.aborted) {

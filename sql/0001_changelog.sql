@@ -136,44 +136,66 @@ create table relay.lineage (
   system_identifier bigint not null,
   timeline integer not null,
   database oid not null,
+  log oid not null,
   postmaster_start timestamptz not null,
-  floor xid8,
+  continues boolean not null,
   met_at timestamptz not null default clock_timestamp()
 );
 comment on table relay.lineage is
-  'Each stretch in which xids are known to mean one thing. A cursor survives a later row only if that row''s floor is known and not below the cursor''s xmax.';
-comment on column relay.lineage.floor is 'The next xid at a clean start; null when the start was not clean, so that nothing before it can be continued.';
+  'Each stretch in which transaction ids are known to mean one thing, in order. A cursor names the one that it was made in.';
+comment on column relay.lineage.log is 'The oid of relay.change: a log that was restored from a dump is another table.';
+comment on column relay.lineage.continues is 'Whether the cursors of the row before still hold: only after a shutdown in order of the same server and database.';
+
+create unlogged table relay.unbroken (
+  lineage text not null
+);
+comment on table relay.unbroken is
+  'Names the last lineage. PostgreSQL empties unlogged tables in crash recovery, on promotion and in a restored backup, and keeps them through a shutdown in order. So this tells one from the other, also after the crash of a single server process, which the start time of the server does not show.';
+
+create function relay.present_lineage() returns text
+language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
+  select id from relay.lineage
+  where number = (select max(number) from relay.lineage)
+    and exists (select from relay.unbroken where lineage = id)
+    and system_identifier = (select s.system_identifier from pg_control_system() s)
+    and timeline = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+    and database = (select oid from pg_database where datname = current_database())
+    and log = 'relay.change'::regclass
+    and postmaster_start = pg_postmaster_start_time()
+$$;
+comment on function relay.present_lineage() is
+  'The id of the present lineage; null if no relay has met it yet.';
 
 create function relay.meet_lineage() returns text
 language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
 declare
-  v_system bigint := (select system_identifier from pg_control_system());
-  v_timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
-  v_database oid := (select oid from pg_database where datname = current_database());
-  v_start timestamptz := pg_postmaster_start_time();
+  v_id text := relay.present_lineage();
   v_last relay.lineage;
-  v_id text;
+  v_new relay.lineage;
+  v_same_log boolean;
 begin
-  select * into v_last from relay.lineage order by number desc limit 1;
-  if v_last.system_identifier = v_system and v_last.timeline = v_timeline
-     and v_last.database = v_database and v_last.postmaster_start = v_start then
-    return v_last.id;
+  if v_id is not null then
+    return v_id;
   end if;
   perform pg_advisory_xact_lock(hashtext('relay.lineage'));
-  select * into v_last from relay.lineage order by number desc limit 1;
-  if v_last.system_identifier = v_system and v_last.timeline = v_timeline
-     and v_last.database = v_database and v_last.postmaster_start = v_start then
-    return v_last.id;
+  v_id := relay.present_lineage();
+  if v_id is not null then
+    return v_id;
   end if;
-  insert into relay.lineage (system_identifier, timeline, database, postmaster_start, floor)
-  select v_system, v_timeline, v_database, v_start,
-         case when c.checkpoint_lsn = c.redo_lsn and v_last.timeline = v_timeline
-                   and v_last.system_identifier = v_system and v_last.database = v_database
-              then (split_part(c.next_xid, ':', 1)::numeric * 4294967296 + split_part(c.next_xid, ':', 2)::numeric)::text::xid8
-         end
-  from pg_control_checkpoint() c
+  select * into v_last from relay.lineage order by number desc limit 1;
+  v_new.system_identifier := (select system_identifier from pg_control_system());
+  v_new.timeline := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+  v_new.database := (select oid from pg_database where datname = current_database());
+  v_new.log := 'relay.change'::regclass;
+  v_same_log := (v_last.system_identifier, v_last.database, v_last.log) = (v_new.system_identifier, v_new.database, v_new.log);
+  insert into relay.lineage (system_identifier, timeline, database, log, postmaster_start, continues)
+  values (v_new.system_identifier, v_new.timeline, v_new.database, v_new.log, pg_postmaster_start_time(),
+          (v_same_log and v_last.timeline = v_new.timeline
+           and exists (select from relay.unbroken where lineage = v_last.id)) is true)
   returning id into v_id;
-  if v_last.system_identifier <> v_system or v_last.database <> v_database then
+  delete from relay.unbroken;
+  insert into relay.unbroken values (v_id);
+  if not v_same_log then
     truncate relay.change;
     update relay.horizon set h = pg_current_snapshot(), rotated_at = clock_timestamp();
   end if;
@@ -181,18 +203,7 @@ begin
 end
 $$;
 comment on function relay.meet_lineage() is
-  'The id of the present lineage. Adds a row when the cluster, its timeline, the database or the server process is new; a copied cluster or database also starts with an empty log.';
-
-create function relay.continues(lineage_id text, cursor_snapshot pg_snapshot) returns boolean
-language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
-  select exists (select 1 from relay.lineage where id = lineage_id)
-     and not exists (
-       select 1 from relay.lineage later, relay.lineage mine
-       where mine.id = lineage_id and later.number > mine.number
-         and (later.floor is null or pg_snapshot_xmax(cursor_snapshot) > later.floor))
-$$;
-comment on function relay.continues(text, pg_snapshot) is
-  'Whether a cursor of that lineage still means the same transactions today.';
+  'The id of the present lineage. Adds a row when the server was started, crashed or promoted since, or is another one, or the database is; a copied server or database, or a restored log, also starts empty.';
 
 create function relay.cursor() returns text
 language plpgsql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
@@ -205,7 +216,8 @@ begin
     raise exception 'relay.cursor() cannot be used in a transaction that has written: its own changes would be missed'
       using errcode = 'active_sql_transaction', hint = 'Call it in a transaction of its own that only reads: begin isolation level repeatable read read only.';
   end if;
-  return (select id from relay.lineage order by number desc limit 1) || ':' || pg_current_snapshot()::text;
+  -- Before a relay has met the present lineage nobody can promise anything: 0 is no lineage, and makes the client load anew.
+  return coalesce(relay.present_lineage(), '0') || ':' || pg_current_snapshot()::text;
 end
 $$;
 comment on function relay.cursor() is
