@@ -109,7 +109,13 @@ function describe(status: RelayStatus) {
       bell: status.bell,
       error: feed.kind === "down" ? (feed.error ?? null) : null,
     },
-    connections: { total: hub.connections, by_user: hub.users, by_channel: hub.channels, lanes: hub.lanes },
+    connections: {
+      total: hub.connections,
+      by_user: hub.users,
+      by_channel: hub.channels,
+      lanes: hub.lanes,
+      replaying: hub.replaying,
+    },
     tables: status.tables,
   }
 }

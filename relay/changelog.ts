@@ -21,6 +21,19 @@ export interface Page {
   readonly cut: boolean
 }
 
+/** A page of a long read. The head is the same in each, and its horizon holds until the last. */
+export interface LogPage {
+  readonly head: Head
+  readonly changes: Change[]
+  readonly final: boolean
+}
+
+/** What is left of a read that was cut: the changes of the same difference after a `seq`. */
+export interface Rest {
+  readonly until: Snapshot
+  readonly after: string
+}
+
 /** One reading connection. Any failure makes it useless: close it and open another. */
 export interface Session {
   readonly lineage: string
@@ -28,8 +41,8 @@ export interface Session {
   readonly lineages: ReadonlySet<string>
   /** What became visible since the snapshot, in order; at most `limit` changes. */
   read(since: Snapshot, limit: number): Promise<Page>
-  /** The same without a limit, in pages of one snapshot. The first page carries the head. */
-  pages(since: Snapshot, size: number): AsyncGenerator<{ head: Head; changes: Change[]; final: boolean }>
+  /** The same without a limit, in pages of one snapshot. @param rest goes on where such a read was cut. */
+  pages(since: Snapshot, size: number, rest?: Rest): AsyncGenerator<LogPage>
   /** The snapshot of this moment. */
   now(): Promise<Snapshot>
   /** Promises to poll for so long; tells the other relays if asked. */
@@ -64,18 +77,26 @@ const COLUMNS = `seq::text, xid::text, at::text, "table", op, type, old, new, me
  * Rows, new snapshot, horizon and lease in one statement, so that they belong together. The upper bound keeps out the
  * foreign xids of a restored log.
  */
-const READ = `
-  select null as seq, pg_current_snapshot()::text as xid, h::text as at, null as "table", null as op, null as type,
+const select = (snapshot: string, condition: string) => `
+  select null as seq, ${snapshot}::text as xid, h::text as at, null as "table", null as op, null as type,
          (coalesce(pg_sequence_last_value('relay.lease'), 0) - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
          null as new, null as meta, null::bigint as o
   from relay.horizon
   union all
   select ${COLUMNS}, seq from relay.change
-  where xid >= pg_snapshot_xmax($1::pg_snapshot) and xid < pg_snapshot_xmax(pg_current_snapshot())
+  where xid >= pg_snapshot_xmax($1::pg_snapshot) and xid < pg_snapshot_xmax(pg_current_snapshot()) ${condition}
   union all
   select ${COLUMNS}, seq from relay.change
-  where xid = any(array(select pg_snapshot_xip($1::pg_snapshot)))
+  where xid = any(array(select pg_snapshot_xip($1::pg_snapshot))) ${condition}
   order by o nulls first`
+
+const READ = select("pg_current_snapshot()", "")
+
+/** A long read may be one in parts: up to the snapshot of the first, and after the last seq of the one before. */
+const LONG_READ = select(
+  "coalesce($2::pg_snapshot, pg_current_snapshot())",
+  "and seq > $3::bigint and ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, $2::pg_snapshot))",
+)
 
 /** What the reading session needs to find the index whatever the statistics say. */
 const SESSION = `
@@ -91,6 +112,8 @@ const HeadRow = z.object({ xid: z.string(), at: z.string(), old: z.coerce.number
 /** A lease further ahead was set by a clock that has stepped since. */
 const LEASE_MAX_MS = 5_000
 const QUERY_TIMEOUT_MS = 10_000
+/** The first row of a long read comes when all are sorted. */
+const LONG_QUERY_TIMEOUT_MS = 600_000
 
 const asText = { getTypeParser: () => (value: string) => value }
 
@@ -173,26 +196,29 @@ async function openSession(connectionString: string): Promise<Session> {
         const changes = result.rows.slice(1, limit + 1).map(readChange)
         return { head: readHead(result.rows[0]), changes, cut: result.rows.length > limit + 1 }
       },
-      async *pages(since, size) {
+      async *pages(since, size, rest) {
         // The lock comes before the snapshot: a rotation in between would otherwise empty what the snapshot promises.
         await client.query("begin; lock table relay.change in access share mode")
-        await client.query({
-          text: `declare commitcast_pages no scroll cursor for ${READ}`,
-          values: [since.text],
-        })
-        const next = (rows: number) =>
-          client.query({
-            text: `fetch ${rows} from commitcast_pages`,
-            query_timeout: 600_000,
-          } as pg.QueryConfig)
-        const head = readHead((await next(1)).rows[0])
-        let rows = (await next(size)).rows
-        for (;;) {
-          const following = rows.length < size ? [] : (await next(size)).rows
-          if (following.length === 0) await client.query("commit")
-          yield { head, changes: rows.map(readChange), final: following.length === 0 }
-          if (following.length === 0) return
-          rows = following
+        try {
+          await client.query({
+            text: `declare commitcast_pages no scroll cursor for ${LONG_READ}`,
+            values: [since.text, rest?.until.text ?? null, rest?.after ?? "0"],
+          })
+          const next = (rows: number) =>
+            client.query({
+              text: `fetch ${rows} from commitcast_pages`,
+              query_timeout: LONG_QUERY_TIMEOUT_MS,
+            } as pg.QueryConfig)
+          const head = readHead((await next(1)).rows[0])
+          let rows = (await next(size)).rows
+          for (;;) {
+            const following = rows.length < size ? [] : (await next(size)).rows
+            yield { head, changes: rows.map(readChange), final: following.length === 0 }
+            if (following.length === 0) return
+            rows = following
+          }
+        } finally {
+          await client.query("rollback")
         }
       },
       now: async () => readSnapshot(await one("select pg_current_snapshot()::text")),

@@ -99,6 +99,11 @@ export const Settings = z.object({
     .positive()
     .default(32)
     .describe("how far the slowest reader of a lane may fall behind"),
+  REPLAY_BUFFER_MB: z.coerce
+    .number()
+    .positive()
+    .default(64)
+    .describe("how much of the latest changes is kept in memory for clients that return"),
   DRAIN_TIMEOUT_SECONDS: seconds(5).describe("how long closing connections may take at shutdown"),
   LOG_LEVEL: z
     .enum(["trace", "debug", "info", "warn", "error", "silent"])

@@ -8,6 +8,8 @@ import { frameText, type Wire } from "./wire.ts"
 
 /** What may wait in the socket. The rest waits in the lane, where it lies once for all. */
 const HANDED_BYTES = 262_144
+/** How much of a replay may be owed before it waits. */
+const AHEAD_BYTES = 1_048_576
 /** How much may be owed beside the lane: answers, and what a lane that was left still had. */
 const OWED_FRAMES = 4_096
 /** A close frame cannot pass a stuffed socket; after this long it is cut. Milliseconds. */
@@ -43,6 +45,8 @@ export class Connection implements Member {
   #chunk = 0
   /** What was still owed when the connection changed its lane. */
   #owed: Buffer[] = []
+  #owedBytes = 0
+  #waiting: Array<() => void> = []
   #mark = ""
 
   constructor({ wire, now, onClosing }: ConnectionDeps) {
@@ -59,11 +63,7 @@ export class Connection implements Member {
 
   /** Joins a lane at its end. What the old lane still owed stays owed. */
   enter(lane: Lane, batch: number): void {
-    if (this.lane !== undefined) {
-      for (let chunk = this.#nextOfLane(); chunk !== undefined; chunk = this.#nextOfLane())
-        this.#owed.push(chunk)
-      this.lane.remove(this)
-    }
+    this.depart()
     this.lane = lane
     this.position = lane.end
     this.#chunk = 0
@@ -71,17 +71,46 @@ export class Connection implements Member {
     lane.add(this)
   }
 
+  /** Leaves the lane; what it still owed stays owed. */
+  depart(): void {
+    for (let chunk = this.#nextOfLane(); chunk !== undefined; chunk = this.#nextOfLane()) this.#owe(chunk)
+    this.lane?.remove(this)
+    this.lane = undefined
+  }
+
+  /** Takes no further part: what it was owed is void. */
   leave(): void {
     this.lane?.remove(this)
     this.lane = undefined
     this.#owed = []
+    this.#owedBytes = 0
+    this.#wake()
+  }
+
+  /** Sends chunks of whole frames, after everything that it is owed. */
+  push(chunks: readonly Buffer[]): void {
+    for (const chunk of chunks) this.#owe(chunk)
+    this.pump()
+  }
+
+  /** Whether it may be owed more. */
+  get ready(): boolean {
+    return this.#owedBytes < AHEAD_BYTES
+  }
+
+  /** Resolves when the socket has been handed all that it is owed, or the connection ends. */
+  whenReady(): Promise<void> {
+    if (this.#owed.length === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve)
+    })
   }
 
   /** Sends a message of its own, after everything that it is owed. Who asks without reading the answers is closed. */
   send(message: ServerMessage): void {
     const frame = frameText(encodeMessage(message))
     if (this.#owed.length === 0 && this.#wire.queued < HANDED_BYTES) return this.#wire.write(frame)
-    this.#owed.push(frame)
+    this.#owe(frame)
     if (this.#owed.length > OWED_FRAMES) this.close(CloseCode.slowConsumer, "slow consumer", Date.now())
   }
 
@@ -98,6 +127,7 @@ export class Connection implements Member {
       this.#wire.write(chunk)
     }
     if (corked) this.#wire.uncork()
+    if (this.#owed.length === 0) this.#wake()
   }
 
   /** Whether it fell off its lane's ring. */
@@ -107,7 +137,7 @@ export class Connection implements Member {
 
   /** Notes, once a while, whether a waiting socket takes anything. @returns how long it has not, in milliseconds. */
   stuckFor(now: number): number {
-    const mark = `${this.position}:${this.#chunk}:${this.#wire.queued}`
+    const mark = `${this.position}:${this.#chunk}:${this.#wire.untaken}`
     if (this.#wire.queued === 0 || mark !== this.#mark) this.stuckAt = now
     this.#mark = mark
     return now - this.stuckAt
@@ -133,8 +163,22 @@ export class Connection implements Member {
     this.#wire.terminate()
   }
 
+  #owe(chunk: Buffer): void {
+    this.#owed.push(chunk)
+    this.#owedBytes += chunk.length
+  }
+
+  #wake(): void {
+    const woken = this.#waiting
+    this.#waiting = []
+    for (const resolve of woken) resolve()
+  }
+
   #next(): Buffer | undefined {
-    return this.#owed.length > 0 ? this.#owed.shift() : this.#nextOfLane()
+    const chunk = this.#owed.shift()
+    if (chunk === undefined) return this.#nextOfLane()
+    this.#owedBytes -= chunk.length
+    return chunk
   }
 
   #nextOfLane(): Buffer | undefined {

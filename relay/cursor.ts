@@ -44,3 +44,32 @@ export function contains(snapshot: Snapshot, other: Snapshot): boolean {
   for (const xid of snapshot.inFlight) if (xid < other.xmax && !other.inFlight.has(xid)) return false
   return true
 }
+
+/** Whether a transaction's changes are part of the position. */
+export const visible = (snapshot: Snapshot, xid: bigint): boolean =>
+  xid < snapshot.xmax && !snapshot.inFlight.has(xid)
+
+/** What is visible in either: the position of somebody at `a` who was sent everything up to `b`. */
+export function union(a: Snapshot, b: Snapshot): Snapshot {
+  if (contains(a, b)) return a
+  if (contains(b, a)) return b
+  const [younger, older] = a.xmax >= b.xmax ? [a, b] : [b, a]
+  const inFlight = [...younger.inFlight].filter((xid) => !visible(older, xid))
+  return snapshotOf(younger.xmax, inFlight)
+}
+
+/** What is visible in both: from there on lies everything that somebody at `a` or somebody at `b` misses. */
+export function intersection(a: Snapshot, b: Snapshot): Snapshot {
+  if (contains(a, b)) return b
+  if (contains(b, a)) return a
+  const [younger, older] = a.xmax >= b.xmax ? [a, b] : [b, a]
+  const inFlight = new Set(older.inFlight)
+  for (const xid of younger.inFlight) if (xid < older.xmax) inFlight.add(xid)
+  return snapshotOf(older.xmax, [...inFlight])
+}
+
+function snapshotOf(xmax: bigint, inFlight: readonly bigint[]): Snapshot {
+  const sorted = [...inFlight].sort((x, y) => (x < y ? -1 : 1))
+  const xmin = sorted[0] ?? xmax
+  return { xmin, xmax, inFlight: new Set(sorted), text: `${xmin}:${xmax}:${sorted.join(",")}` }
+}

@@ -28,6 +28,8 @@ export type FeedState =
 export interface FeedConsumer {
   /** The next part. The feed reads on when it resolves. */
   deliver(part: BatchPart): Promise<void>
+  /** The log is of this lineage; of which the cursors hold. Told each time the feed has connected. */
+  meet(lineage: string, lineages: ReadonlySet<string>): void
   /** The feed starts at this position. */
   begin(cursor: Cursor): void
   /** Whatever was promised before does not hold; there is no position until `begin`. */
@@ -42,6 +44,8 @@ export interface Feed {
   /** Something may be in the log. */
   wake(): void
   state(): FeedState
+  /** Resolves after a whole read that began later; false if there is none within the time, in milliseconds. */
+  refresh(timeoutMs: number): Promise<boolean>
   /** Everything committed longer ago than this was delivered; milliseconds. */
   lagMs(): number
   bellMode(): ReturnType<Bell["mode"]>
@@ -69,6 +73,8 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
   let running: Promise<void> | undefined
   let pending = false
   let interrupt: (() => void) | undefined
+  /** Those who wait for a read that begins after they asked. */
+  const asking: Array<() => void> = []
 
   /** Waits for a wake-up, a stop or the time to poll. @returns why it reads. */
   async function pause(): Promise<"bell" | "poll"> {
@@ -174,6 +180,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
     const open = await changelog.open()
     try {
       cursor = resume(open)
+      consumer.meet(open.lineage, open.lineages)
       const since = Date.now()
       pending = true
       while (!closing.signal.aborted) {
@@ -187,7 +194,9 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
           state = { kind: "up", since, cursor }
           log.info({ event: "feed_up", lineage: open.lineage }, "reading the changelog")
         }
-        if (!(await advance(open, cursor.snapshot))) reset("horizon")
+        const asked = asking.length
+        if (await advance(open, cursor.snapshot)) for (const answer of asking.splice(0, asked)) answer()
+        else reset("horizon")
       }
       throw new Error("stopping")
     } finally {
@@ -224,6 +233,17 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
       bell.heard()
       pending = true
       interrupt?.()
+    },
+    refresh(timeoutMs) {
+      return new Promise((resolve) => {
+        const timer = setTimeout(resolve, timeoutMs, false)
+        asking.push(() => {
+          clearTimeout(timer)
+          resolve(true)
+        })
+        pending = true
+        interrupt?.()
+      })
     },
     state: () => state,
     lagMs: () => Date.now() - readUpTo,

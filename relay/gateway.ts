@@ -128,18 +128,18 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     if (channels.size > settings.maxChannels)
       return close(connection, CloseCode.tooManyChannels, "too many channels")
     connection.identity = identity
-    const { cursor, ...recovery } = hub.join(connection, channels, asked.cursor)
-    connection.send({
-      type: "connection_success",
-      user: identity.user,
-      connection: connection.id,
-      channels: [...channels, `user:${identity.user}`],
-      cursor,
-      ...recovery,
-      heartbeat_seconds: settings.heartbeatMs / 1_000,
-      expires_in: secondsLeft(identity),
+    hub.join(connection, channels, asked.cursor, (joined) => {
+      connection.send({
+        type: "connection_success",
+        user: identity.user,
+        connection: connection.id,
+        channels: [...channels, `user:${identity.user}`],
+        ...joined,
+        heartbeat_seconds: settings.heartbeatMs / 1_000,
+        expires_in: secondsLeft(identity),
+      })
+      log.debug({ event: "connected", connection: connection.id, user: identity.user }, "a client connected")
     })
-    log.debug({ event: "connected", connection: connection.id, user: identity.user }, "a client connected")
   }
 
   function fault(connection: Connection, code: ErrorCode, message: string, request?: string | number): void {
@@ -203,22 +203,19 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     if (identity === undefined) return
     if (identity.user !== connection.user)
       return fault(connection, "other_user", "a refresh must be for the same user", request)
-    // A token with other rights narrows or widens what the connection sees, so it takes another lane.
-    hub.rejoin(
-      connection,
-      (channels) => {
-        connection.identity = identity
-        const lost = new Set(hub.forbidden(identity, channels))
-        return new Set([...channels].filter((channel) => !lost.has(channel)))
-      },
-      () =>
-        connection.send({
-          type: "authenticated",
-          user: identity.user,
-          expires_in: secondsLeft(identity),
-          request,
-        }),
+    const done = hub.reauthorise(connection, identity, () =>
+      connection.send({
+        type: "authenticated",
+        user: identity.user,
+        expires_in: secondsLeft(identity),
+        request,
+      }),
     )
+    if (!done) busy(connection, request)
+  }
+
+  function busy(connection: Connection, request: string | number | undefined): void {
+    fault(connection, "busy", "too much waits for the end of the replay: ask again later", request)
   }
 
   function subscribe(
@@ -235,25 +232,16 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
         message.request,
       )
     const wanted = message.channels.filter((channel) => channel !== `user:${identity.user}`)
-    const total = new Set([...(connection.lane?.subscription.channels ?? []), ...wanted]).size
+    const total = new Set([...(hub.channels(connection) ?? []), ...wanted]).size
     if (total > settings.maxChannels) return close(connection, CloseCode.tooManyChannels, "too many channels")
-    hub.rejoin(
+    const { channels, cursor, request } = message
+    const done = hub.rejoin(
       connection,
-      (channels) => new Set([...channels, ...wanted]),
-      (cursor) => {
-        const recovered = message.cursor !== undefined && message.cursor === cursor
-        const reason = recovered ? null : message.cursor === undefined ? "no_cursor" : "not_replayed"
-        connection.send({
-          type: "subscribed",
-          channels: message.channels,
-          cursor,
-          recovered,
-          replayed: 0,
-          reason,
-          request: message.request,
-        })
-      },
+      (joined) => new Set([...joined, ...wanted]),
+      cursor,
+      (joined) => connection.send({ type: "subscribed", channels, ...joined, request }),
     )
+    if (!done) busy(connection, request)
   }
 
   function unsubscribe(
@@ -261,7 +249,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     identity: Identity,
     message: ClientMessage & { type: "unsubscribe" },
   ): void {
-    const joined = connection.lane?.subscription.channels
+    const joined = hub.channels(connection)
     const unknown = message.channels.filter((channel) => !joined?.has(channel))
     if (unknown.length > 0) {
       const own = unknown.includes(`user:${identity.user}`) ? " (the own user channel stays)" : ""
@@ -272,17 +260,14 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
         message.request,
       )
     }
-    hub.rejoin(
+    const { channels, request } = message
+    const done = hub.rejoin(
       connection,
-      (channels) => new Set([...channels].filter((channel) => !message.channels.includes(channel))),
-      (cursor) =>
-        connection.send({
-          type: "unsubscribed",
-          channels: message.channels,
-          cursor,
-          request: message.request,
-        }),
+      (joined) => new Set([...joined].filter((channel) => !channels.includes(channel))),
+      undefined,
+      ({ cursor }) => connection.send({ type: "unsubscribed", channels, cursor, request }),
     )
+    if (!done) busy(connection, request)
   }
 
   return {

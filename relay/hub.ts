@@ -1,14 +1,18 @@
 /** The hub: all connections, the lanes that they share, and the way of a batch into them. */
 
-import { setTimeout as sleep, setImmediate as yieldLoop } from "node:timers/promises"
+import { setTimeout as sleep } from "node:timers/promises"
 import type { Identity } from "./auth.ts"
 import { ALL } from "./change.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
+import { announce, flush, relieve } from "./fanout.ts"
 import type { BatchPart, FeedConsumer } from "./feed.ts"
-import { createFrameCache, type Lane } from "./lane.ts"
+import type { History } from "./history.ts"
+import type { Lane } from "./lane.ts"
 import type { Metrics } from "./metrics.ts"
-import { CloseCode, encodeMessage, type Recovery } from "./protocol.ts"
+import { CloseCode, encodeMessage } from "./protocol.ts"
+import type { Recent } from "./recent.ts"
+import { createReplays, type Joined } from "./replay.ts"
 import { createRouter } from "./router.ts"
 import { mayJoin } from "./subscription.ts"
 import { frameText, PING_FRAME } from "./wire.ts"
@@ -23,28 +27,49 @@ export interface HubSettings {
 const SLOW_MS = 10_000
 /** Whoever was not heard for a heartbeat and this long is taken for dead. Milliseconds. */
 const PONG_MS = 10_000
-/** A flush yields to heartbeats, health and new connections after so long. Milliseconds. */
-const SLICE_MS = 2
-/** How long a huge batch waits for readers that keep up, a page. Milliseconds. */
-const RELIEF_MS = 1_000
 const CHECKPOINT_MS = 1_000
+/** How long somebody with a cursor that the feed has not reached waits for it. Milliseconds. */
+const REFRESH_MS = 5_000
+
+export interface HubDeps {
+  settings: HubSettings
+  metrics: Metrics
+  recent: Recent
+  history: History
+  /** Resolves after a read of the log that began later; false if there is none within the time. */
+  refresh(timeoutMs: number): Promise<boolean>
+}
 
 export interface HubStats {
   connections: number
+  /** How many of them are not live yet. */
+  replaying: number
   users: Record<string, number>
   channels: Record<string, number>
   lanes: number
 }
 
-export function createHub({ settings, metrics }: { settings: HubSettings; metrics: Metrics }) {
+export function createHub({ settings, metrics, recent, history, refresh }: HubDeps) {
   const connections = new Set<Connection>()
   const router = createRouter()
   /** What waits for the end of the batch in progress. */
   const atBatchEnd: Array<() => void> = []
   let head: Cursor | undefined
+  let lineages: ReadonlySet<string> = new Set()
   let batch = 0
   let inBatch = false
   let heartbeatAt = Date.now()
+  const replays = createReplays({
+    recent,
+    history,
+    metrics,
+    position: () => ({ head, lineages, inBatch }),
+    refresh: () => refresh(REFRESH_MS),
+    goLive: (connection, channels) => {
+      place(connection, channels)
+      connection.pump()
+    },
+  })
 
   function place(connection: Connection, channels: ReadonlySet<string>): void {
     const identity = connection.identity as Identity
@@ -56,36 +81,21 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
   /** Takes a connection out of its lane. */
   function release(connection: Connection): void {
     const lane = connection.lane
+    replays.cancel(connection)
     connection.leave()
     router.retire(lane)
   }
 
-  async function flush(touched: Iterable<Lane>): Promise<void> {
-    let sliceStart = performance.now()
-    for (const lane of touched) {
-      // Of those who come or go meanwhile, the former have nothing to write yet and the latter no more.
-      const members = [...lane.members]
-      const start = lane.start++
-      for (let i = 0; i < members.length; i++) {
-        members[(start + i) % members.length]?.pump()
-        if (i % 32 === 31 && performance.now() - sliceStart > SLICE_MS) {
-          await yieldLoop()
-          sliceStart = performance.now()
-        }
-      }
-      lane.trim()
+  /** Between two batches, and when a replay has ended. @returns false if too much waits for that already. */
+  function whenLive(connection: Connection, act: () => void): boolean {
+    const again = () => {
+      if (connection.closingSince === 0 && !whenLive(connection, act))
+        connection.close(CloseCode.tooManyErrors, "too much to do after the replay", Date.now())
     }
-  }
-
-  /** Lets readers that keep up catch up before the next page of a huge batch. */
-  async function relieve(touched: Iterable<Lane>): Promise<void> {
-    const deadline = Date.now() + RELIEF_MS
-    for (const lane of touched) {
-      while (lane.bytes > settings.laneBufferBytes / 2 && Date.now() < deadline) {
-        await sleep(2)
-        lane.trim()
-      }
-    }
+    if (replays.channels(connection) !== undefined) return replays.afterwards(connection, again)
+    if (inBatch) atBatchEnd.push(again)
+    else act()
+    return true
   }
 
   async function deliver(part: BatchPart): Promise<void> {
@@ -94,10 +104,10 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
       inBatch = true
       head = part.cursor
     }
+    recent.append(part)
     const now = Date.now()
     const { touched, unseen } = router.route(part.changes)
     metrics.unrouted.inc(unseen)
-    const cache = createFrameCache()
     const mark = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(part.cursor) }))
     // A batch in pages ends with a checkpoint in any case: it closes the transactions whose last change was not known.
     const paged = !(part.first && part.final)
@@ -107,38 +117,34 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
       lane.unmarked = !due
       metrics.deliveries.inc(lane.sights.length * lane.members.length)
       lane.append(
-        lane.takeEntry(batch, part.changes, cache, part.final, due ? [mark] : []),
+        lane.takeEntry(batch, part.changes, part.final, due ? [mark] : []),
         settings.laneBufferBytes,
       )
       touched.add(lane)
     }
     await flush(touched)
     if (!part.final) {
-      await relieve(touched)
+      replays.advance()
+      await relieve(touched, settings.laneBufferBytes / 2)
       return
     }
     inBatch = false
     for (const act of atBatchEnd.splice(0)) act()
-  }
-
-  /** Sends all lanes, or some, frames that belong to no batch. */
-  function announce(to: Iterable<Lane>, frames: readonly Buffer[]): void {
-    const shared = [Buffer.concat(frames)]
-    const entry = { batch: Number.POSITIVE_INFINITY, shared, own: undefined, bytes: shared[0]?.length ?? 0 }
-    const touched = [...to]
-    for (const lane of touched) lane.append(entry, settings.laneBufferBytes)
-    void flush(touched)
+    replays.advance()
   }
 
   function checkpoint(cursor: Cursor, lane: Lane, now: number): void {
     lane.checkpointAt = now
     lane.unmarked = false
-    announce([lane], [frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(cursor) }))])
+    const frame = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(cursor) }))
+    announce([lane], [frame], settings.laneBufferBytes)
   }
 
   function heartbeat(now: number): void {
     heartbeatAt = now
-    announce(router.lanes(), [PING_FRAME, frameText(encodeMessage({ type: "ping" }))])
+    const frames = [PING_FRAME, frameText(encodeMessage({ type: "ping" }))]
+    announce(router.lanes(), frames, settings.laneBufferBytes)
+    for (const connection of replays.connections()) connection.push(frames)
   }
 
   function check(connection: Connection, now: number): void {
@@ -169,10 +175,18 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
     }
   }
 
+  const positionText = (): string => (head === undefined ? "" : cursorText(head))
+
   const consumer: FeedConsumer = {
     deliver,
+    meet(lineage, known) {
+      lineages = known
+      if (head !== undefined) head = { lineage, snapshot: head.snapshot }
+    },
     begin(cursor: Cursor) {
       head = cursor
+      recent.begin(cursor.snapshot)
+      replays.advance()
     },
     reset() {
       head = undefined
@@ -180,6 +194,7 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
       atBatchEnd.length = 0
       for (const connection of connections)
         connection.close(CloseCode.cannotContinue, "changes may have been missed", Date.now())
+      replays.advance()
     },
   }
   const wheel = setInterval(tick, 1_000)
@@ -187,6 +202,7 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
 
   return {
     consumer,
+    lineage: (): string | undefined => head?.lineage,
     /** Whether clients can be told a position. */
     ready: (): boolean => head !== undefined,
     track(connection: Connection): void {
@@ -197,44 +213,70 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
       release(connection)
       connections.delete(connection)
     },
-    /** Places an authenticated connection. Whatever is committed after the returned cursor reaches it. */
+    /**
+     * Places an authenticated connection: live at once, or after a replay.
+     * @param answer told the cursor after which everything reaches the connection, before anything else is sent.
+     */
     join(
       connection: Connection,
       channels: ReadonlySet<string>,
       since: string | undefined,
-    ): { cursor: string } & Recovery {
+      answer: (joined: Joined) => void,
+    ): void {
+      if (since !== undefined) return replays.start(connection, channels, since, answer)
       place(connection, channels)
-      const cursor = head === undefined ? "" : cursorText(head)
-      const recovered = since !== undefined && since === cursor
-      if (since !== undefined) metrics.resumes.inc({ result: recovered ? "recovered" : "resync" })
-      return {
-        cursor,
-        recovered,
-        replayed: 0,
-        reason: recovered ? null : since === undefined ? "no_cursor" : "not_replayed",
-      }
+      answer({ cursor: positionText(), recovered: false, replayed: 0, reason: "no_cursor" })
     },
     /**
      * Changes a connection's channels between two batches, so that none is seen by half.
-     * @param done told the cursor from which on the new channels hold.
+     * @param since sets the position of the whole connection.
+     * @param answer as that of `join`.
+     * @returns false if too much waits already.
      */
     rejoin(
       connection: Connection,
       change: (channels: ReadonlySet<string>) => ReadonlySet<string>,
-      done: (cursor: string) => void,
-    ): void {
-      const act = () => {
+      since: string | undefined,
+      answer: (joined: Joined) => void,
+    ): boolean {
+      return whenLive(connection, () => {
         const lane = connection.lane
         if (lane === undefined) return
         if (connection.overrun) return connection.close(CloseCode.slowConsumer, "slow consumer", Date.now())
         const channels = change(lane.subscription.channels)
-        place(connection, channels)
-        done(head === undefined ? "" : cursorText(head))
-        connection.pump()
-      }
-      if (inBatch) atBatchEnd.push(act)
-      else act()
+        if (since === undefined) {
+          place(connection, channels)
+          answer({ cursor: positionText(), recovered: false, replayed: 0, reason: "no_cursor" })
+          connection.pump()
+        } else {
+          connection.depart()
+          router.retire(lane)
+          replays.start(connection, channels, since, answer)
+        }
+      })
     },
+    /** Gives a connection new rights. A replay has them at once; a live connection takes another lane. */
+    reauthorise(connection: Connection, identity: Identity, done: () => void): boolean {
+      const allowed = (channels: ReadonlySet<string>) =>
+        new Set([...channels].filter((channel) => mayJoin(channel, identity.user, identity.rights)))
+      const replayed = replays.channels(connection)
+      if (replayed === undefined)
+        return this.rejoin(
+          connection,
+          (channels) => {
+            connection.identity = identity
+            return allowed(channels)
+          },
+          undefined,
+          done,
+        )
+      connection.identity = identity
+      replays.narrow(connection, allowed(replayed))
+      done()
+      return true
+    },
+    channels: (connection: Connection): ReadonlySet<string> | undefined =>
+      replays.channels(connection) ?? connection.lane?.subscription.channels,
     /** The channels among these that the token does not allow. */
     forbidden(identity: Identity, channels: Iterable<string>): string[] {
       return [...channels].filter((channel) => !mayJoin(channel, identity.user, identity.rights))
@@ -251,8 +293,13 @@ export function createHub({ settings, metrics }: { settings: HubSettings; metric
         for (const [user, count] of lane.users) add(users, user, count)
         for (const channel of lane.subscription.channels) add(channels, channel, lane.members.length)
       }
+      for (const connection of replays.connections()) {
+        add(users, connection.user, 1)
+        for (const channel of replays.channels(connection) ?? []) add(channels, channel, 1)
+      }
       return {
         connections: connections.size,
+        replaying: replays.size(),
         users: Object.fromEntries(users),
         channels: Object.fromEntries(channels),
         lanes: router.size(),

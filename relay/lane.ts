@@ -1,9 +1,8 @@
 /** A lane: what connections that see the same share. Its frames lie once in a ring from which each connection pulls. */
 
 import type { Change } from "./change.ts"
-import { encodeChange, type View } from "./protocol.ts"
-import { type Subscription, subscriptionKey, view } from "./subscription.ts"
-import { frameText } from "./wire.ts"
+import { chunksOf, framesOf } from "./frames.ts"
+import { type Sight, type Subscription, sightsOf, subscriptionKey } from "./subscription.ts"
 
 /** What one turn has for the lane, as chunks of whole frames. */
 export interface Entry {
@@ -13,38 +12,6 @@ export interface Entry {
   /** For users with something of their own in this turn: shared and own frames in order. */
   readonly own: ReadonlyMap<string, readonly Buffer[]> | undefined
   readonly bytes: number
-}
-
-/** Chunks end at this size, so that a connection is never handed much more than it may hold. */
-const CHUNK_BYTES = 65_536
-
-/** Frames by change, so that lanes and turns share them. */
-export interface FrameCache {
-  frame(change: Change, as: Exclude<View, "none">, last: boolean): Buffer
-}
-
-/** Makes a cache for the changes of one part of a batch. */
-export function createFrameCache(): FrameCache {
-  const frames = new Map<Change, Partial<Record<string, Buffer>>>()
-  return {
-    frame(change, as, last) {
-      let variants = frames.get(change)
-      if (variants === undefined) {
-        variants = {}
-        frames.set(change, variants)
-      }
-      const key = last ? `${as}!` : as
-      const frame = variants[key] ?? frameText(encodeChange(change, as, last))
-      variants[key] = frame
-      return frame
-    },
-  }
-}
-
-/** A change and how the lane sees it. */
-export interface Sight {
-  readonly change: Change
-  readonly as: Exclude<View, "none">
 }
 
 /** A reader of the lane. */
@@ -131,19 +98,13 @@ export class Lane {
    * @param closed whether the batch ends here, so that a transaction's last change is known to be its last.
    * @param after frames that follow, such as a checkpoint.
    */
-  takeEntry(
-    batch: number,
-    changes: readonly Change[],
-    cache: FrameCache,
-    closed: boolean,
-    after: readonly Buffer[],
-  ): Entry {
-    const shared = chunks(frames(this.sights, cache, closed), after)
+  takeEntry(batch: number, changes: readonly Change[], closed: boolean, after: readonly Buffer[]): Entry {
+    const shared = chunksOf([...framesOf(this.sights, closed), ...after])
     let own: Map<string, readonly Buffer[]> | undefined
     for (const user of this.ownUsers) {
-      const sights = ownSights(changes, this.subscription, `user:${user}`)
+      const sights = sightsOf(changes, this.subscription, `user:${user}`)
       own ??= new Map()
-      own.set(user, chunks(frames(sights, cache, closed), after))
+      own.set(user, chunksOf([...framesOf(sights, closed), ...after]))
     }
     this.sights = []
     this.ownUsers = new Set()
@@ -158,43 +119,4 @@ export class Lane {
     this.#bytes -= entry?.bytes ?? 0
     this.#base++
   }
-}
-
-function ownSights(changes: readonly Change[], subscription: Subscription, own: string): Sight[] {
-  const sights: Sight[] = []
-  for (const change of changes) {
-    const as = view(change, subscription, own)
-    if (as !== "none") sights.push({ change, as })
-  }
-  return sights
-}
-
-/** The frames in order. `last` is found from the end: the first sight of a transaction there is its last. */
-function frames(sights: readonly Sight[], cache: FrameCache, closed: boolean): Buffer[] {
-  const result: Buffer[] = new Array(sights.length)
-  const seen = new Set<string>()
-  for (let i = sights.length - 1; i >= 0; i--) {
-    const { change, as } = sights[i] as Sight
-    const last = closed && !seen.has(change.xid)
-    seen.add(change.xid)
-    result[i] = cache.frame(change, as, last)
-  }
-  return result
-}
-
-function chunks(frames: readonly Buffer[], after: readonly Buffer[]): Buffer[] {
-  const result: Buffer[] = []
-  let open: Buffer[] = []
-  let size = 0
-  for (const frame of [...frames, ...after]) {
-    if (size > 0 && size + frame.length > CHUNK_BYTES) {
-      result.push(Buffer.concat(open, size))
-      open = []
-      size = 0
-    }
-    open.push(frame)
-    size += frame.length
-  }
-  if (size > 0) result.push(open.length === 1 ? (open[0] as Buffer) : Buffer.concat(open, size))
-  return result
 }

@@ -22,6 +22,12 @@ export function createMetrics() {
     frames: counter("relay_client_frames_total", "Frames from clients, by type", ["type"]),
     errors: counter("relay_client_errors_total", "Error messages sent to clients, by code", ["code"]),
     resumes: counter("relay_resume_total", "Connections that brought a cursor, by result", ["result"]),
+    replayed: counter("relay_replayed_total", "Changes sent again to who returned, by where they came from", [
+      "source",
+    ]),
+    historyReads: counter("relay_history_reads_total", "Reads of the log for who returned, by result", [
+      "result",
+    ]),
     events: counter("relay_events_total", "Changes read from the log, by table and operation", [
       "table",
       "op",

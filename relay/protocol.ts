@@ -32,6 +32,7 @@ export const CloseCode = {
   tokenExpired: 4005,
   slowConsumer: 4008,
   cannotContinue: 4010,
+  tryAgain: 4011,
   noPong: 4012,
   invalidToken: 4500,
   badMessage: 4501,
@@ -49,12 +50,14 @@ export type ErrorCode =
   | "forbidden_channel"
   | "not_subscribed"
   | "other_user"
+  | "busy"
   | "invalid_token"
 
 /** How a connection stands to the changes before it. */
 export interface Recovery {
   recovered: boolean
-  replayed: number
+  /** How many changes follow before the checkpoint that ends the replay; null if that is not known yet. */
+  replayed: number | null
   /** Why not, when `recovered` is false. */
   reason: string | null
 }
@@ -75,7 +78,7 @@ export type ServerMessage =
   | ({ type: "subscribed"; channels: string[]; cursor: string; request: Request } & Recovery)
   | { type: "unsubscribed"; channels: string[]; cursor: string; request: Request }
   | { type: "authenticated"; user: string; expires_in: number; request: Request }
-  | { type: "checkpoint"; cursor: string }
+  | { type: "checkpoint"; cursor: string; replayed?: number }
   | { type: "ping" }
   | { type: "pong"; at: string; request: Request }
   | { type: "error"; code: ErrorCode; message: string; request: Request }

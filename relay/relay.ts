@@ -5,12 +5,14 @@ import { type Auth, createAuth } from "./auth.ts"
 import { createChangelog, type TrackedTable } from "./changelog.ts"
 import type { Settings } from "./config.ts"
 import { cursorText } from "./cursor.ts"
-import { createFeed, type FeedState } from "./feed.ts"
+import { createFeed, type Feed, type FeedState } from "./feed.ts"
 import { createGateway } from "./gateway.ts"
-import { createHub, type HubStats } from "./hub.ts"
+import { createHistory } from "./history.ts"
+import { createHub, type Hub, type HubStats } from "./hub.ts"
 import { createListener, type ListenerState } from "./listener.ts"
 import type { Log } from "./log.ts"
 import { createMetrics, type Metrics } from "./metrics.ts"
+import { createRecent } from "./recent.ts"
 
 export interface RelayDeps {
   settings: Readonly<Settings>
@@ -64,15 +66,20 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
   const changelog = createChangelog(databaseUrl, (error) =>
     log.debug({ event: "idle_connection_lost", error: error.message }),
   )
-  const hub = createHub({
+  const recent = createRecent(settings.REPLAY_BUFFER_MB * 1_048_576)
+  const history = createHistory({ changelog, recent, lineage: () => hub.lineage(), log, metrics })
+  const hub: Hub = createHub({
     metrics,
+    recent,
+    history,
+    refresh: (timeoutMs) => feed.refresh(timeoutMs),
     settings: {
       laneBufferBytes: settings.LANE_BUFFER_MB * 1_048_576,
       heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
       authTimeoutMs: settings.AUTH_TIMEOUT_SECONDS * 1_000,
     },
   })
-  const feed = createFeed({ changelog, consumer: hub.consumer, log, metrics, bell: settings.BELL })
+  const feed: Feed = createFeed({ changelog, consumer: hub.consumer, log, metrics, bell: settings.BELL })
   const listener = createListener({
     connectionString: databaseUrl,
     channel: BELL_CHANNEL,
@@ -101,6 +108,7 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
 
   metrics.observe("relay_connections", "Connections now", () => hub.stats().connections)
   metrics.observe("relay_users", "Users connected now", () => Object.keys(hub.stats().users).length)
+  metrics.observe("relay_replays", "Connections that are not live yet", () => hub.stats().replaying)
   metrics.observe("relay_lanes", "Lanes now", () => hub.stats().lanes)
   metrics.observe(
     "relay_feed_lag_seconds",
@@ -198,6 +206,7 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
         gateway.stop()
         clearInterval(chores)
         await hub.drain(settings.DRAIN_TIMEOUT_SECONDS * 1_000)
+        history.stop()
         await Promise.all([listener.stop(), feed.stop()])
         await changelog.close()
       })()

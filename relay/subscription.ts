@@ -56,6 +56,22 @@ export function view(change: Change, subscription: Subscription, own?: string): 
   }
 }
 
+/** A change and how somebody sees it. */
+export interface Sight {
+  readonly change: Change
+  readonly as: Exclude<View, "none">
+}
+
+/** What the subscription sees of changes, in order. */
+export function sightsOf(changes: readonly Change[], subscription: Subscription, own?: string): Sight[] {
+  const sights: Sight[] = []
+  for (const change of changes) {
+    const as = view(change, subscription, own)
+    if (as !== "none") sights.push({ change, as })
+  }
+  return sights
+}
+
 function sees(image: Image, { channels, rights }: Subscription, own: string | undefined): boolean {
   return (
     image.channels.some((channel) => channels.has(channel) || channel === own) &&

@@ -33,8 +33,10 @@ export const PING_FRAME = Buffer.from([0x89, 0x00])
 
 /** A client's socket, seen as a sink of whole frames. */
 export interface Wire {
-  /** Bytes that the kernel has not taken yet. */
+  /** Bytes that were written and not sent, counted a write at a time. */
   readonly queued: number
+  /** The same to the byte where that is known: a slow client takes a large write bit by bit. */
+  readonly untaken: number
   readonly open: boolean
   /** Writes whole frames. Does nothing once closing. */
   write(frames: Buffer): void
@@ -49,6 +51,10 @@ export function createWire(socket: Duplex, websocket: WebSocket): Wire {
   return {
     get queued() {
       return socket.writableLength
+    },
+    get untaken() {
+      const { _handle: handle } = socket as Duplex & { _handle?: { writeQueueSize?: number } | null }
+      return handle?.writeQueueSize ?? socket.writableLength
     },
     get open() {
       return websocket.readyState === websocket.OPEN && socket.writable

@@ -196,7 +196,13 @@ begin
   delete from relay.unbroken;
   insert into relay.unbroken values (v_id);
   if not v_same_log then
-    truncate relay.change;
+    -- Foreign transaction ids would come up some day. Writers are at work already, and must not queue behind this.
+    begin
+      perform set_config('lock_timeout', '30ms', true);
+      truncate relay.change;
+    exception when lock_not_available then
+      delete from relay.change;
+    end;
     update relay.horizon set h = pg_current_snapshot(), rotated_at = clock_timestamp();
   end if;
   return v_id;

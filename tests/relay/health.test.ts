@@ -104,6 +104,7 @@ t.test("the report says how everything stands", async (t) => {
     by_user: { 7: 2, 8: 1 },
     by_channel: { election_updates: 1, "committee:1": 2, "election:2": 1 },
     lanes: 3,
+    replaying: 0,
   })
   t.match(found.tables, [
     {

@@ -248,7 +248,7 @@ t.test("connections that see the same share a lane, and the last one takes it al
     else client.socket.close()
   }
   await until("nobody is left", () => relay.relay.status().hub.connections === 0)
-  t.same(relay.relay.status().hub, { connections: 0, users: {}, channels: {}, lanes: 0 })
+  t.same(relay.relay.status().hub, { connections: 0, replaying: 0, users: {}, channels: {}, lanes: 0 })
 })
 
 t.test("every way of ending releases what a connection had", async (t) => {
@@ -273,7 +273,11 @@ t.test("every way of ending releases what a connection had", async (t) => {
     })
     end(client)
     await until(`${what} released`, () => relay.relay.status().hub.connections === 0)
-    t.same(relay.relay.status().hub, { connections: 0, users: {}, channels: {}, lanes: 0 }, what)
+    t.same(
+      relay.relay.status().hub,
+      { connections: 0, replaying: 0, users: {}, channels: {}, lanes: 0 },
+      what,
+    )
   }
   const silent = await relay.open("/ws")
   t.match(relay.relay.status().hub, { connections: 1, users: {}, channels: {}, lanes: 0 })

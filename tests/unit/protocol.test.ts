@@ -122,6 +122,7 @@ t.test("close codes keep their promise on coming back", async (t) => {
     tokenExpired: 4005,
     slowConsumer: 4008,
     cannotContinue: 4010,
+    tryAgain: 4011,
     noPong: 4012,
     invalidToken: 4500,
     badMessage: 4501,

@@ -1,0 +1,113 @@
+/** Excerpts: what somebody at a position misses of some changes, as chunks of frames, made once for all who miss the same. */
+
+import type { Change } from "./change.ts"
+import { type Snapshot, visible } from "./cursor.ts"
+import { chunksOf, framesOf } from "./frames.ts"
+import { type Subscription, sightsOf, subscriptionKey } from "./subscription.ts"
+
+export interface Excerpt {
+  readonly chunks: readonly Buffer[]
+  readonly bytes: number
+  /** Changes in it. */
+  readonly count: number
+}
+
+export interface Missing {
+  readonly has: Snapshot
+  readonly subscription: Subscription
+  readonly user: string
+}
+
+export interface Excerpts {
+  /** @param closed whether all changes of the transactions are among these. */
+  of(changes: readonly Change[], closed: boolean, missing: Missing): Excerpt
+}
+
+/** Beyond this the excerpt that was asked for longest ago is forgotten. Bytes. */
+const KEPT_BYTES = 16 * 1_048_576
+
+/** What is said of changes whoever asks. */
+interface Digest {
+  readonly id: number
+  readonly xids: readonly bigint[]
+  /** Who has a channel of his own in them. */
+  readonly users: ReadonlySet<string>
+  /** Whether they concern everybody's own channel: a TRUNCATE names no rows. */
+  readonly everybody: boolean
+}
+
+export function createExcerpts(): Excerpts {
+  const digests = new WeakMap<readonly Change[], Digest>()
+  const kept = new Map<string, Excerpt>()
+  let bytes = 0
+  let ids = 0
+
+  function digestOf(changes: readonly Change[]): Digest {
+    let digest = digests.get(changes)
+    if (digest === undefined) {
+      digest = digestChanges(changes, ids++)
+      digests.set(changes, digest)
+    }
+    return digest
+  }
+
+  function keep(key: string, excerpt: Excerpt): void {
+    kept.set(key, excerpt)
+    bytes += excerpt.bytes
+    for (const [oldest, { bytes: size }] of kept) {
+      if (bytes <= KEPT_BYTES) break
+      kept.delete(oldest)
+      bytes -= size
+    }
+  }
+
+  return {
+    of(changes, closed, { has, subscription, user }) {
+      const digest = digestOf(changes)
+      const own = digest.everybody || digest.users.has(user) ? `user:${user}` : undefined
+      const overlaps = digest.xids.some((xid) => visible(has, xid))
+      const key = JSON.stringify([
+        digest.id,
+        overlaps ? has.text : "",
+        own,
+        closed,
+        subscriptionKey(subscription),
+      ])
+      const known = kept.get(key)
+      if (known !== undefined) {
+        kept.delete(key)
+        kept.set(key, known)
+        return known
+      }
+      const missed = overlaps ? changes.filter((change) => !visible(has, BigInt(change.xid))) : changes
+      const frames = framesOf(sightsOf(missed, subscription, own), closed)
+      const chunks = chunksOf(frames)
+      const excerpt = {
+        chunks,
+        bytes: chunks.reduce((sum, chunk) => sum + chunk.length, 0),
+        count: frames.length,
+      }
+      keep(key, excerpt)
+      return excerpt
+    },
+  }
+}
+
+function digestChanges(changes: readonly Change[], id: number): Digest {
+  const xids = new Set<string>()
+  const users = new Set<string>()
+  let everybody = false
+  const collect = (channel: string) => {
+    if (channel.startsWith("user:")) users.add(channel.slice(5))
+  }
+  for (const change of changes) {
+    xids.add(change.xid)
+    if (change.kind === "message") collect(change.channel)
+    else if (change.kind === "table") everybody ||= Object.hasOwn(change.meta.scope, "user")
+    else {
+      change.before?.channels.forEach(collect)
+      change.after?.channels.forEach(collect)
+    }
+  }
+  return { id, xids: [...xids].map(BigInt), users, everybody }
+}

@@ -1,0 +1,52 @@
+/** Fan-out: what lies in lanes goes to their sockets, in slices that leave the event loop to others. */
+
+import { setTimeout as sleep, setImmediate as yieldLoop } from "node:timers/promises"
+import type { Lane } from "./lane.ts"
+
+/** A flush yields to heartbeats, health and new connections after so long. Milliseconds. */
+const SLICE_MS = 2
+/** How long a huge batch waits for readers that keep up, a page. Milliseconds. */
+const RELIEF_MS = 1_000
+
+/** Lets each member write what it may. */
+export async function flush(lanes: Iterable<Lane>): Promise<void> {
+  let sliceStart = performance.now()
+  for (const lane of lanes) {
+    // Of those who come or go meanwhile, the former have nothing to write yet and the latter no more.
+    const members = [...lane.members]
+    const start = lane.start++
+    for (let i = 0; i < members.length; i++) {
+      members[(start + i) % members.length]?.pump()
+      if (i % 32 === 31 && performance.now() - sliceStart > SLICE_MS) {
+        await yieldLoop()
+        sliceStart = performance.now()
+      }
+    }
+    lane.trim()
+  }
+}
+
+/** Lets readers that keep up catch up before the next page of a huge batch. @param bytes what a lane may still hold. */
+export async function relieve(lanes: Iterable<Lane>, bytes: number): Promise<void> {
+  const deadline = Date.now() + RELIEF_MS
+  for (const lane of lanes) {
+    while (lane.bytes > bytes && Date.now() < deadline) {
+      await sleep(2)
+      lane.trim()
+    }
+  }
+}
+
+/** Sends lanes frames that belong to no batch. */
+export function announce(lanes: Iterable<Lane>, frames: readonly Buffer[], laneBytes: number): void {
+  const shared = [Buffer.concat(frames)]
+  const entry = {
+    batch: Number.POSITIVE_INFINITY,
+    shared,
+    own: undefined,
+    bytes: shared[0]?.length ?? 0,
+  }
+  const touched = [...lanes]
+  for (const lane of touched) lane.append(entry, laneBytes)
+  void flush(touched)
+}

@@ -1,0 +1,59 @@
+/** Changes as frames: made once for everybody who sees a change in the same way, and joined to few buffers. */
+
+import type { Change } from "./change.ts"
+import { encodeChange } from "./protocol.ts"
+import type { Sight } from "./subscription.ts"
+import { frameText } from "./wire.ts"
+
+/** Chunks end at this size, so that a connection is never handed much more than it may hold. Bytes. */
+const CHUNK_BYTES = 65_536
+
+/** Lives as long as the change: in the batch that is sent, and in the ring of recent ones. */
+const made = new WeakMap<Change, Partial<Record<string, Buffer>>>()
+
+/** @param last whether no further change of its transaction follows. */
+export function frameOf({ change, as }: Sight, last: boolean): Buffer {
+  let variants = made.get(change)
+  if (variants === undefined) {
+    variants = {}
+    made.set(change, variants)
+  }
+  const key = last ? `${as}!` : as
+  const frame = variants[key] ?? frameText(encodeChange(change, as, last))
+  variants[key] = frame
+  return frame
+}
+
+/**
+ * The frames in order. The last change of a transaction is found from the end.
+ * @param closed whether all changes of the transactions are here; otherwise none is known to be the last.
+ */
+export function framesOf(sights: readonly Sight[], closed: boolean): Buffer[] {
+  const result: Buffer[] = new Array(sights.length)
+  const seen = new Set<string>()
+  for (let i = sights.length - 1; i >= 0; i--) {
+    const sight = sights[i] as Sight
+    result[i] = frameOf(sight, closed && !seen.has(sight.change.xid))
+    seen.add(sight.change.xid)
+  }
+  return result
+}
+
+/** Joins frames to chunks. */
+export function chunksOf(frames: readonly Buffer[]): Buffer[] {
+  const result: Buffer[] = []
+  let open: Buffer[] = []
+  let size = 0
+  const close = () => {
+    if (size > 0) result.push(open.length === 1 ? (open[0] as Buffer) : Buffer.concat(open, size))
+    open = []
+    size = 0
+  }
+  for (const frame of frames) {
+    if (size + frame.length > CHUNK_BYTES) close()
+    open.push(frame)
+    size += frame.length
+  }
+  close()
+  return result
+}

@@ -1,0 +1,306 @@
+/**
+ * Replay: brings a connection from its cursor to the present. What it misses comes from memory where the recent batches
+ * cover its position, else from the log; then, between two batches, it takes its place in a lane. A position is a set of
+ * transactions, so a cursor of another relay, or fresh from SQL and a little ahead of this one's feed, is nothing special.
+ */
+
+import type { Change } from "./change.ts"
+import type { Rest } from "./changelog.ts"
+import type { Connection } from "./connection.ts"
+import { type Cursor, contains, cursorText, parseCursor, type Snapshot, union } from "./cursor.ts"
+import { createExcerpts, type Excerpt } from "./excerpt.ts"
+import type { History } from "./history.ts"
+import type { Metrics } from "./metrics.ts"
+import { CloseCode, encodeMessage, type Recovery } from "./protocol.ts"
+import type { Recent } from "./recent.ts"
+import { createTurns } from "./turns.ts"
+import { frameText } from "./wire.ts"
+
+/** What a client is told when it has come, and the position from which on it misses nothing. */
+export type Joined = { cursor: string } & Recovery
+
+/** Where the feed is. */
+export interface Position {
+  readonly head: Cursor | undefined
+  /** Those whose cursors hold. */
+  readonly lineages: ReadonlySet<string>
+  readonly inBatch: boolean
+}
+
+export interface ReplayDeps {
+  recent: Recent
+  history: History
+  metrics: Metrics
+  position(): Position
+  /** Resolves after a whole read of the log that began later; false if there is none soon. */
+  refresh(): Promise<boolean>
+  /** Gives the connection its place among the live ones. */
+  goLive(connection: Connection, channels: ReadonlySet<string>): void
+}
+
+export interface Replays {
+  /** @param answer is told before the first change, in the same turn. */
+  start(
+    connection: Connection,
+    channels: ReadonlySet<string>,
+    since: string,
+    answer: (joined: Joined) => void,
+  ): void
+  /** The channels of a connection in a replay; undefined if it is in none. */
+  channels(connection: Connection): ReadonlySet<string> | undefined
+  /** Takes channels away at once. */
+  narrow(connection: Connection, channels: ReadonlySet<string>): void
+  /** Runs when the connection is live. @returns false if too much waits already. */
+  afterwards(connection: Connection, act: () => void): boolean
+  cancel(connection: Connection): void
+  /** The feed has delivered something. */
+  advance(): void
+  connections(): Iterable<Connection>
+  size(): number
+}
+
+/** A step from memory ends with the part that passes this. Bytes. */
+const STEP_BYTES = 131_072
+const MAX_AFTERWARDS = 32
+
+interface Replay {
+  readonly connection: Connection
+  channels: ReadonlySet<string>
+  /** What it has: its cursor, and everything up to the last whole batch that was sent. */
+  has: Snapshot
+  /** What is missing of the batch that it is in. */
+  rest: Rest | undefined
+  count: number
+  source: "memory" | "log"
+  /** Undefined once the client was told. */
+  answer: ((joined: Joined) => void) | undefined
+  readonly cursor: string
+  readonly afterwards: Array<() => void>
+}
+
+export function createReplays({ recent, history, metrics, position, refresh, goLive }: ReplayDeps): Replays {
+  const running = new Map<Connection, Replay>()
+  const turns = createTurns()
+  const excerpts = createExcerpts()
+  let waiting: Array<() => void> = []
+
+  const gone = (replay: Replay): boolean => running.get(replay.connection) !== replay
+
+  const advanced = (): Promise<void> =>
+    new Promise((resolve) => {
+      waiting.push(resolve)
+    })
+
+  function tell(replay: Replay, joined: Joined): void {
+    replay.answer?.(joined)
+    replay.answer = undefined
+  }
+
+  /** Nothing can be promised: live from now on, and the client loads its state. */
+  function refuse(replay: Replay, reason: string): void {
+    metrics.resumes.inc({ result: reason })
+    const { head } = position()
+    if (gone(replay) || head === undefined) return
+    running.delete(replay.connection)
+    goLive(replay.connection, replay.channels)
+    tell(replay, { cursor: cursorText(head), recovered: false, replayed: 0, reason })
+    for (const act of replay.afterwards) act()
+  }
+
+  /** It can be tried again. */
+  function interrupt(replay: Replay): void {
+    if (gone(replay)) return
+    metrics.resumes.inc({ result: "interrupted" })
+    replay.connection.close(CloseCode.tryAgain, "the replay was interrupted", Date.now())
+  }
+
+  function excerpt(replay: Replay, changes: readonly Change[], closed: boolean): Excerpt {
+    const { identity } = replay.connection
+    if (identity === undefined) throw new Error("a replay needs an identity")
+    const subscription = { channels: replay.channels, rights: identity.rights }
+    return excerpts.of(changes, closed, { has: replay.has, subscription, user: identity.user })
+  }
+
+  function send(replay: Replay, chunks: readonly Buffer[], count: number): void {
+    if (chunks.length === 0) return
+    tell(replay, { cursor: replay.cursor, recovered: true, replayed: null, reason: null })
+    replay.count += count
+    metrics.replayed.inc({ source: replay.source }, count)
+    replay.connection.push(chunks)
+  }
+
+  const checkpoint = (message: { cursor: string; replayed?: number }): Buffer =>
+    frameText(encodeMessage({ type: "checkpoint", ...message }))
+
+  /** Everything was sent up to the feed's position, which does not move meanwhile. */
+  function finish(replay: Replay, head: Cursor, chunks: readonly Buffer[], count: number): void {
+    const replayed = replay.count + count
+    tell(replay, { cursor: replay.cursor, recovered: true, replayed, reason: null })
+    metrics.resumes.inc({ result: replay.source })
+    metrics.replayed.inc({ source: replay.source }, count)
+    running.delete(replay.connection)
+    replay.connection.push([...chunks, checkpoint({ cursor: cursorText(head), replayed })])
+    goLive(replay.connection, replay.channels)
+    for (const act of replay.afterwards) act()
+  }
+
+  /** Walks the recent batches. @returns whether the replay is over; otherwise memory does not reach far enough. */
+  async function fromMemory(replay: Replay): Promise<boolean> {
+    let index = recent.first()
+    for (;;) {
+      const chunks: Buffer[] = []
+      let bytes = 0
+      let count = 0
+      let part = recent.at(index)
+      for (; part !== undefined && part !== null && bytes < STEP_BYTES; part = recent.at(++index)) {
+        if (replay.rest === undefined && contains(replay.has, part.cursor.snapshot)) continue
+        const missed = excerpt(replay, part.changes, part.final)
+        chunks.push(...missed.chunks)
+        bytes += missed.bytes
+        count += missed.count
+        if (part.final) replay.has = union(replay.has, part.cursor.snapshot)
+        const after = part.changes.at(-1)?.id ?? replay.rest?.after ?? "0"
+        replay.rest = part.final ? undefined : { until: part.cursor.snapshot, after }
+      }
+      const { head, inBatch } = position()
+      if (head === undefined) return true
+      const atEnd = part === undefined && !inBatch && replay.rest === undefined
+      if (atEnd && contains(head.snapshot, replay.has)) {
+        finish(replay, head, chunks, count)
+        return true
+      }
+      send(replay, chunks, count)
+      if (atEnd && !(await caughtUp(replay, replay.has))) return true
+      if (!atEnd && part === undefined) await advanced()
+      if (!replay.connection.ready) await replay.connection.whenReady()
+      await turns.next()
+      if (gone(replay)) return true
+      if (recent.at(index) === null || (replay.rest === undefined && !recent.covers(replay.has))) return false
+      if (replay.rest !== undefined && index === recent.end() && !position().inBatch) return false
+    }
+  }
+
+  /** Reads the log once. @returns whether the replay is over. */
+  async function fromLog(replay: Replay): Promise<boolean> {
+    const { connection } = replay
+    replay.source = "log"
+    const outcome = await history.read({
+      since: replay.has,
+      rest: replay.rest,
+      take: ({ changes, final }) => {
+        if (gone(replay)) return
+        const { chunks, count } = excerpt(replay, changes, final)
+        send(replay, chunks, count)
+      },
+      ready: () => connection.ready,
+      whenReady: () => connection.whenReady(),
+      gone: () => gone(replay),
+    })
+    if (gone(replay)) return true
+    switch (outcome.kind) {
+      case "done": {
+        replay.has = union(replay.has, outcome.until)
+        replay.rest = undefined
+        const { head } = position()
+        // A position like any other: whoever is slow need not begin again after the next cut.
+        if (replay.answer === undefined && head !== undefined)
+          connection.push([
+            checkpoint({ cursor: cursorText({ lineage: head.lineage, snapshot: replay.has }) }),
+          ])
+        return false
+      }
+      case "cut":
+        replay.rest = outcome.rest
+        await connection.whenReady()
+        return gone(replay)
+      case "too_old":
+        if (replay.answer !== undefined) refuse(replay, "too_old")
+        else connection.close(CloseCode.cannotContinue, "the log was rotated", Date.now())
+        return true
+      case "failed":
+        interrupt(replay)
+        return true
+    }
+  }
+
+  /** Waits until the feed has all of a position. @returns false if it has not and the replay has ended. */
+  async function caughtUp(replay: Replay, snapshot: Snapshot): Promise<boolean> {
+    const reached = () => {
+      const { head } = position()
+      return head !== undefined && contains(head.snapshot, snapshot)
+    }
+    if (reached()) return true
+    const fresh = await refresh()
+    if (gone(replay)) return false
+    if (reached()) return true
+    if (fresh && replay.answer !== undefined) refuse(replay, "ahead")
+    else interrupt(replay)
+    return false
+  }
+
+  /** Whether the cursor is of a lineage that holds: the feed may have to look whether there is a newer one. */
+  async function ofThisLog(replay: Replay, cursor: Cursor): Promise<boolean> {
+    if (position().lineages.has(cursor.lineage)) return true
+    const fresh = await refresh()
+    if (gone(replay)) return false
+    if (position().lineages.has(cursor.lineage)) return true
+    if (fresh) refuse(replay, "lineage")
+    else interrupt(replay)
+    return false
+  }
+
+  async function run(replay: Replay, cursor: Cursor): Promise<void> {
+    await turns.next()
+    if (gone(replay) || !(await ofThisLog(replay, cursor)) || !(await caughtUp(replay, cursor.snapshot)))
+      return
+    for (;;) {
+      const memory = replay.rest === undefined && recent.covers(replay.has)
+      if (memory ? await fromMemory(replay) : await fromLog(replay)) return
+      await turns.next()
+      if (gone(replay)) return
+    }
+  }
+
+  return {
+    start(connection, channels, since, answer) {
+      const cursor = parseCursor(since)
+      const has = cursor?.snapshot ?? position().head?.snapshot
+      if (has === undefined) return
+      const replay: Replay = {
+        connection,
+        channels,
+        has,
+        rest: undefined,
+        count: 0,
+        source: "memory",
+        answer,
+        cursor: since,
+        afterwards: [],
+      }
+      running.set(connection, replay)
+      if (cursor === undefined) refuse(replay, "malformed")
+      else void run(replay, cursor)
+    },
+    channels: (connection) => running.get(connection)?.channels,
+    narrow(connection, channels) {
+      const replay = running.get(connection)
+      if (replay !== undefined) replay.channels = channels
+    },
+    afterwards(connection, act) {
+      const waits = running.get(connection)?.afterwards
+      if (waits === undefined || waits.length >= MAX_AFTERWARDS) return false
+      waits.push(act)
+      return true
+    },
+    cancel(connection) {
+      running.delete(connection)
+    },
+    advance() {
+      const woken = waiting
+      waiting = []
+      for (const resolve of woken) resolve()
+    },
+    connections: () => running.keys(),
+    size: () => running.size,
+  }
+}
