@@ -94,8 +94,7 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
         if (group.length === 0) continue
         try {
           session ??= await changelog.open()
-          await readFor(new Set(group), session)
-          metrics.historyReads.inc({ result: "done" })
+          metrics.historyReads.inc({ result: await readFor(new Set(group), session) })
         } catch (error) {
           session?.close()
           session = undefined
@@ -111,11 +110,14 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
     }
   }
 
-  /** One read for a group: all of it passes the readers in pages. Those who are done or cut leave the group. */
-  async function readFor(group: Set<Waiting>, session: Session): Promise<void> {
+  /**
+   * One read for a group: all of it passes the readers in pages. Those who are done or cut leave the group.
+   * @returns whether it came to its end.
+   */
+  async function readFor(group: Set<Waiting>, session: Session): Promise<"done" | "cut"> {
     if (session.lineage !== lineage()) throw new Error("the log is of another lineage than the feed")
     const [first] = group
-    if (first === undefined) return
+    if (first === undefined) return "done"
     const since = [...group].map(({ reader }) => reader.since).reduce(intersection)
     const deadline = Date.now() + READ_MS
     const leave = (one: Waiting, outcome: Outcome) => {
@@ -146,8 +148,9 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
           else if (over || !one.reader.ready()) leave(one, { kind: "cut", rest: { until: snapshot, after } })
         }
       }
-      if (group.size === 0) return
+      if (group.size === 0) return page.final ? "done" : "cut"
     }
+    return "done"
   }
 
   return {

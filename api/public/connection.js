@@ -104,8 +104,7 @@ export function createConnection(listener) {
     live = true
     liveAt = heardAt
     silenceLimit = (frame.heartbeat_seconds ?? 25) * 1_000 + SILENCE_MS
-    // During a replay the old cursor holds until a checkpoint comes.
-    if (frame.recovered !== true || !frame.replayed) moveTo(frame.cursor)
+    if (frame.recovered !== true) moveTo(frame.cursor)
     const since = lostAt
     lostAt = undefined
     listener.onLive(frame, since, gap)
