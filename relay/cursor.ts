@@ -17,15 +17,19 @@ export interface Cursor {
 
 const SNAPSHOT = /^(\d{1,20}):(\d{1,20}):((?:\d{1,20}(?:,\d{1,20})*)?)$/
 
-/** Reads a pg_snapshot's text. @returns undefined if it is none. */
+/** Reads a pg_snapshot's text. @returns undefined if it is none: what is read here, PostgreSQL reads too. */
 export function parseSnapshot(text: string): Snapshot | undefined {
   const match = SNAPSHOT.exec(text)
   if (match === null) return undefined
   const xmin = BigInt(match[1] as string)
   const xmax = BigInt(match[2] as string)
-  const inFlight = new Set(match[3] === "" ? [] : (match[3] as string).split(",").map(BigInt))
-  for (const xid of inFlight) if (xid < xmin || xid >= xmax) return undefined
-  return xmin <= xmax ? { xmin, xmax, inFlight, text } : undefined
+  const inFlight = match[3] === "" ? [] : (match[3] as string).split(",").map(BigInt)
+  let least = xmin
+  for (const xid of inFlight) {
+    if (xid < least || xid >= xmax) return undefined
+    least = xid + 1n
+  }
+  return xmin > 0n && xmin <= xmax ? { xmin, xmax, inFlight: new Set(inFlight), text } : undefined
 }
 
 /** Reads a cursor's text. @returns undefined if it is malformed, whatever a client sent. */

@@ -91,8 +91,9 @@ export function createRecent(limitBytes: number): Recent {
       }))
       const size = older.reduce((sum, part) => sum + part.bytes, 0)
       if (bytes + size > limitBytes) return
+      // New indices for all: one that is forgotten must not come to mean something else.
+      base += parts.length + 1
       parts = [...older, ...parts]
-      base -= older.length
       bytes += size
       start = since
     },

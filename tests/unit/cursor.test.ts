@@ -3,7 +3,16 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import { contains, cursorText, parseCursor, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
+import {
+  contains,
+  cursorText,
+  intersection,
+  parseCursor,
+  parseSnapshot,
+  type Snapshot,
+  union,
+  visible,
+} from "../../relay/cursor.ts"
 
 /** Few xids, so that snapshots meet. As in PostgreSQL the last xid below xmax has ended, and xmin is the first in flight. */
 const TOP = 8
@@ -37,6 +46,22 @@ t.test("containing is reflexive, transitive, and both ways only for the same", a
     if (contains(read(a), read(b)) && contains(read(b), read(a))) assert.equal(a, b)
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 3_000 }))
+})
+
+t.test("a union holds what has ended in either, an intersection what has ended in both", async (t) => {
+  const xids = Array.from({ length: TOP + 1 }, (_, xid) => xid)
+  const property = fc.property(snapshot, snapshot, (a, b) => {
+    const [either, both] = [union(read(a), read(b)), intersection(read(a), read(b))]
+    for (const xid of xids) {
+      assert.equal(visible(read(a), BigInt(xid)), ended(a, xid), `${xid} in ${a}`)
+      assert.equal(visible(either, BigInt(xid)), ended(a, xid) || ended(b, xid), `${xid} in ${a} or ${b}`)
+      assert.equal(visible(both, BigInt(xid)), ended(a, xid) && ended(b, xid), `${xid} in ${a} and ${b}`)
+    }
+    for (const { text } of [either, both]) assert.equal(read(text).text, text, "PostgreSQL reads it")
+    assert.ok(contains(either, read(a)) && contains(either, read(b)))
+    assert.ok(contains(read(a), both) && contains(read(b), both))
+  })
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 5_000 }))
 })
 
 t.test("xids beyond what a double holds stay apart", async (t) => {
@@ -76,6 +101,9 @@ t.test("what is no snapshot is refused", async (t) => {
     "2:1:",
     "1:2:2",
     "1:2:0",
+    "1:9:4,3",
+    "1:9:3,3",
+    "0:9:",
     "1:5:2,",
     "1:5:,2",
     "1:5:2,,3",

@@ -1,0 +1,135 @@
+/** The ring of recent batches: what it says it covers is all there. */
+
+import assert from "node:assert/strict"
+import fc from "fast-check"
+import t from "tap"
+import type { Change } from "../../relay/change.ts"
+import { parseSnapshot, type Snapshot, visible } from "../../relay/cursor.ts"
+import { createRecent, type Recent, sizeOf } from "../../relay/recent.ts"
+
+const at = (xmax: number): Snapshot => parseSnapshot(`${xmax}:${xmax}:`) ?? assert.fail()
+const cursor = (xmax: number) => ({ lineage: "l", snapshot: at(xmax) })
+
+const message = (xid: number): Change => ({
+  kind: "message",
+  op: "message",
+  id: String(xid),
+  xid: String(xid),
+  at: "",
+  channel: "election_updates",
+  payload: "1",
+})
+const ONE = sizeOf([message(1)])
+
+/** What a walk from the first part brings to somebody at a position. */
+function missed(recent: Recent, since: Snapshot): number[] {
+  const xids: number[] = []
+  for (let index = recent.first(); index < recent.end(); index++) {
+    for (const { xid } of recent.at(index)?.changes ?? [])
+      if (!visible(since, BigInt(xid))) xids.push(Number(xid))
+  }
+  return xids
+}
+
+t.test("it covers nothing before it began, and everything from there on", async (t) => {
+  const recent = createRecent(10 * ONE)
+  t.notOk(recent.covers(at(1)))
+  recent.begin(at(5))
+  t.notOk(recent.covers(at(4)))
+  t.ok(recent.covers(at(5)))
+  recent.append({ changes: [message(5)], cursor: cursor(6), first: true, final: true })
+  t.ok(recent.covers(at(5)))
+  t.same(missed(recent, at(5)), [5])
+  t.same(missed(recent, at(6)), [])
+  recent.begin(at(9))
+  t.notOk(recent.covers(at(6)))
+  t.same(missed(recent, at(9)), [])
+})
+
+t.test("an empty batch moves the beginning only while nothing is held", async (t) => {
+  const recent = createRecent(10 * ONE)
+  recent.begin(at(5))
+  recent.append({ changes: [], cursor: cursor(7), first: true, final: true })
+  t.notOk(recent.covers(at(6)))
+  recent.append({ changes: [message(7)], cursor: cursor(8), first: true, final: true })
+  recent.append({ changes: [], cursor: cursor(9), first: true, final: true })
+  t.ok(recent.covers(at(7)))
+})
+
+t.test("what was read of the time before is taken only without a gap and within the limit", async (t) => {
+  const recent = createRecent(3 * ONE)
+  recent.begin(at(5))
+  recent.prepend(at(2), [[message(2)]], cursor(4))
+  t.notOk(recent.covers(at(2)), "between 4 and 5 there would be a gap")
+  recent.prepend(
+    at(1),
+    [
+      [message(1), message(2)],
+      [message(3), message(4)],
+    ],
+    cursor(5),
+  )
+  t.notOk(recent.covers(at(1)), "too much")
+  recent.prepend(at(3), [[message(3), message(5)]], cursor(6))
+  t.ok(recent.covers(at(3)))
+  t.same(missed(recent, at(3)), [3, 5])
+  t.equal(recent.room(), ONE)
+})
+
+type Step =
+  | { kind: "batch"; parts: number[] }
+  | { kind: "prepend"; back: number; ahead: number }
+  | { kind: "walk" }
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  fc.record({
+    kind: fc.constant("batch" as const),
+    parts: fc.array(fc.integer({ min: 0, max: 4 }), { minLength: 1, maxLength: 3 }),
+  }),
+  fc.record({ kind: fc.constant("prepend" as const), back: fc.nat(12), ahead: fc.nat(2) }),
+  fc.constant({ kind: "walk" as const }),
+)
+
+t.test("whatever happens, who is covered misses nothing, and an index keeps its meaning", async (t) => {
+  const property = fc.property(
+    fc.array(step, { maxLength: 30 }),
+    fc.integer({ min: 1, max: 12 }),
+    (steps, limit) => {
+      const recent = createRecent(limit * ONE)
+      let next = 20
+      recent.begin(at(next))
+      const meaning = new Map<number, readonly Change[]>()
+      for (const one of steps) {
+        if (one.kind === "batch") {
+          const sizes = one.parts
+          const after = next + sizes.reduce((sum, size) => sum + size, 0)
+          for (const [i, size] of sizes.entries()) {
+            const changes = Array.from({ length: size }, () => message(next++))
+            recent.append({ changes, cursor: cursor(after), first: i === 0, final: i === sizes.length - 1 })
+          }
+        } else if (one.kind === "prepend") {
+          const [since, until] = [Math.max(1, next - one.back), next]
+          recent.prepend(
+            at(since),
+            [Array.from({ length: until - since }, (_, i) => message(since + i))],
+            cursor(until),
+          )
+        }
+        for (let xmax = 1; xmax <= next; xmax++) {
+          if (!recent.covers(at(xmax))) continue
+          const found = new Set(missed(recent, at(xmax)))
+          for (let xid = xmax; xid < next; xid++) assert.ok(found.has(xid), `${xid} since ${xmax}`)
+        }
+        for (let index = recent.first(); index < recent.end(); index++) {
+          const changes = recent.at(index)?.changes
+          if (changes !== undefined) assert.equal(meaning.get(index) ?? changes, changes)
+          if (changes !== undefined) meaning.set(index, changes)
+        }
+        assert.ok(recent.room() >= 0)
+        assert.equal(recent.at(recent.first() - 1), null)
+        assert.equal(recent.at(recent.end()), undefined)
+      }
+    },
+  )
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }))
+})
