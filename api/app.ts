@@ -89,7 +89,7 @@ function readTrustProxy(text: string): boolean | number | string {
 /** The admin's report. */
 function describe(status: RelayStatus) {
   const { listener, feed, hub } = status
-  const secondsSince = (at: number) => Math.round((Date.now() - at) / 100) / 10
+  const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
   return {
     status: status.ready ? "ok" : "degraded",
     problems: status.problems,

@@ -71,7 +71,7 @@ export function createBell({
       if (mode.kind === "quiet") return FLOOR_MS
       if (mode.kind === "awake") return AWAKE_POLL_MS
       // A forgotten transaction, of another database even, must not keep the relay polling hard.
-      const waited = Date.now() - mode.since
+      const waited = performance.now() - mode.since
       return waited < 5_000 ? 20 : waited < 60_000 ? 50 : FLOOR_MS
     },
     async afterRead(session, { snapshot, leaseMs, transactions }) {
@@ -80,7 +80,7 @@ export function createBell({
       if (lease > 0) {
         enter({ kind: "awake" })
       } else if (mode.kind === "awake") {
-        enter({ kind: "tail", fence: await session.fence(), since: Date.now() })
+        enter({ kind: "tail", fence: await session.fence(), since: performance.now() })
       } else if (mode.kind === "tail" && snapshot.xmin >= mode.fence) {
         enter({ kind: "quiet" })
       }
@@ -91,15 +91,15 @@ export function createBell({
 
 /** Counts events over the last window and the one before. */
 function createRate(): { count(events: number): void; perSecond(): number } {
-  let windowStart = Date.now()
+  let windowStart = performance.now()
   let current = 0
   let previous = 0
   function roll(): void {
-    const elapsed = Date.now() - windowStart
+    const elapsed = performance.now() - windowStart
     if (elapsed < WINDOW_MS) return
     previous = elapsed < 2 * WINDOW_MS ? current : 0
     current = 0
-    windowStart = Date.now()
+    windowStart = performance.now()
   }
   return {
     count(events) {

@@ -17,22 +17,22 @@ const CLOSE_GRACE_MS = 1_000
 
 export interface ConnectionDeps {
   wire: Wire
-  now: number
   /** Told before the close frame is sent: the connection takes no further part. */
   onClosing(code: CloseCode): void
 }
 
 export class Connection implements Member {
   readonly id = randomUUID()
-  readonly connectedAt: number
+  /** Times are of the clock that is never set, in milliseconds. */
+  readonly connectedAt = performance.now()
   identity: Identity | undefined
   lane: Lane | undefined
   position = 0
   index = 0
   /** Entries of this batch are skipped: it was in progress when the connection took its cursor. */
   startBatch = 0
-  /** When the client was last heard, milliseconds since 1970. */
-  heardAt: number
+  /** When the client was last heard. */
+  heardAt = performance.now()
   /** Error messages sent. */
   faults = 0
   /** Since when the socket has not taken anything although something waits; 0 while it does. */
@@ -49,11 +49,9 @@ export class Connection implements Member {
   #waiting: Array<() => void> = []
   #mark = ""
 
-  constructor({ wire, now, onClosing }: ConnectionDeps) {
+  constructor({ wire, onClosing }: ConnectionDeps) {
     this.#wire = wire
     this.#onClosing = onClosing
-    this.connectedAt = now
-    this.heardAt = now
   }
 
   /** The user, once authenticated. */
@@ -111,7 +109,7 @@ export class Connection implements Member {
     const frame = frameText(encodeMessage(message))
     if (this.#owed.length === 0 && this.#wire.queued < HANDED_BYTES) return this.#wire.write(frame)
     this.#owe(frame)
-    if (this.#owed.length > OWED_FRAMES) this.close(CloseCode.slowConsumer, "slow consumer", Date.now())
+    if (this.#owed.length > OWED_FRAMES) this.close(CloseCode.slowConsumer, "slow consumer")
   }
 
   /** Writes what is owed, as one write, until the socket holds enough. Called each turn and when the socket drains. */
@@ -147,16 +145,17 @@ export class Connection implements Member {
     return this.#wire.open
   }
 
-  close(code: CloseCode, reason: string, now: number): void {
+  close(code: CloseCode, reason: string): void {
     if (this.closingSince !== 0) return
-    this.closingSince = now
+    this.closingSince = performance.now()
     this.#onClosing(code)
     this.#wire.close(code, reason)
   }
 
   /** Cuts a connection whose close was not answered. */
-  reap(now: number): void {
-    if (this.closingSince !== 0 && now - this.closingSince > CLOSE_GRACE_MS) this.#wire.terminate()
+  reap(): void {
+    if (this.closingSince !== 0 && performance.now() - this.closingSince > CLOSE_GRACE_MS)
+      this.#wire.terminate()
   }
 
   terminate(): void {

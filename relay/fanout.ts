@@ -28,9 +28,9 @@ export async function flush(lanes: Iterable<Lane>): Promise<void> {
 
 /** Lets readers that keep up catch up before the next page of a huge batch. @param bytes what a lane may still hold. */
 export async function relieve(lanes: Iterable<Lane>, bytes: number): Promise<void> {
-  const deadline = Date.now() + RELIEF_MS
+  const deadline = performance.now() + RELIEF_MS
   for (const lane of lanes) {
-    while (lane.bytes > bytes && Date.now() < deadline) {
+    while (lane.bytes > bytes && performance.now() < deadline) {
       await sleep(2)
       lane.trim()
     }

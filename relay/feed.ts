@@ -65,7 +65,7 @@ const PAGE = 1_000
 
 export function createFeed({ changelog, consumer, log, metrics, bell: setting }: FeedDeps): Feed {
   const closing = new AbortController()
-  const startedAt = Date.now()
+  const startedAt = performance.now()
   const bell = createBell({ setting, metrics })
   let state: FeedState = { kind: "down", since: startedAt, attempts: 0, error: undefined }
   let cursor: Cursor | undefined
@@ -110,7 +110,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
 
   /** One read: everything since the cursor, delivered. @returns false if the log no longer holds what is missing. */
   async function advance(session: Session, since: Snapshot): Promise<boolean> {
-    const startedReading = Date.now()
+    const startedReading = performance.now()
     const stop = metrics.read.startTimer()
     const page = await session.read(since, PAGE)
     stop()
@@ -155,7 +155,12 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
   function reset(reason: ResetReason): void {
     cursor = undefined
     pending = true
-    state = { kind: "down", since: Date.now(), attempts: 0, error: `no position to go on from (${reason})` }
+    state = {
+      kind: "down",
+      since: performance.now(),
+      attempts: 0,
+      error: `no position to go on from (${reason})`,
+    }
     metrics.resets.inc({ reason })
     log.error(
       { event: "feed_reset", reason },
@@ -181,7 +186,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
     try {
       cursor = resume(open)
       consumer.meet(open.lineage, open.lineages)
-      const since = Date.now()
+      const since = performance.now()
       pending = true
       while (!closing.signal.aborted) {
         metrics.reads.inc({ why: await pause() })
@@ -214,7 +219,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
         if (wasUp) metrics.feedLost.inc()
         const attempts = state.kind === "up" ? 0 : state.attempts + 1
         const message = (error as Error).message
-        state = { kind: "down", since: wasUp ? Date.now() : state.since, attempts, error: message }
+        state = { kind: "down", since: wasUp ? performance.now() : state.since, attempts, error: message }
         const delay = backoff(attempts)
         log.warn(
           { event: "feed_down", attempt: attempts, retry_in_ms: Math.round(delay), error: message },
@@ -246,7 +251,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
       })
     },
     state: () => state,
-    lagMs: () => Date.now() - readUpTo,
+    lagMs: () => performance.now() - readUpTo,
     bellMode: () => bell.mode(),
     async stop() {
       closing.abort()

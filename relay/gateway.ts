@@ -76,7 +76,6 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     metrics.connects.inc({ result: "accepted" })
     const connection = new Connection({
       wire: createWire(socket, websocket),
-      now: Date.now(),
       onClosing: (code) => {
         hub.release(connection)
         metrics.closes.inc({ code: String(code) })
@@ -90,7 +89,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     socket.on("drain", () => connection.pump())
     websocket.on("message", (data, isBinary) => receive(connection, asked, data, isBinary))
     const heard = () => {
-      connection.heardAt = Date.now()
+      connection.heardAt = performance.now()
     }
     websocket.on("pong", heard)
     websocket.on("ping", heard)
@@ -106,7 +105,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   }
 
   function close(connection: Connection, code: CloseCode, reason: string): void {
-    connection.close(code, reason, Date.now())
+    connection.close(code, reason)
   }
 
   function verify(connection: Connection, token: string): Identity | undefined {
@@ -150,7 +149,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   }
 
   function receive(connection: Connection, asked: Handshake, data: RawData, isBinary: boolean): void {
-    connection.heardAt = Date.now()
+    connection.heardAt = performance.now()
     if (connection.closingSince !== 0) return
     if (isBinary) {
       metrics.frames.inc({ type: "binary" })

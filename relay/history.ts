@@ -119,7 +119,7 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
     const [first] = group
     if (first === undefined) return "done"
     const since = [...group].map(({ reader }) => reader.since).reduce(intersection)
-    const deadline = Date.now() + READ_MS
+    const deadline = performance.now() + READ_MS
     const leave = (one: Waiting, outcome: Outcome) => {
       group.delete(one)
       one.settle(outcome)
@@ -142,7 +142,7 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
         for (const one of group) leave(one, { kind: "done", until: snapshot })
       } else {
         await patience(group)
-        const over = stopped || Date.now() > deadline
+        const over = stopped || performance.now() > deadline
         for (const one of group) {
           if (one.reader.gone()) leave(one, { kind: "failed" })
           else if (over || !one.reader.ready()) leave(one, { kind: "cut", rest: { until: snapshot, after } })

@@ -58,7 +58,7 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
   let lineages: ReadonlySet<string> = new Set()
   let batch = 0
   let inBatch = false
-  let heartbeatAt = Date.now()
+  let heartbeatAt = performance.now()
   const replays = createReplays({
     recent,
     history,
@@ -90,7 +90,7 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
   function whenLive(connection: Connection, act: () => void): boolean {
     const again = () => {
       if (connection.closingSince === 0 && !whenLive(connection, act))
-        connection.close(CloseCode.tooManyErrors, "too much to do after the replay", Date.now())
+        connection.close(CloseCode.tooManyErrors, "too much to do after the replay")
     }
     if (replays.channels(connection) !== undefined) return replays.afterwards(connection, again)
     if (inBatch) atBatchEnd.push(again)
@@ -105,7 +105,7 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
       head = part.cursor
     }
     recent.append(part)
-    const now = Date.now()
+    const now = performance.now()
     const { touched, unseen } = router.route(part.changes)
     metrics.unrouted.inc(unseen)
     const mark = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(part.cursor) }))
@@ -148,23 +148,23 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
   }
 
   function check(connection: Connection, now: number): void {
-    if (connection.closingSince !== 0) return connection.reap(now)
+    if (connection.closingSince !== 0) return connection.reap()
     if (connection.identity === undefined) {
       if (now - connection.connectedAt > settings.authTimeoutMs)
-        connection.close(CloseCode.notAuthenticated, "not authenticated in time", now)
+        connection.close(CloseCode.notAuthenticated, "not authenticated in time")
       return
     }
-    if (now > connection.identity.expiresAt)
-      return connection.close(CloseCode.tokenExpired, "token expired", now)
+    if (Date.now() > connection.identity.expiresAt)
+      return connection.close(CloseCode.tokenExpired, "token expired")
     if (connection.overrun || connection.stuckFor(now) > SLOW_MS)
-      return connection.close(CloseCode.slowConsumer, "slow consumer", now)
+      return connection.close(CloseCode.slowConsumer, "slow consumer")
     if (now - connection.heardAt > settings.heartbeatMs + PONG_MS)
-      connection.close(CloseCode.noPong, "no pong", now)
+      connection.close(CloseCode.noPong, "no pong")
   }
 
   /** The one wheel: everything that depends on time, for all connections, once a second. */
   function tick(): void {
-    const now = Date.now()
+    const now = performance.now()
     for (const connection of connections) check(connection, now)
     const beat = now - heartbeatAt >= settings.heartbeatMs
     if (beat) heartbeat(now)
@@ -193,7 +193,7 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
       inBatch = false
       atBatchEnd.length = 0
       for (const connection of connections)
-        connection.close(CloseCode.cannotContinue, "changes may have been missed", Date.now())
+        connection.close(CloseCode.cannotContinue, "changes may have been missed")
       replays.advance()
     },
   }
@@ -242,7 +242,7 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
       return whenLive(connection, () => {
         const lane = connection.lane
         if (lane === undefined) return
-        if (connection.overrun) return connection.close(CloseCode.slowConsumer, "slow consumer", Date.now())
+        if (connection.overrun) return connection.close(CloseCode.slowConsumer, "slow consumer")
         const channels = change(lane.subscription.channels)
         if (since === undefined) {
           place(connection, channels)
@@ -308,11 +308,10 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
     /** Tells everybody to come back and waits, for so long at most, until they are gone. */
     async drain(timeoutMs: number): Promise<void> {
       clearInterval(wheel)
-      const deadline = Date.now() + timeoutMs
-      for (const connection of connections)
-        connection.close(CloseCode.drain, "the relay is stopping", Date.now())
-      while (connections.size > 0 && Date.now() < deadline) {
-        for (const connection of connections) connection.reap(Date.now())
+      const deadline = performance.now() + timeoutMs
+      for (const connection of connections) connection.close(CloseCode.drain, "the relay is stopping")
+      while (connections.size > 0 && performance.now() < deadline) {
+        for (const connection of connections) connection.reap()
         await sleep(10)
       }
       for (const connection of connections) connection.terminate()

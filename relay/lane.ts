@@ -33,7 +33,7 @@ export class Lane {
   readonly users = new Map<string, number>()
   /** Where the next flush starts, so that nobody is always last. */
   start = 0
-  checkpointAt = 0
+  checkpointAt = Number.NEGATIVE_INFINITY
   /** Whether changes went out since the last checkpoint. */
   unmarked = false
   /** What the batch part being routed has for this lane. */

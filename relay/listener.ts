@@ -56,7 +56,7 @@ export function createListener(deps: ListenerDeps): Listener {
   const { channel, log, metrics, onBell, onUp } = deps
   const name = randomUUID()
   const closing = new AbortController()
-  let state: ListenerState = { kind: "down", since: Date.now(), attempts: 0, error: undefined }
+  let state: ListenerState = { kind: "down", since: performance.now(), attempts: 0, error: undefined }
   let running: Promise<void> | undefined
   let answer: ((canary: string) => void) | undefined
 
@@ -119,7 +119,7 @@ export function createListener(deps: ListenerDeps): Listener {
       await Promise.race([subscriber.connect(), lost.promise])
       await Promise.race([subscriber.listenTo(channel), lost.promise])
       await prove()
-      const since = Date.now()
+      const since = performance.now()
       state = { kind: "up", since, provenAt: since }
       log.info({ event: "listener_up", channel }, "listening")
       onUp()
@@ -129,7 +129,7 @@ export function createListener(deps: ListenerDeps): Listener {
           lost.promise,
         ])
         await prove()
-        state = { kind: "up", since, provenAt: Date.now() }
+        state = { kind: "up", since, provenAt: performance.now() }
       }
     } finally {
       closing.signal.removeEventListener("abort", stop)
@@ -151,7 +151,7 @@ export function createListener(deps: ListenerDeps): Listener {
           const attempts = state.kind === "up" ? 0 : state.attempts + 1
           state = {
             kind: "down",
-            since: state.kind === "up" ? Date.now() : state.since,
+            since: state.kind === "up" ? performance.now() : state.since,
             attempts,
             error: error.message,
           }

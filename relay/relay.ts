@@ -101,7 +101,7 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
       heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
     },
   })
-  const startedAt = Date.now()
+  const startedAt = performance.now()
   let tables: TrackedTable[] = []
   let chores: NodeJS.Timeout | undefined
   let stopping: Promise<void> | undefined
@@ -155,7 +155,7 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
     const found: string[] = []
     const heard = listener.state()
     if (heard.kind === "down") found.push(`not listening: ${heard.error ?? "connecting"}`)
-    else if (Date.now() - heard.provenAt > STALE_MS) found.push("the listener's last proof is too old")
+    else if (performance.now() - heard.provenAt > STALE_MS) found.push("the listener's last proof is too old")
     const read = feed.state()
     if (read.kind === "down") found.push(`the changelog cannot be read: ${read.error ?? "connecting"}`)
     else if (feed.lagMs() > LAG_BOUND_MS)
@@ -170,7 +170,7 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
       ready: found.length === 0,
       problems: found,
       version,
-      uptimeSeconds: Math.round((Date.now() - startedAt) / 1_000),
+      uptimeSeconds: Math.round((performance.now() - startedAt) / 1_000),
       listener: listener.state(),
       feed: feed.state(),
       lagSeconds: feed.lagMs() / 1_000,

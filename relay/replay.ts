@@ -111,7 +111,7 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
   function interrupt(replay: Replay): void {
     if (gone(replay)) return
     metrics.resumes.inc({ result: "interrupted" })
-    replay.connection.close(CloseCode.tryAgain, "the replay was interrupted", Date.now())
+    replay.connection.close(CloseCode.tryAgain, "the replay was interrupted")
   }
 
   function excerpt(replay: Replay, changes: readonly Change[], closed: boolean): Excerpt {
@@ -215,7 +215,7 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
         return gone(replay)
       case "too_old":
         if (replay.answer !== undefined) refuse(replay, "too_old")
-        else connection.close(CloseCode.cannotContinue, "the log was rotated", Date.now())
+        else connection.close(CloseCode.cannotContinue, "the log was rotated")
         return true
       case "failed":
         interrupt(replay)
