@@ -6,6 +6,7 @@ COPY tsconfig.json tsconfig.build.json ./
 COPY relay relay
 COPY api api
 COPY cli cli
+COPY client client
 RUN npm run build
 
 # The optional packages are the embedded PostgreSQL and the bundler behind tsx: a container needs neither.

@@ -3,7 +3,8 @@
 import { randomUUID } from "node:crypto"
 import type { Identity } from "./auth.ts"
 import type { Lane, Member } from "./lane.ts"
-import { CloseCode, encodeMessage, type ServerMessage } from "./protocol.ts"
+import type { ServerMessage } from "./messages.ts"
+import { CloseCode, encodeMessage } from "./protocol.ts"
 import { frameText, type Wire } from "./wire.ts"
 
 /** What may wait in the socket. The rest waits in the lane, where it lies once for all. */

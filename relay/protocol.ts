@@ -2,6 +2,7 @@
 
 import { z } from "zod"
 import { ALL, type Change, changedColumns, keyText, type RowChange } from "./change.ts"
+import type { ServerMessage } from "./messages.ts"
 import type { Row } from "./row.ts"
 
 /** A channel: a prefix, or a prefix and an id, such as `committee:7`. */
@@ -43,45 +44,13 @@ export const CloseCode = {
 } as const
 export type CloseCode = (typeof CloseCode)[keyof typeof CloseCode]
 
-export type ErrorCode =
-  | "bad_message"
-  | "unknown_type"
-  | "not_authenticated"
-  | "forbidden_channel"
-  | "not_subscribed"
-  | "other_user"
-  | "busy"
-  | "invalid_token"
+export type ErrorCode = Extract<ServerMessage, { type: "error" }>["code"]
 
 /** How a connection stands to the changes before it. */
-export interface Recovery {
-  recovered: boolean
-  /** How many changes follow before the checkpoint that ends the replay; null if that is not known yet. */
-  replayed: number | null
-  /** Why not, when `recovered` is false. */
-  reason: string | null
-}
-
-type Request = string | number | undefined
-
-/** The relay's own messages. Changes are encoded by `encodeChange`. */
-export type ServerMessage =
-  | ({
-      type: "connection_success"
-      user: string
-      connection: string
-      channels: string[]
-      cursor: string
-      heartbeat_seconds: number
-      expires_in: number
-    } & Recovery)
-  | ({ type: "subscribed"; channels: string[]; cursor: string; request: Request } & Recovery)
-  | { type: "unsubscribed"; channels: string[]; cursor: string; request: Request }
-  | { type: "authenticated"; user: string; expires_in: number; request: Request }
-  | { type: "checkpoint"; cursor: string; replayed?: number }
-  | { type: "ping" }
-  | { type: "pong"; at: string; request: Request }
-  | { type: "error"; code: ErrorCode; message: string; request: Request }
+export type Recovery = Pick<
+  Extract<ServerMessage, { type: "subscribed" }>,
+  "recovered" | "replayed" | "reason"
+>
 
 /** A message as the text of its frame. */
 export const encodeMessage = (message: ServerMessage): string => JSON.stringify(message)

@@ -10,6 +10,7 @@ import type { Connection } from "./connection.ts"
 import { type Cursor, contains, cursorText, parseCursor, type Snapshot, union } from "./cursor.ts"
 import { createExcerpts, type Excerpt } from "./excerpt.ts"
 import type { History } from "./history.ts"
+import type { Reason } from "./messages.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, encodeMessage, type Recovery } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
@@ -97,7 +98,7 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
   }
 
   /** Nothing can be promised: live from now on, and the client loads its state. */
-  function refuse(replay: Replay, reason: string): void {
+  function refuse(replay: Replay, reason: Reason): void {
     metrics.resumes.inc({ result: reason })
     const { head } = position()
     if (gone(replay) || head === undefined) return

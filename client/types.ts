@@ -1,0 +1,51 @@
+/** Events with the types of the caller's rows, inferred from the relay's own schemas. */
+
+import type { ApplicationMessage, ChangeMessage, Reason } from "../relay/messages.ts"
+import type { FeedError } from "./error.ts"
+import type { State } from "./machine.ts"
+
+type Row = Record<string, unknown>
+
+/** The rows by their types, such as `{ voting_update: Vote }`. */
+export type Rows = { [type: string]: object }
+/** Any type of change, with rows of which nothing is known. */
+export type AnyRows = {
+  guarantee_update: Row
+  attendance_update: Row
+  voting_update: Row
+  [type: string]: Row
+}
+
+type Typed<Change, Type, Data> = Change extends unknown
+  ? Omit<Change, "type" | "data" | "before"> & { type: Type } & (Change extends { data: unknown }
+        ? { data: Data }
+        : unknown) &
+      (Change extends { before: unknown } ? { before: Partial<Data> } : unknown)
+  : never
+
+type RowOf<R, Type extends keyof R> = R[Type] extends object ? R[Type] : never
+
+/** A change of one type; `action` tells which fields it has. */
+export type Change<Type extends string = string, Data extends object = Row> = Typed<ChangeMessage, Type, Data>
+
+/** Every change. */
+export type ChangeOf<R> = { [Type in keyof R & string]: Change<Type, RowOf<R, Type>> }[keyof R & string]
+
+/** What every feed tells. */
+export interface FeedEvents<R> {
+  /** Every change, of whatever type. */
+  change: ChangeOf<R>
+  /** From relay.broadcast or relay.send_to_user. */
+  message: ApplicationMessage
+  state: State
+  /** What the caller holds may be wrong: changes are missing. */
+  resync: { reason: Reason }
+  error: FeedError
+}
+
+export type EventName<R> = keyof FeedEvents<R> | (keyof R & string)
+export type EventOf<R, Name> = Name extends keyof FeedEvents<R>
+  ? FeedEvents<R>[Name]
+  : Name extends keyof R & string
+    ? Change<Name, RowOf<R, Name>>
+    : never

@@ -1,0 +1,28 @@
+/** Where the client stands. */
+
+import t from "tap"
+import { Position } from "../../client/position.ts"
+
+t.test("an id is taken once until a cursor covers it", async (t) => {
+  const position = new Position()
+  t.equal(position.cursor, undefined)
+  t.equal(position.place(), undefined, "without a cursor there is no place to keep")
+  position.move("a")
+  t.same([position.take("1"), position.take("2"), position.take("1")], [true, true, false])
+  t.same(position.place(), { cursor: "a", ids: ["1", "2"] })
+  position.rename("b")
+  t.equal(position.take("2"), false, "the same place by another name")
+  position.move("c")
+  t.same(position.place(), { cursor: "c", ids: [] }, "what is covered is not remembered")
+  t.equal(position.take("3"), true)
+  position.forget()
+  t.equal(position.cursor, undefined)
+  t.equal(position.take("3"), true, "ids of another lineage mean something else")
+})
+
+t.test("a place is taken up as it was left", async (t) => {
+  const position = new Position()
+  position.restore({ cursor: "a", ids: ["1"] })
+  t.equal(position.cursor, "a")
+  t.same([position.take("1"), position.take("2")], [false, true])
+})
