@@ -78,7 +78,9 @@ const COLUMNS = `seq::text, xid::text, at::text, "table", op, type, old, new, me
  * foreign xids of a restored log.
  */
 const select = (snapshot: string, condition: string) => `
-  select null as seq, ${snapshot}::text as xid, h::text as at, null as "table", null as op, null as type,
+  select null as seq, ${snapshot}::text as xid, h::text as at,
+         (select id from relay.lineage where log = 'relay.change'::regclass order by number desc limit 1) as "table",
+         null as op, null as type,
          (coalesce(pg_sequence_last_value('relay.lease'), 0) - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
          null as new, null as meta, null::bigint as o
   from relay.horizon
@@ -107,7 +109,12 @@ const SESSION = `
 const LINEAGES = `
   select id from relay.lineage where number >= (select max(number) from relay.lineage where not continues)`
 
-const HeadRow = z.object({ xid: z.string(), at: z.string(), old: z.coerce.number() })
+const HeadRow = z.object({
+  xid: z.string(),
+  at: z.string(),
+  table: z.string().nullable(),
+  old: z.coerce.number(),
+})
 
 /** A lease further ahead was set by a clock that has stepped since. */
 const LEASE_MAX_MS = 5_000
@@ -194,7 +201,7 @@ async function openSession(connectionString: string): Promise<Session> {
           values: [since.text, limit],
         })
         const changes = result.rows.slice(1, limit + 1).map(readChange)
-        return { head: readHead(result.rows[0]), changes, cut: result.rows.length > limit + 1 }
+        return { head: readHead(result.rows[0], lineage), changes, cut: result.rows.length > limit + 1 }
       },
       async *pages(since, size, rest) {
         // The lock comes before the snapshot: a rotation in between would otherwise empty what the snapshot promises.
@@ -209,7 +216,7 @@ async function openSession(connectionString: string): Promise<Session> {
               text: `fetch ${rows} from commitcast_pages`,
               query_timeout: LONG_QUERY_TIMEOUT_MS,
             } as pg.QueryConfig)
-          const head = readHead((await next(1)).rows[0])
+          const head = readHead((await next(1)).rows[0], lineage)
           let rows = (await next(size)).rows
           for (;;) {
             const following = rows.length < size ? [] : (await next(size)).rows
@@ -236,8 +243,10 @@ async function openSession(connectionString: string): Promise<Session> {
   }
 }
 
-function readHead(row: unknown): Head {
+function readHead(row: unknown, lineage: string): Head {
   const head = HeadRow.parse(row)
+  // The log was made anew or restored while this session was open, and its tables were found by name.
+  if (head.table !== lineage) throw new Error("the changelog is another one than at the start of the session")
   const leaseMs = head.old > LEASE_MAX_MS ? 0 : Math.max(0, head.old)
   return { snapshot: readSnapshot(head.xid), horizon: readSnapshot(head.at), leaseMs }
 }

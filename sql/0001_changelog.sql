@@ -132,7 +132,7 @@ comment on function relay.advance_slot(smallint) is
 
 create table relay.lineage (
   id text primary key default substr(md5(gen_random_uuid()::text), 1, 12),
-  number integer generated always as identity,
+  number integer not null,
   system_identifier bigint not null,
   timeline integer not null,
   database oid not null,
@@ -152,16 +152,26 @@ create unlogged table relay.unbroken (
 comment on table relay.unbroken is
   'Names the last lineage. PostgreSQL empties unlogged tables in crash recovery, on promotion and in a restored backup, and keeps them through a shutdown in order. So this tells one from the other, also after the crash of a single server process, which the start time of the server does not show.';
 
+create function relay.foreign_lineages() returns boolean
+language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
+  select exists (
+    select from relay.lineage
+    where (system_identifier, database, log) <> (
+      (select s.system_identifier from pg_control_system() s),
+      (select oid from pg_database where datname = current_database()),
+      'relay.change'::regclass::oid))
+$$;
+comment on function relay.foreign_lineages() is
+  'Whether the database or the log came from elsewhere. A restore from a dump may bring rows after a relay has met the new log.';
+
 create function relay.present_lineage() returns text
 language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
   select id from relay.lineage
   where number = (select max(number) from relay.lineage)
     and exists (select from relay.unbroken where lineage = id)
-    and system_identifier = (select s.system_identifier from pg_control_system() s)
     and timeline = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
-    and database = (select oid from pg_database where datname = current_database())
-    and log = 'relay.change'::regclass
     and postmaster_start = pg_postmaster_start_time()
+    and not relay.foreign_lineages()
 $$;
 comment on function relay.present_lineage() is
   'The id of the present lineage; null if no relay has met it yet.';
@@ -171,8 +181,8 @@ language plpgsql volatile security definer set search_path = pg_catalog, relay, 
 declare
   v_id text := relay.present_lineage();
   v_last relay.lineage;
-  v_new relay.lineage;
-  v_same_log boolean;
+  v_timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+  v_anew boolean;
 begin
   if v_id is not null then
     return v_id;
@@ -183,19 +193,19 @@ begin
     return v_id;
   end if;
   select * into v_last from relay.lineage order by number desc limit 1;
-  v_new.system_identifier := (select system_identifier from pg_control_system());
-  v_new.timeline := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
-  v_new.database := (select oid from pg_database where datname = current_database());
-  v_new.log := 'relay.change'::regclass;
-  v_same_log := (v_last.system_identifier, v_last.database, v_last.log) = (v_new.system_identifier, v_new.database, v_new.log);
-  insert into relay.lineage (system_identifier, timeline, database, log, postmaster_start, continues)
-  values (v_new.system_identifier, v_new.timeline, v_new.database, v_new.log, pg_postmaster_start_time(),
-          (v_same_log and v_last.timeline = v_new.timeline
-           and exists (select from relay.unbroken where lineage = v_last.id)) is true)
+  v_anew := v_last.id is null or relay.foreign_lineages();
+  if v_anew then
+    delete from relay.lineage;
+  end if;
+  insert into relay.lineage (number, system_identifier, timeline, database, log, postmaster_start, continues)
+  select coalesce(v_last.number, 0) + 1, s.system_identifier, v_timeline, d.oid, 'relay.change'::regclass, pg_postmaster_start_time(),
+         not v_anew and v_last.timeline = v_timeline and exists (select from relay.unbroken where lineage = v_last.id)
+  from pg_control_system() s, pg_database d
+  where d.datname = current_database()
   returning id into v_id;
   delete from relay.unbroken;
   insert into relay.unbroken values (v_id);
-  if not v_same_log then
+  if v_anew then
     -- Foreign transaction ids would come up some day. Writers are at work already, and must not queue behind this.
     begin
       perform set_config('lock_timeout', '30ms', true);

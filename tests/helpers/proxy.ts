@@ -14,6 +14,8 @@ export interface TcpProxy {
   refuse(): void
   /** As in the beginning; connections that were silenced stay so. */
   heal(): void
+  /** New connections go to another local port. */
+  retarget(port: number): void
   /** Connections now. */
   count(): number
 }
@@ -26,13 +28,14 @@ export async function startProxy(
 ): Promise<TcpProxy> {
   const pairs = new Set<{ client: Socket; server: Socket; silent: boolean }>()
   let refusing = false
+  let target = targetPort
   const listener = createServer((client) => {
     client.on("error", () => {})
     if (refusing) {
       client.destroy()
       return
     }
-    const server = createConnection({ port: targetPort, host: "127.0.0.1" })
+    const server = createConnection({ port: target, host: "127.0.0.1" })
     const pair = { client, server, silent: false }
     pairs.add(pair)
     server.on("error", () => client.destroy())
@@ -68,6 +71,9 @@ export async function startProxy(
     },
     heal() {
       refusing = false
+    },
+    retarget(port) {
+      target = port
     },
     count: () => pairs.size,
   }

@@ -35,6 +35,17 @@ export async function startRelay(
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
 ): Promise<TestRelay> {
+  const started = await launchRelay(t, db, settings)
+  await started.relay.whenReady()
+  return started
+}
+
+/** The same without waiting, where the database is not one to become ready on. */
+export async function launchRelay(
+  t: Test,
+  db: Pick<Database, "url">,
+  settings: Record<string, string> = {},
+): Promise<TestRelay> {
   const lines: Array<Record<string, unknown>> = []
   const read = readSettings({
     JWT_SECRET: SECRET,
@@ -55,7 +66,6 @@ export async function startRelay(
   }
   t.teardown(stop)
   relay.start()
-  await relay.whenReady()
   const open: TestRelay["open"] = (path, options) => openClient(t, url.replace("http", "ws") + path, options)
   return {
     relay,

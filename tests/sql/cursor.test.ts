@@ -52,16 +52,32 @@ for (const version of VERSIONS) {
       )
     })
 
-    t.test("it is refused in a transaction that has written, with the remedy", async (t) => {
-      const db = await database(t, { version })
-      const writer = await db.session(db.writerUrl)
-      await writer.query("begin; insert into vote default values")
-      t.match(await refusal(writer.query("select relay.cursor()")), {
-        code: "25001",
-        message: /in a transaction that has written/,
-        hint: /repeatable read read only/,
+    for (const [how, work] of [
+      ["plainly", "insert into vote default values"],
+      ["in a savepoint", "savepoint one; insert into vote default values; release one"],
+      [
+        "in a savepoint that was rolled back",
+        "savepoint one; insert into vote default values; rollback to one",
+      ],
+      [
+        "in a block that failed",
+        "do $$ begin insert into vote default values; perform 1 / 0; exception when others then end $$",
+      ],
+      ["no row, but has locked one", "select from vote for update"],
+    ] as const)
+      t.test(`it is refused in a transaction that has written ${how}, with the remedy`, async (t) => {
+        const db = await database(t, { version })
+        await db.query("select relay.meet_lineage(); insert into vote default values")
+        const writer = await db.session(db.writerUrl)
+        await writer.query(`begin; ${work}`)
+        t.match(await refusal(writer.query("select relay.cursor()")), {
+          code: "25001",
+          message: /in a transaction that has written/,
+          hint: /repeatable read read only/,
+        })
+        await writer.query("rollback; begin; select from vote")
+        t.match((await writer.query("select relay.cursor() as it")).rows[0].it, /^[0-9a-f]{12}:/)
       })
-    })
 
     t.test("one server start is one lineage, for every session and at once", async (t) => {
       const db = await database(t, { version })

@@ -283,10 +283,13 @@ for (const version of VERSIONS) {
           )
           t.ok(scans.length >= 6, "three partitions, for each of the two conditions")
           for (const { node, index, relation } of scans) {
-            t.notOk(node === "Seq Scan" && relation !== "horizon", `${statistics}: ${node} of ${relation}`)
+            t.notOk(
+              node === "Seq Scan" && !/^(horizon|lineage)$/.test(relation),
+              `${statistics}: ${node} of ${relation}`,
+            )
             t.match(
               index === "" && node === "Bitmap Heap Scan" ? "xid" : index || relation,
-              /xid|horizon/,
+              /xid|horizon|lineage/,
               `${statistics}: ${node} ${index}`,
             )
           }

@@ -1,31 +1,18 @@
 /** A database that came out of pg_dump: it captures as before, and sends nothing of the old log again. */
 
-import { execFile, execFileSync } from "node:child_process"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { promisify } from "node:util"
 import t from "tap"
 import { install } from "../../cli/install.ts"
 import { createChangelog } from "../../relay/changelog.ts"
 import { parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
 import { database } from "../helpers/database.ts"
+import { dump, noDump, restore } from "../helpers/dump.ts"
 import { missing, readLog, VERSIONS } from "../helpers/log.ts"
 
-const run = promisify(execFile)
-
-/** pg_dump takes servers up to its own version. */
-function dumper(version: string): string | false {
-  try {
-    const found = Number(/\) (\d+)/.exec(execFileSync("pg_dump", ["--version"], { encoding: "utf8" }))?.[1])
-    return found < Number(version) ? `pg_dump ${found} is older than the server` : false
-  } catch {
-    return "no pg_dump on this machine"
-  }
-}
-
 for (const version of VERSIONS) {
-  t.test(`on PostgreSQL ${version}`, { skip: missing(version) || dumper(version) }, async (t) => {
+  t.test(`on PostgreSQL ${version}`, { skip: missing(version) || noDump(version) }, async (t) => {
     for (const relays of ["a relay", "no relay"])
       t.test(
         `restored from one that ${relays} had met, it is present, captures every operation and sends only what is new`,
@@ -37,13 +24,13 @@ for (const version of VERSIONS) {
           const directory = await mkdtemp(join(tmpdir(), "commitcast-dump-"))
           t.teardown(() => rm(directory, { recursive: true }))
           const file = join(directory, "dump")
-          await run("pg_dump", ["-Fc", "-f", file, "-d", db.url])
+          await dump(db.url, file)
           const target = await database(t, { version, empty: true })
           // Other tables first, so that no oid is what it was.
           await target.query(
             "create table filler_1 (); create table filler_2 (); drop table filler_1; drop table filler_2",
           )
-          await run("pg_restore", ["--exit-on-error", "-d", target.url, file])
+          await restore(target.url, file)
 
           t.match(await install(target.url), { state: "present" })
           t.equal((await readLog(target)).length, 3)
