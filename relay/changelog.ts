@@ -144,17 +144,23 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
       return z.array(TrackedTable).parse(result.rows)
     },
     async rotate(retentionHours, retentionMb) {
+      const client = await pool.connect()
       try {
+        // The database may have another isolation level by default.
+        await client.query("begin isolation level read committed")
         // Two partitions are always kept whole, so that each covers half of the time and of the size.
-        const result = await pool.query<{ slot: number | null }>(
+        const result = await client.query<{ slot: number | null }>(
           "select relay.rotate(make_interval(secs => $1), $2) as slot",
           [(retentionHours * 3_600) / 2, Math.ceil((retentionMb * 1_048_576) / 2)],
         )
+        await client.query("commit")
         const slot = result.rows[0]?.slot ?? null
-        if (slot === null) return "not_due"
-        await pool.query("select relay.advance_slot($1::smallint)", [slot])
-        return "done"
+        // Only now, or writers would fill a partition that is emptied and locked.
+        if (slot !== null) await client.query("select relay.advance_slot($1::smallint)", [slot])
+        client.release()
+        return slot === null ? "not_due" : "done"
       } catch (error) {
+        client.release(true)
         if ((error as { code?: string }).code === "55P03") return "refused"
         throw error
       }

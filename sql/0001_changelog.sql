@@ -93,6 +93,10 @@ declare
   v_next smallint := (v_slot + 1) % 3;
   v_last xid8;
 begin
+  -- With one snapshot for all, taken before the lock, a transaction that ends in between would be thrown away unseen.
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'relay.rotate() can only be used in READ COMMITTED' using errcode = 'active_sql_transaction';
+  end if;
   if not pg_try_advisory_xact_lock(hashtext('relay.rotate')) then
     return null;
   end if;
@@ -102,15 +106,27 @@ begin
   end if;
   -- Waits for every transaction that still writes to the partition, for 30 ms at most; the next attempt comes later.
   execute format('lock table relay.change_%s in access exclusive mode', v_next);
+  -- Another relay may have rotated and advanced meanwhile: then the writers fill this one now.
+  if pg_sequence_last_value('relay.slot') <> v_slot then
+    return null;
+  end if;
   -- Foreign xids of a restored log do not count: no cursor of this lineage can contain them.
   execute format('select max(xid) from relay.change_%s where xid < pg_snapshot_xmax(pg_current_snapshot())', v_next)
     into v_last;
   execute format('truncate relay.change_%s', v_next);
   if v_last is not null then
-    -- Every xid up to the last one that is thrown away must be decided in a cursor that is to be continued.
+    -- Every xid up to the last one that is thrown away must be decided in a cursor that is to be continued, but for
+    -- those in flight now: they hold no lock here, so no change of theirs was thrown away. What the horizon demands
+    -- already stays demanded.
     update relay.horizon
-       set h = format('%1$s:%1$s:', v_last::text::numeric + 1)::pg_snapshot
-     where pg_snapshot_xmax(h)::text::numeric < v_last::text::numeric + 1;
+       set h = (
+         select format('%s:%s:%s', coalesce(min(x::text::numeric), xmax), xmax,
+                       string_agg(x::text, ',' order by x::text::numeric))::pg_snapshot
+         from (select greatest(pg_snapshot_xmax(h)::text::numeric, v_last::text::numeric + 1)) m(xmax)
+         left join lateral (
+           select pg_snapshot_xip(pg_current_snapshot()) union select pg_current_xact_id()) f(x)
+           on x::text::numeric < xmax and not pg_visible_in_snapshot(x, h)
+         group by xmax);
   end if;
   update relay.horizon set rotated_at = clock_timestamp();
   return v_next;

@@ -70,9 +70,13 @@ begin
   elsif TG_OP = 'DELETE' then
     %5$s;
     get diagnostics v_rows = row_count;
+  elsif new.xmax::text = '0' then
+    %3$s;
+    get diagnostics v_rows = row_count;
   -- The row was updated or locked before this trigger came to it: by a function in RETURNING, say. If that update is
   -- in the log already, the insert would come too late, so that clients are told to load the table again instead.
-  elsif new.xmax::text <> '0' and exists (
+  -- Not in one condition with xmax: that would be planned for each row, and planning locks all partitions of the log.
+  elsif exists (
       select 1 from relay.change c
       where c.xid = pg_current_xact_id() and c."table" = %1$L and c.op in ('update', 'delete') and c.old = %7$s) then
     insert into relay.change ("table", op, type, meta)
