@@ -222,6 +222,7 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
   function open(token: string): void {
     const target = new URL(url)
     target.searchParams.set("channels", channels.wanted().join(","))
+    position.reconnect()
     if (position.cursor !== undefined) target.searchParams.set("cursor", position.cursor)
     try {
       socket = openSocket(WebSocket as WebSocketConstructor, target.href, token, {

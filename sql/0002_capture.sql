@@ -45,6 +45,13 @@ $$;
 comment on function relay.harmless(text, oid) is
   'An expression for row_to_json that runs no function which a user could have made: enums become their labels, other types that users make, and unknown ones (null), become PostgreSQL''s text.';
 
+create function relay.harmless_today(expression text) returns text
+language sql immutable set search_path = pg_catalog, relay, pg_temp as $$
+  select format('case when num_nulls(%1$s) = 0 then case when pg_typeof(%1$s)::oid < 16384 then to_json(%1$s) else to_json(format(''%%s'', %1$s)) end end', expression)
+$$;
+comment on function relay.harmless_today(text) is
+  'The same where the catalog cannot be asked for the type: the value is. PostgreSQL''s own types come as ever, all others as text.';
+
 create function relay.settings_for(types oid[]) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   with base as (
@@ -89,7 +96,9 @@ create function relay.row_text(columns jsonb, target regclass, record text, beli
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select case when count(*) = 0 then '''{}'''
     else format('(select row_to_json(r.*)::text from (select %s) r)',
-      string_agg(format('%s as %I', relay.harmless(format('%s.%I', record, n.name), case when believe_types then a.atttypid end), c->>'name'), ', ' order by o)) end
+      string_agg(format('%s as %I', case
+        when believe_types then relay.harmless(format('%s.%I', record, n.name), a.atttypid)
+        else relay.harmless_today(format('%s.%I', record, n.name)) end, c->>'name'), ', ' order by o)) end
   from jsonb_array_elements(columns) with ordinality u(c, o)
   cross join lateral relay.column_name(target, (c->>'num')::int) n(name)
   left join pg_attribute a on a.attrelid = target and a.attnum = (c->>'num')::int

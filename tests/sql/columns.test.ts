@@ -167,6 +167,21 @@ for (const version of VERSIONS) {
       },
     )
 
+    t.test("a row is sent as ever under a snapshot older than a TRUNCATE of its table", async (t) => {
+      const db = await database(t, { version })
+      await db.query(`create type mood as enum ('sad', 'ok');
+        create table thing (id bigint primary key, n numeric, at timestamptz, flag bool, list int[], doc jsonb, name text, mood mood);
+        select relay.track('thing')`)
+      const insert = `insert into thing values (1, 1.50, '2026-11-03 20:00:00+02', true, '{1,2}', '{"a": 1}', null, 'ok')`
+      await db.query(insert)
+      const { newText } = await lastEntry(db)
+      const fixed = await db.session()
+      await fixed.query("begin isolation level repeatable read; select from vote")
+      await db.query("truncate thing")
+      await fixed.query(`${insert}; commit`)
+      t.equal((await lastEntry(db)).newText, newText)
+    })
+
     t.test("a column retyped to an enum with its owner's cast to json never runs that cast", async (t) => {
       const db = await database(t, { version })
       const warm = await db.session()

@@ -112,6 +112,25 @@ for (const version of VERSIONS) {
       },
     )
 
+    t.test(
+      "a transaction that wrote nothing of what is thrown away cuts nobody off by being open",
+      async (t) => {
+        const db = await database(t, { version })
+        const open = await db.session()
+        await open.query("begin; select pg_current_xact_id()")
+        await db.query("insert into vote (votes) values (0)")
+        const cursor = await snapshot(db)
+        for (let n = 0; n < 3; n++) await rotate(db)
+        t.equal(await tooOld(db, cursor), false, "what it will write is still to come")
+        t.equal(await tooOld(db, await snapshot(db)), false)
+        await open.query("insert into vote (votes) values (1); commit")
+        t.equal(await tooOld(db, cursor), false)
+        for (let n = 0; n < 3; n++) await rotate(db)
+        t.equal(await tooOld(db, cursor), true, "what it wrote is gone, although nothing younger is")
+        t.equal(await tooOld(db, await snapshot(db)), false)
+      },
+    )
+
     t.test("rotating empty partitions does not cut anybody off", async (t) => {
       const db = await database(t, { version })
       const cursor = await snapshot(db)

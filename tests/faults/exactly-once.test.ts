@@ -1,0 +1,198 @@
+/** Whatever fails, every committed change reaches a client of the library exactly once, or it is told to load anew. */
+
+import t, { type Test } from "tap"
+import { startCrowd } from "../helpers/crowd.ts"
+import { database } from "../helpers/database.ts"
+import { type Follower, follow } from "../helpers/follower.ts"
+import { startProxy } from "../helpers/proxy.ts"
+import { startRelay } from "../helpers/relay.ts"
+import { until } from "../helpers/wait.ts"
+
+t.jobs = 2
+
+const portOf = (url: string) => Number(new URL(url).port)
+
+/** Waits until so many more transactions were committed and the follower has more changes. */
+async function goOn(crowd: { committed(): number }, followers: Follower[], more = 40): Promise<void> {
+  const from = crowd.committed()
+  const had = followers.map(({ changes }) => changes.length)
+  await until("the writers go on", () => crowd.committed() >= from + more)
+  await until("the followers go on", () =>
+    followers.every(({ changes }, i) => changes.length > (had[i] ?? 0)),
+  )
+}
+
+const allLive = (followers: Follower[]) => Promise.all(followers.map((follower) => follower.reaches("live")))
+
+async function wholeAndNeverLost(t: Test, followers: Follower[]): Promise<void> {
+  for (const [i, follower] of followers.entries()) {
+    await follower.isWhole(t, `follower ${i}`)
+    t.equal(follower.loads(), 1, "nothing had to be loaded again")
+    t.same(follower.resyncs, ["no_cursor"])
+  }
+}
+
+t.test("its database sessions are terminated again and again", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const followers = [follow(t, relay.url, db.url), follow(t, relay.url, db.url)]
+  await allLive(followers)
+  const crowd = await startCrowd(t, db.url, { twoPhase: 1 })
+  const superuser = await db.session(db.superuserUrl)
+  for (let round = 0; round < 6; round++) {
+    await goOn(crowd, followers)
+    const { rowCount } = await superuser.query(
+      "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'commitcast%' and datname = $1",
+      [db.name],
+    )
+    t.ok((rowCount ?? 0) >= 2, "the feed's and the listener's")
+  }
+  await goOn(crowd, followers)
+  await crowd.stop()
+  await wholeAndNeverLost(t, followers)
+})
+
+t.test("lines that are slow, narrow, and cut in the middle of frames", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const [cutting, narrow, slow] = [
+    await startProxy(t, portOf(relay.url)),
+    await startProxy(t, portOf(relay.url)),
+    await startProxy(t, portOf(relay.url)),
+  ]
+  narrow.limit(200_000)
+  slow.delay(150)
+  const followers = [cutting, narrow, slow].map(({ port }) => follow(t, `http://127.0.0.1:${port}`, db.url))
+  await allLive(followers)
+  const crowd = await startCrowd(t, db.url)
+  for (let round = 0; round < 8; round++) {
+    await goOn(crowd, followers)
+    cutting.cutAfter(1 + Math.floor(Math.random() * 30_000))
+    await followers[0]?.came("waiting", round + 1)
+    cutting.heal()
+    await followers[0]?.reaches("live")
+  }
+  await crowd.stop()
+  await wholeAndNeverLost(t, followers)
+})
+
+t.test("a client whose line is dead without a word", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db, { HEARTBEAT_SECONDS: "1" })
+  const proxy = await startProxy(t, portOf(relay.url))
+  const followers = [follow(t, `http://127.0.0.1:${proxy.port}`, db.url), follow(t, relay.url, db.url)]
+  await allLive(followers)
+  const crowd = await startCrowd(t, db.url)
+  await goOn(crowd, followers)
+  proxy.silence()
+  await followers[0]?.came("live", 2)
+  await goOn(crowd, followers)
+  await crowd.stop()
+  await wholeAndNeverLost(t, followers)
+})
+
+t.test("a relay whose lines to the database are dead without a word", async (t) => {
+  const db = await database(t)
+  const proxy = await startProxy(t, db.port)
+  const relay = await startRelay(t, { url: db.url.replace(`:${db.port}`, `:${proxy.port}`) })
+  const followers = [follow(t, relay.url, db.url)]
+  await allLive(followers)
+  const crowd = await startCrowd(t, db.url)
+  await goOn(crowd, followers)
+  proxy.silence()
+  const had = followers[0]?.changes.length ?? 0
+  await until("the feed is replaced", () => (followers[0]?.changes.length ?? 0) > had, 40_000)
+  await goOn(crowd, followers)
+  await crowd.stop()
+  await wholeAndNeverLost(t, followers)
+})
+
+t.test("rotations, with transactions open across them", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const proxy = await startProxy(t, portOf(relay.url))
+  const followers = [follow(t, relay.url, db.url), follow(t, `http://127.0.0.1:${proxy.port}`, db.url)]
+  await allLive(followers)
+  const long = await db.session()
+  await long.query("begin isolation level repeatable read; insert into vote (votes) values (7)")
+  const crowd = await startCrowd(t, db.url, { long: 2 })
+  const rotate = async () => {
+    const slot = await db
+      .query<{ slot: number | null }>("select relay.rotate('0', 0) as slot")
+      .then(([row]) => row?.slot ?? null)
+      .catch(() => null)
+    if (slot !== null) await db.query("select relay.advance_slot($1::smallint)", [slot])
+    return slot !== null
+  }
+  let rotated = 0
+  for (let round = 0; round < 5; round++) {
+    if (await rotate()) rotated++
+    proxy.cut()
+    await goOn(crowd, followers, 60)
+  }
+  t.ok(rotated >= 1, `${rotated} rotations before the open transaction held them up`)
+  await long.query("commit")
+  await goOn(crowd, followers)
+  for (let round = 0; round < 8; round++) {
+    if (await rotate()) rotated++
+    await goOn(crowd, followers, 60)
+  }
+  t.ok(rotated >= 4, `${rotated} rotations`)
+  await crowd.stop()
+  for (const [i, follower] of followers.entries()) await follower.isWhole(t, `follower ${i}`)
+  t.equal(followers[0]?.loads(), 1, "who stays connected never loads again")
+})
+
+t.test("hopping between a relay and another that is behind it", async (t) => {
+  const db = await database(t)
+  const line = await startProxy(t, db.port)
+  const relays = [
+    await startRelay(t, db),
+    await startRelay(t, { url: db.url.replace(`:${db.port}`, `:${line.port}`) }),
+  ]
+  line.delay(800)
+  const proxy = await startProxy(t, portOf(relays[0]?.url ?? ""))
+  const followers = [follow(t, `http://127.0.0.1:${proxy.port}`, db.url)]
+  await allLive(followers)
+  const crowd = await startCrowd(t, db.url)
+  for (let round = 0; round < 4; round++) {
+    await goOn(crowd, followers, 10)
+    proxy.aim(portOf(relays[(round + 1) % 2]?.url ?? ""))
+    proxy.cut()
+    await followers[0]?.came("live", round + 2)
+  }
+  await goOn(crowd, followers)
+  await crowd.stop()
+  await wholeAndNeverLost(t, followers)
+})
+
+t.test(
+  "a client that does not read, beside the listener: nothing of the relay holds a snapshot",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db)
+    const followers = [follow(t, relay.url, db.url)]
+    const stalled = await relay.connect()
+    await allLive(followers)
+    stalled.socket.pause()
+    const crowd = await startCrowd(t, db.url)
+    await goOn(crowd, followers, 100)
+    const superuser = await db.session(db.superuserUrl)
+    // The feed reads every few milliseconds: what it holds, it holds for a moment only.
+    const holders = new Map<number, number>()
+    for (let look = 0; look < 20; look++) {
+      const { rows } = await superuser.query<{ pid: number }>(
+        "select pid from pg_stat_activity where application_name like 'commitcast%' and datname = $1 and backend_xmin is not null",
+        [db.name],
+      )
+      for (const { pid } of rows) holders.set(pid, (holders.get(pid) ?? 0) + 1)
+      await goOn(crowd, followers, 1)
+    }
+    t.ok(
+      [...holders.values()].every((times) => times < 20),
+      "no session of the relay pins the horizon",
+    )
+    await crowd.stop()
+    await wholeAndNeverLost(t, followers)
+  },
+)
