@@ -120,7 +120,7 @@ const HeadRow = z.object({
 const LEASE_MAX_MS = 5_000
 const QUERY_TIMEOUT_MS = 10_000
 /** The first row of a long read comes when all are sorted. */
-const LONG_QUERY_TIMEOUT_MS = 600_000
+const LONG_QUERY_TIMEOUT_MS = 120_000
 
 const asText = { getTypeParser: () => (value: string) => value }
 

@@ -34,6 +34,8 @@ export class Connection implements Member {
   startBatch = 0
   /** When the client was last heard. */
   heardAt = performance.now()
+  /** Messages that wait until it is live. */
+  deferred = 0
   /** Error messages sent. */
   faults = 0
   /** Since when the socket has not taken anything although something waits; 0 while it does. */

@@ -3,7 +3,7 @@
 import type { Change } from "./change.ts"
 import { type Snapshot, visible } from "./cursor.ts"
 import { chunksOf, framesOf } from "./frames.ts"
-import { type Subscription, sightsOf, subscriptionKey } from "./subscription.ts"
+import { type Subscription, sightsOf } from "./subscription.ts"
 
 export interface Excerpt {
   readonly chunks: readonly Buffer[]
@@ -15,6 +15,8 @@ export interface Excerpt {
 export interface Missing {
   readonly has: Snapshot
   readonly subscription: Subscription
+  /** The subscription's key. */
+  readonly key: string
   readonly user: string
 }
 
@@ -53,26 +55,20 @@ export function createExcerpts(): Excerpts {
 
   function keep(key: string, excerpt: Excerpt): void {
     kept.set(key, excerpt)
-    bytes += excerpt.bytes
+    bytes += excerpt.bytes + 2 * key.length
     for (const [oldest, { bytes: size }] of kept) {
       if (bytes <= KEPT_BYTES) break
       kept.delete(oldest)
-      bytes -= size
+      bytes -= size + 2 * oldest.length
     }
   }
 
   return {
-    of(changes, closed, { has, subscription, user }) {
+    of(changes, closed, { has, subscription, key: subscriptionKey, user }) {
       const digest = digestOf(changes)
       const own = digest.everybody || digest.users.has(user) ? `user:${user}` : undefined
       const overlaps = digest.xids.some((xid) => visible(has, xid))
-      const key = JSON.stringify([
-        digest.id,
-        overlaps ? has.text : "",
-        own,
-        closed,
-        subscriptionKey(subscription),
-      ])
+      const key = JSON.stringify([digest.id, overlaps ? has.text : "", own, closed, subscriptionKey])
       const known = kept.get(key)
       if (known !== undefined) {
         kept.delete(key)
@@ -87,7 +83,7 @@ export function createExcerpts(): Excerpts {
         bytes: chunks.reduce((sum, chunk) => sum + chunk.length, 0),
         count: frames.length,
       }
-      keep(key, excerpt)
+      if (excerpt.count > 0) keep(key, excerpt)
       return excerpt
     },
   }

@@ -30,6 +30,8 @@ export interface FeedConsumer {
   deliver(part: BatchPart): Promise<void>
   /** The log is of this lineage; of which the cursors hold. Told each time the feed has connected. */
   meet(lineage: string, lineages: ReadonlySet<string>): void
+  /** The session is lost: a batch in progress ends here, and its changes come again. */
+  lost(): void
   /** The feed starts at this position. */
   begin(cursor: Cursor): void
   /** Whatever was promised before does not hold; there is no position until `begin`. */
@@ -74,7 +76,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
   let pending = false
   let interrupt: (() => void) | undefined
   /** Those who wait for a read that begins after they asked. */
-  const asking: Array<() => void> = []
+  const asking = new Set<() => void>()
 
   /** Waits for a wake-up, a stop or the time to poll. @returns why it reads. */
   async function pause(): Promise<"bell" | "poll"> {
@@ -130,6 +132,8 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
         for (const change of part.changes) transactions.add(change.xid)
         await deliver(part.changes, head.snapshot, session.lineage, count === 0, part.final)
         count += part.changes.length
+        // Checkpoints cover it from now on: it must not be read again, even if the session ends before the next step.
+        if (part.final) cursor = { lineage: session.lineage, snapshot: head.snapshot }
       }
     }
     if (count > 0) metrics.batch.observe(count)
@@ -199,8 +203,8 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
           state = { kind: "up", since, cursor }
           log.info({ event: "feed_up", lineage: open.lineage }, "reading the changelog")
         }
-        const asked = asking.length
-        if (await advance(open, cursor.snapshot)) for (const answer of asking.splice(0, asked)) answer()
+        const asked = [...asking]
+        if (await advance(open, cursor.snapshot)) for (const answer of asked) answer()
         else reset("horizon")
       }
       throw new Error("stopping")
@@ -215,6 +219,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
         await session()
       } catch (error) {
         if (closing.signal.aborted) return
+        consumer.lost()
         const wasUp = state.kind === "up"
         if (wasUp) metrics.feedLost.inc()
         const attempts = state.kind === "up" ? 0 : state.attempts + 1
@@ -241,11 +246,14 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
     },
     refresh(timeoutMs) {
       return new Promise((resolve) => {
-        const timer = setTimeout(resolve, timeoutMs, false)
-        asking.push(() => {
+        const settle = (fresh: boolean) => {
           clearTimeout(timer)
-          resolve(true)
-        })
+          asking.delete(answer)
+          resolve(fresh)
+        }
+        const answer = () => settle(true)
+        const timer = setTimeout(settle, timeoutMs, false)
+        asking.add(answer)
         pending = true
         interrupt?.()
       })

@@ -191,9 +191,9 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
       case "pong":
         return
       case "subscribe":
-        return subscribe(connection, connection.identity, message)
+        return subscribe(connection, message)
       case "unsubscribe":
-        return unsubscribe(connection, connection.identity, message)
+        return unsubscribe(connection, message)
     }
   }
 
@@ -217,54 +217,42 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     fault(connection, "busy", "too much waits for the end of the replay: ask again later", request)
   }
 
-  function subscribe(
-    connection: Connection,
-    identity: Identity,
-    message: ClientMessage & { type: "subscribe" },
-  ): void {
-    const forbidden = hub.forbidden(identity, message.channels)
-    if (forbidden.length > 0)
-      return fault(
-        connection,
-        "forbidden_channel",
-        `not allowed: ${forbidden.join(", ")}`.slice(0, 300),
-        message.request,
-      )
-    const wanted = message.channels.filter((channel) => channel !== `user:${identity.user}`)
-    const total = new Set([...(hub.channels(connection) ?? []), ...wanted]).size
-    if (total > settings.maxChannels) return close(connection, CloseCode.tooManyChannels, "too many channels")
+  function subscribe(connection: Connection, message: ClientMessage & { type: "subscribe" }): void {
     const { channels, cursor, request } = message
-    const done = hub.rejoin(
-      connection,
-      (joined) => new Set([...joined, ...wanted]),
-      cursor,
-      (joined) => connection.send({ type: "subscribed", channels, ...joined, request }),
+    // Judged by the token of the moment in which it happens, which may be after a replay.
+    const change = (joined: ReadonlySet<string>, identity: Identity) => {
+      const forbidden = hub.forbidden(identity, channels)
+      if (forbidden.length > 0) {
+        fault(connection, "forbidden_channel", `not allowed: ${forbidden.join(", ")}`.slice(0, 300), request)
+        return undefined
+      }
+      const all = new Set([...joined, ...channels.filter((channel) => channel !== `user:${identity.user}`)])
+      if (all.size <= settings.maxChannels) return all
+      close(connection, CloseCode.tooManyChannels, "too many channels")
+      return undefined
+    }
+    const done = hub.rejoin(connection, change, cursor, (joined) =>
+      connection.send({ type: "subscribed", channels, ...joined, request }),
     )
     if (!done) busy(connection, request)
   }
 
-  function unsubscribe(
-    connection: Connection,
-    identity: Identity,
-    message: ClientMessage & { type: "unsubscribe" },
-  ): void {
-    const joined = hub.channels(connection)
-    const unknown = message.channels.filter((channel) => !joined?.has(channel))
-    if (unknown.length > 0) {
+  function unsubscribe(connection: Connection, message: ClientMessage & { type: "unsubscribe" }): void {
+    const { channels, request } = message
+    const change = (joined: ReadonlySet<string>, identity: Identity) => {
+      const unknown = channels.filter((channel) => !joined.has(channel))
+      if (unknown.length === 0) return new Set([...joined].filter((channel) => !channels.includes(channel)))
       const own = unknown.includes(`user:${identity.user}`) ? " (the own user channel stays)" : ""
-      return fault(
+      fault(
         connection,
         "not_subscribed",
         `not subscribed: ${unknown.join(", ")}${own}`.slice(0, 300),
-        message.request,
+        request,
       )
+      return undefined
     }
-    const { channels, request } = message
-    const done = hub.rejoin(
-      connection,
-      (joined) => new Set([...joined].filter((channel) => !channels.includes(channel))),
-      undefined,
-      ({ cursor }) => connection.send({ type: "unsubscribed", channels, cursor, request }),
+    const done = hub.rejoin(connection, change, undefined, ({ cursor }) =>
+      connection.send({ type: "unsubscribed", channels, cursor, request }),
     )
     if (!done) busy(connection, request)
   }

@@ -75,7 +75,7 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
   function nextGroup(): Waiting[] {
     const oldest = waiting[0]
     if (oldest === undefined) return []
-    const youngest = waiting.reduce((xmax, { reader }) => max(xmax, reader.since.xmax), 0n)
+    const youngest = waiting.reduce((xmin, { reader }) => max(xmin, reader.since.xmin), 0n)
     const reach = reachOf(oldest.reader, youngest)
     const group: Waiting[] = []
     const others: Waiting[] = []
@@ -118,8 +118,9 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
     if (session.lineage !== lineage()) throw new Error("the log is of another lineage than the feed")
     const [first] = group
     if (first === undefined) return "done"
-    const since = [...group].map(({ reader }) => reader.since).reduce(intersection)
-    const deadline = performance.now() + READ_MS
+    const positions = new Map([...group].map(({ reader: { since } }) => [since.text, since]))
+    const since = [...positions.values()].reduce(intersection)
+    let deadline: number | undefined
     const leave = (one: Waiting, outcome: Outcome) => {
       group.delete(one)
       one.settle(outcome)
@@ -129,6 +130,8 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
     let kept: Change[][] | undefined = first.reader.rest === undefined ? [] : undefined
     let size = 0
     for await (const page of session.pages(since, PAGE, first.reader.rest)) {
+      // The first page comes when all are sorted, which may take its time.
+      deadline ??= performance.now() + READ_MS
       const { snapshot, horizon } = page.head
       for (const one of group) if (!contains(one.reader.since, horizon)) leave(one, { kind: "too_old" })
       await give(page, group)
@@ -137,7 +140,8 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
       kept?.push(page.changes)
       after = page.changes.at(-1)?.id ?? after
       if (page.final) {
-        if (kept !== undefined && contains(since, horizon))
+        // The feed may have begun anew, on another log, since the read began.
+        if (kept !== undefined && contains(since, horizon) && session.lineage === lineage())
           recent.prepend(since, kept, { lineage: session.lineage, snapshot })
         for (const one of group) leave(one, { kind: "done", until: snapshot })
       } else {
@@ -194,7 +198,7 @@ async function patience(group: ReadonlySet<Waiting>): Promise<void> {
 /** Readers that begin about equally far back can share a read; one that goes on shares it with its like. */
 function reachOf({ since, rest }: Reader, youngest: bigint): string {
   if (rest !== undefined) return `${rest.until.text} ${rest.after}`
-  return String((youngest - since.xmax).toString(2).length)
+  return String((youngest - since.xmin).toString(2).length)
 }
 
 const max = (a: bigint, b: bigint): bigint => (a > b ? a : b)

@@ -9,6 +9,7 @@ import { announce, flush, relieve } from "./fanout.ts"
 import type { BatchPart, FeedConsumer } from "./feed.ts"
 import type { History } from "./history.ts"
 import type { Lane } from "./lane.ts"
+import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, encodeMessage } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
@@ -28,11 +29,14 @@ const SLOW_MS = 10_000
 /** Whoever was not heard for a heartbeat and this long is taken for dead. Milliseconds. */
 const PONG_MS = 10_000
 const CHECKPOINT_MS = 1_000
+/** How many messages of a client may wait for the end of a batch or of its replay. */
+const MAX_DEFERRED = 32
 /** How long somebody with a cursor that the feed has not reached waits for it. Milliseconds. */
 const REFRESH_MS = 5_000
 
 export interface HubDeps {
   settings: HubSettings
+  log: Log
   metrics: Metrics
   recent: Recent
   history: History
@@ -49,12 +53,14 @@ export interface HubStats {
   lanes: number
 }
 
-export function createHub({ settings, metrics, recent, history, refresh }: HubDeps) {
+export function createHub({ settings, log, metrics, recent, history, refresh }: HubDeps) {
   const connections = new Set<Connection>()
   const router = createRouter()
   /** What waits for the end of the batch in progress. */
   const atBatchEnd: Array<() => void> = []
   let head: Cursor | undefined
+  /** The position before the batch in progress. */
+  let before: Cursor | undefined
   let lineages: ReadonlySet<string> = new Set()
   let batch = 0
   let inBatch = false
@@ -62,6 +68,7 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
   const replays = createReplays({
     recent,
     history,
+    log,
     metrics,
     position: () => ({ head, lineages, inBatch }),
     refresh: () => refresh(REFRESH_MS),
@@ -88,20 +95,33 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
 
   /** Between two batches, and when a replay has ended. @returns false if too much waits for that already. */
   function whenLive(connection: Connection, act: () => void): boolean {
-    const again = () => {
-      if (connection.closingSince === 0 && !whenLive(connection, act))
-        connection.close(CloseCode.tooManyErrors, "too much to do after the replay")
+    const replaying = replays.channels(connection) !== undefined
+    if (!replaying && !inBatch) {
+      act()
+      return true
     }
-    if (replays.channels(connection) !== undefined) return replays.afterwards(connection, again)
-    if (inBatch) atBatchEnd.push(again)
-    else act()
+    if (connection.deferred >= MAX_DEFERRED) return false
+    connection.deferred++
+    const later = () => {
+      connection.deferred--
+      if (connection.closingSince === 0) whenLive(connection, act)
+    }
+    if (replaying) replays.afterwards(connection, later)
+    else atBatchEnd.push(later)
     return true
+  }
+
+  function endBatch(): void {
+    inBatch = false
+    for (const act of atBatchEnd.splice(0)) act()
+    replays.advance()
   }
 
   async function deliver(part: BatchPart): Promise<void> {
     if (part.first) {
       batch++
       inBatch = true
+      before = head
       head = part.cursor
     }
     recent.append(part)
@@ -128,9 +148,7 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
       await relieve(touched, settings.laneBufferBytes / 2)
       return
     }
-    inBatch = false
-    for (const act of atBatchEnd.splice(0)) act()
-    replays.advance()
+    endBatch()
   }
 
   function checkpoint(cursor: Cursor, lane: Lane, now: number): void {
@@ -183,6 +201,13 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
       lineages = known
       if (head !== undefined) head = { lineage, snapshot: head.snapshot }
     },
+    lost() {
+      if (!inBatch) return
+      // What was sent of the batch comes again with the next; nobody may be told that all of it was sent.
+      recent.abandon(before)
+      head = before
+      endBatch()
+    },
     begin(cursor: Cursor) {
       head = cursor
       recent.begin(cursor.snapshot)
@@ -223,27 +248,30 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
       since: string | undefined,
       answer: (joined: Joined) => void,
     ): void {
+      if (head === undefined) return connection.close(CloseCode.tryAgain, "no position to begin from")
       if (since !== undefined) return replays.start(connection, channels, since, answer)
       place(connection, channels)
       answer({ cursor: positionText(), recovered: false, replayed: 0, reason: "no_cursor" })
     },
     /**
      * Changes a connection's channels between two batches, so that none is seen by half.
+     * @param change told the channels and the identity of then; undefined changes nothing, and there is no answer.
      * @param since sets the position of the whole connection.
      * @param answer as that of `join`.
      * @returns false if too much waits already.
      */
     rejoin(
       connection: Connection,
-      change: (channels: ReadonlySet<string>) => ReadonlySet<string>,
+      change: (channels: ReadonlySet<string>, identity: Identity) => ReadonlySet<string> | undefined,
       since: string | undefined,
       answer: (joined: Joined) => void,
     ): boolean {
       return whenLive(connection, () => {
-        const lane = connection.lane
-        if (lane === undefined) return
+        const { lane, identity } = connection
+        if (lane === undefined || identity === undefined) return
         if (connection.overrun) return connection.close(CloseCode.slowConsumer, "slow consumer")
-        const channels = change(lane.subscription.channels)
+        const channels = change(lane.subscription.channels, identity)
+        if (channels === undefined) return
         if (since === undefined) {
           place(connection, channels)
           answer({ cursor: positionText(), recovered: false, replayed: 0, reason: "no_cursor" })
@@ -259,6 +287,8 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
     reauthorise(connection: Connection, identity: Identity, done: () => void): boolean {
       const allowed = (channels: ReadonlySet<string>) =>
         new Set([...channels].filter((channel) => mayJoin(channel, identity.user, identity.rights)))
+      if (connection.identity !== undefined)
+        connection.identity = { ...connection.identity, expiresAt: identity.expiresAt }
       const replayed = replays.channels(connection)
       if (replayed === undefined)
         return this.rejoin(
@@ -275,8 +305,6 @@ export function createHub({ settings, metrics, recent, history, refresh }: HubDe
       done()
       return true
     },
-    channels: (connection: Connection): ReadonlySet<string> | undefined =>
-      replays.channels(connection) ?? connection.lane?.subscription.channels,
     /** The channels among these that the token does not allow. */
     forbidden(identity: Identity, channels: Iterable<string>): string[] {
       return [...channels].filter((channel) => !mayJoin(channel, identity.user, identity.rights))

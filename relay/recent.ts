@@ -18,6 +18,8 @@ export interface Recent {
   /** Forgets everything: from here on all is remembered. */
   begin(snapshot: Snapshot): void
   append(part: BatchPart): void
+  /** Forgets the batch in progress, whose changes come again. @param cursor the position before it. */
+  abandon(cursor: Cursor | undefined): void
   /** Remembers what was read of the time before; it may reach into what is known, but leave no gap. */
   prepend(since: Snapshot, pages: readonly (readonly Change[])[], until: Cursor): void
   /** Whether everything since the position is here. */
@@ -78,6 +80,16 @@ export function createRecent(limitBytes: number): Recent {
       parts.push({ changes, cursor, final, batch, bytes: size })
       bytes += size
       while (bytes > limitBytes) dropOldestBatch()
+    },
+    abandon(cursor) {
+      if (cursor === undefined) return
+      skipping = true
+      // Their indices stay taken.
+      parts = parts.map((part) => {
+        if (part.batch !== batch) return part
+        bytes -= part.bytes
+        return { ...part, changes: [], cursor, final: true, bytes: 0 }
+      })
     },
     prepend(since, pages, until) {
       if (start === undefined || !contains(until.snapshot, start) || contains(since, start)) return

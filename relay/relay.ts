@@ -69,6 +69,7 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
   const recent = createRecent(settings.REPLAY_BUFFER_MB * 1_048_576)
   const history = createHistory({ changelog, recent, lineage: () => hub.lineage(), log, metrics })
   const hub: Hub = createHub({
+    log,
     metrics,
     recent,
     history,

@@ -10,10 +10,12 @@ import type { Connection } from "./connection.ts"
 import { type Cursor, contains, cursorText, parseCursor, type Snapshot, union } from "./cursor.ts"
 import { createExcerpts, type Excerpt } from "./excerpt.ts"
 import type { History } from "./history.ts"
+import type { Log } from "./log.ts"
 import type { Reason } from "./messages.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, encodeMessage, type Recovery } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
+import { type Subscription, subscriptionKey } from "./subscription.ts"
 import { createTurns } from "./turns.ts"
 import { frameText } from "./wire.ts"
 
@@ -31,6 +33,7 @@ export interface Position {
 export interface ReplayDeps {
   recent: Recent
   history: History
+  log: Log
   metrics: Metrics
   position(): Position
   /** Resolves after a whole read of the log that began later; false if there is none soon. */
@@ -49,10 +52,10 @@ export interface Replays {
   ): void
   /** The channels of a connection in a replay; undefined if it is in none. */
   channels(connection: Connection): ReadonlySet<string> | undefined
-  /** Takes channels away at once. */
+  /** Takes channels away at once, and takes note of the connection's new rights. */
   narrow(connection: Connection, channels: ReadonlySet<string>): void
-  /** Runs when the connection is live. @returns false if too much waits already. */
-  afterwards(connection: Connection, act: () => void): boolean
+  /** Runs when the connection is live. */
+  afterwards(connection: Connection, act: () => void): void
   cancel(connection: Connection): void
   /** The feed has delivered something. */
   advance(): void
@@ -60,13 +63,15 @@ export interface Replays {
   size(): number
 }
 
-/** A step from memory ends with the part that passes this. Bytes. */
+/** A step from memory ends with the part that passes this many bytes, or milliseconds. */
 const STEP_BYTES = 131_072
-const MAX_AFTERWARDS = 32
+const STEP_MS = 2
 
 interface Replay {
   readonly connection: Connection
-  channels: ReadonlySet<string>
+  subscription: Subscription
+  /** The subscription's key. */
+  key: string
   /** What it has: its cursor, and everything up to the last whole batch that was sent. */
   has: Snapshot
   /** What is missing of the batch that it is in. */
@@ -75,11 +80,20 @@ interface Replay {
   source: "memory" | "log"
   /** Undefined once the client was told. */
   answer: ((joined: Joined) => void) | undefined
-  readonly cursor: string
+  /** The cursor that it came with. */
+  readonly since: string
   readonly afterwards: Array<() => void>
 }
 
-export function createReplays({ recent, history, metrics, position, refresh, goLive }: ReplayDeps): Replays {
+export function createReplays({
+  recent,
+  history,
+  log,
+  metrics,
+  position,
+  refresh,
+  goLive,
+}: ReplayDeps): Replays {
   const running = new Map<Connection, Replay>()
   const turns = createTurns()
   const excerpts = createExcerpts()
@@ -99,11 +113,11 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
 
   /** Nothing can be promised: live from now on, and the client loads its state. */
   function refuse(replay: Replay, reason: Reason): void {
-    metrics.resumes.inc({ result: reason })
     const { head } = position()
     if (gone(replay) || head === undefined) return
+    metrics.resumes.inc({ result: reason })
     running.delete(replay.connection)
-    goLive(replay.connection, replay.channels)
+    goLive(replay.connection, replay.subscription.channels)
     tell(replay, { cursor: cursorText(head), recovered: false, replayed: 0, reason })
     for (const act of replay.afterwards) act()
   }
@@ -116,15 +130,12 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
   }
 
   function excerpt(replay: Replay, changes: readonly Change[], closed: boolean): Excerpt {
-    const { identity } = replay.connection
-    if (identity === undefined) throw new Error("a replay needs an identity")
-    const subscription = { channels: replay.channels, rights: identity.rights }
-    return excerpts.of(changes, closed, { has: replay.has, subscription, user: identity.user })
+    const { has, subscription, key, connection } = replay
+    return excerpts.of(changes, closed, { has, subscription, key, user: connection.user })
   }
 
   function send(replay: Replay, chunks: readonly Buffer[], count: number): void {
-    if (chunks.length === 0) return
-    tell(replay, { cursor: replay.cursor, recovered: true, replayed: null, reason: null })
+    tell(replay, { cursor: replay.since, recovered: true, replayed: null, reason: null })
     replay.count += count
     metrics.replayed.inc({ source: replay.source }, count)
     replay.connection.push(chunks)
@@ -136,12 +147,12 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
   /** Everything was sent up to the feed's position, which does not move meanwhile. */
   function finish(replay: Replay, head: Cursor, chunks: readonly Buffer[], count: number): void {
     const replayed = replay.count + count
-    tell(replay, { cursor: replay.cursor, recovered: true, replayed, reason: null })
+    tell(replay, { cursor: replay.since, recovered: true, replayed, reason: null })
     metrics.resumes.inc({ result: replay.source })
     metrics.replayed.inc({ source: replay.source }, count)
     running.delete(replay.connection)
     replay.connection.push([...chunks, checkpoint({ cursor: cursorText(head), replayed })])
-    goLive(replay.connection, replay.channels)
+    goLive(replay.connection, replay.subscription.channels)
     for (const act of replay.afterwards) act()
   }
 
@@ -153,7 +164,9 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
       let bytes = 0
       let count = 0
       let part = recent.at(index)
-      for (; part !== undefined && part !== null && bytes < STEP_BYTES; part = recent.at(++index)) {
+      const stepEnd = performance.now() + STEP_MS
+      for (; part !== undefined && part !== null; part = recent.at(++index)) {
+        if (bytes >= STEP_BYTES || performance.now() > stepEnd) break
         if (replay.rest === undefined && contains(replay.has, part.cursor.snapshot)) continue
         const missed = excerpt(replay, part.changes, part.final)
         chunks.push(...missed.chunks)
@@ -251,6 +264,8 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
   }
 
   async function run(replay: Replay, cursor: Cursor): Promise<void> {
+    // Who asks again and again without reading gets the next answer when it has read the last.
+    if (!replay.connection.ready) await replay.connection.whenReady()
     await turns.next()
     if (gone(replay) || !(await ofThisLog(replay, cursor)) || !(await caughtUp(replay, cursor.snapshot)))
       return
@@ -269,29 +284,33 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
       if (has === undefined) return
       const replay: Replay = {
         connection,
-        channels,
+        ...subscriptionOf(connection, channels),
         has,
         rest: undefined,
         count: 0,
         source: "memory",
         answer,
-        cursor: since,
+        since,
         afterwards: [],
       }
       running.set(connection, replay)
       if (cursor === undefined) refuse(replay, "malformed")
-      else void run(replay, cursor)
+      else
+        run(replay, cursor).catch((error: Error) => {
+          log.error(
+            { event: "replay_failed", error: error.message },
+            "a replay failed: the client tries again",
+          )
+          interrupt(replay)
+        })
     },
-    channels: (connection) => running.get(connection)?.channels,
+    channels: (connection) => running.get(connection)?.subscription.channels,
     narrow(connection, channels) {
       const replay = running.get(connection)
-      if (replay !== undefined) replay.channels = channels
+      if (replay !== undefined) Object.assign(replay, subscriptionOf(connection, channels))
     },
     afterwards(connection, act) {
-      const waits = running.get(connection)?.afterwards
-      if (waits === undefined || waits.length >= MAX_AFTERWARDS) return false
-      waits.push(act)
-      return true
+      running.get(connection)?.afterwards.push(act)
     },
     cancel(connection) {
       running.delete(connection)
@@ -304,4 +323,13 @@ export function createReplays({ recent, history, metrics, position, refresh, goL
     connections: () => running.keys(),
     size: () => running.size,
   }
+}
+
+function subscriptionOf(
+  { identity }: Connection,
+  channels: ReadonlySet<string>,
+): Pick<Replay, "subscription" | "key"> {
+  if (identity === undefined) throw new Error("only who is authenticated can come back")
+  const subscription = { channels, rights: identity.rights }
+  return { subscription, key: subscriptionKey(subscription) }
 }

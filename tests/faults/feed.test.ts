@@ -78,6 +78,30 @@ t.test(
   },
 )
 
+t.test(
+  "a large batch that was sent whole is not read again when the session ends right after it",
+  async (t) => {
+    const db = await database(t)
+    let cutAtEnd = false
+    // The end of the transaction in which the pages were read.
+    const proxy = await startProxy(t, db.port, (data) => {
+      if (!cutAtEnd || !data.includes("ROLLBACK\0")) return data
+      cutAtEnd = false
+      proxy.cut()
+      return Buffer.alloc(0)
+    })
+    const relay = await startRelay(t, { url: db.url.replace(`:${db.port}/`, `:${proxy.port}/`) })
+    const client = await relay.connect()
+    cutAtEnd = true
+    await db.query("insert into vote (votes) select n from generate_series(1, 2500) n")
+    await client.count(2_500)
+    await until("cut", () => !cutAtEnd)
+    await db.query("insert into vote (votes) values (0)")
+    await client.first("the next", ({ data }) => data?.votes === 0)
+    t.equal(client.changes().length, 2_501)
+  },
+)
+
 t.test("a database restarted in order: the relay goes on where it was", async (t) => {
   const cluster = await ownCluster(t)
   const relay = await startRelay(t, cluster)

@@ -1,6 +1,7 @@
 /** Who returns with a cursor gets what it missed, once, in order, and nothing else; or is told why not. */
 
 import t, { type Test } from "tap"
+import { contains, parseCursor, type Snapshot } from "../../relay/cursor.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { startRelay, type TestRelay } from "../helpers/relay.ts"
@@ -47,6 +48,11 @@ for (const source of ["memory", "log"]) {
     const relay = await startRelay(t, db)
     const cursor = await cursorNow(db)
     await missed()
+    const end = parseCursor(await cursorNow(db))?.snapshot as Snapshot
+    await until("the relay has it", () => {
+      const { feed } = relay.relay.status()
+      return feed.kind === "up" && contains(feed.cursor.snapshot, end)
+    })
     return { relay, cursor }
   }
 
