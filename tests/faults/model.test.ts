@@ -3,7 +3,8 @@
  * sockets, against the reference model. One statement after the other, while relays and clients take their own time; at
  * rest everything that a client was told, and its copy, must be what the model says.
  *
- * COMMITCAST_MODEL_RUNS: how many runs. COMMITCAST_MODEL_SEED and _PATH, printed on failure: that one again.
+ * COMMITCAST_MODEL_RUNS: how many runs. COMMITCAST_MODEL_SEED, _PATH and _REPLAY (the replayPath), printed on failure:
+ * that one again, as far as relays and clients take the same time.
  */
 
 import fc from "fast-check"
@@ -351,11 +352,17 @@ t.test("what every client is told, and its copy, is what the reference model say
   let executed = 0
   let runs = 0
   const counts = { changes: 0, repeats: 0, connections: 0, recovered: 0, loads: 0 }
+  const { COMMITCAST_MODEL_SEED: seed, COMMITCAST_MODEL_PATH: path } = process.env
+  const { COMMITCAST_MODEL_REPLAY: replayPath } = process.env
   const started = Date.now()
   let deadline = started + TIME_MS
   let failedAt: number | undefined
   const property = fc.asyncProperty(
-    fc.commands([fc.oneof({ maxDepth: 1 }, ...commands)], { maxCommands: 120, size: "max" }),
+    fc.commands([fc.oneof({ maxDepth: 1 }, ...commands)], {
+      maxCommands: 120,
+      size: "max",
+      ...(replayPath === undefined ? {} : { replayPath }),
+    }),
     async (steps) => {
       if (Date.now() > deadline) return
       await control.query("delete from vote; insert into vote (id, votes) values (1, 0), (2, 0)")
@@ -381,7 +388,6 @@ t.test("what every client is told, and its copy, is what the reference model say
       }
     },
   )
-  const { COMMITCAST_MODEL_SEED: seed, COMMITCAST_MODEL_PATH: path } = process.env
   await fc.assert(property, {
     numRuns: RUNS,
     ...(seed === undefined ? {} : { seed: Number(seed) }),
