@@ -5,37 +5,25 @@ import type { Identity } from "./auth.ts"
 import { ALL } from "./change.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
-import { announce, flush, relieve } from "./fanout.ts"
+import { flush, relieve } from "./fanout.ts"
 import type { BatchPart, FeedConsumer } from "./feed.ts"
 import type { History } from "./history.ts"
-import type { Lane } from "./lane.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
-import { CloseCode, encodeMessage } from "./protocol.ts"
+import { CloseCode } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
-import { createReplays, type Joined } from "./replay.ts"
+import { createReplays, type Joined, type Position } from "./replay.ts"
 import { createRouter } from "./router.ts"
 import { mayJoin } from "./subscription.ts"
-import { frameText, PING_FRAME } from "./wire.ts"
+import { CHECKPOINT_MS, checkpointFrame, startWheel, type WheelSettings } from "./wheel.ts"
 
-export interface HubSettings {
-  laneBufferBytes: number
-  heartbeatMs: number
-  authTimeoutMs: number
-}
-
-/** A socket that takes nothing for this long, although something waits, is a slow consumer. Milliseconds. */
-const SLOW_MS = 10_000
-/** Whoever was not heard for a heartbeat and this long is taken for dead. Milliseconds. */
-const PONG_MS = 10_000
-const CHECKPOINT_MS = 1_000
 /** How many messages of a client may wait for the end of a batch or of its replay. */
 const MAX_DEFERRED = 32
 /** How long somebody with a cursor that the feed has not reached waits for it. Milliseconds. */
-const REFRESH_MS = 5_000
+const REFRESH_MS = 10_000
 
 export interface HubDeps {
-  settings: HubSettings
+  settings: WheelSettings
   log: Log
   metrics: Metrics
   recent: Recent
@@ -64,13 +52,13 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
   let lineages: ReadonlySet<string> = new Set()
   let batch = 0
   let inBatch = false
-  let heartbeatAt = performance.now()
+  const position = (): Position => ({ head, lineages, inBatch })
   const replays = createReplays({
     recent,
     history,
     log,
     metrics,
-    position: () => ({ head, lineages, inBatch }),
+    position,
     refresh: () => refresh(REFRESH_MS),
     goLive: (connection, channels) => {
       place(connection, channels)
@@ -128,7 +116,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     const now = performance.now()
     const { touched, unseen } = router.route(part.changes)
     metrics.unrouted.inc(unseen)
-    const mark = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(part.cursor) }))
+    const mark = checkpointFrame(part.cursor)
     // A batch in pages ends with a checkpoint in any case: it closes the transactions whose last change was not known.
     const paged = !(part.first && part.final)
     for (const lane of paged && part.final ? router.lanes() : touched) {
@@ -149,48 +137,6 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       return
     }
     endBatch()
-  }
-
-  function checkpoint(cursor: Cursor, lane: Lane, now: number): void {
-    lane.checkpointAt = now
-    lane.unmarked = false
-    const frame = frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(cursor) }))
-    announce([lane], [frame], settings.laneBufferBytes)
-  }
-
-  function heartbeat(now: number): void {
-    heartbeatAt = now
-    const frames = [PING_FRAME, frameText(encodeMessage({ type: "ping" }))]
-    announce(router.lanes(), frames, settings.laneBufferBytes)
-    for (const connection of replays.connections()) connection.push(frames)
-  }
-
-  function check(connection: Connection, now: number): void {
-    if (connection.closingSince !== 0) return connection.reap()
-    if (connection.identity === undefined) {
-      if (now - connection.connectedAt > settings.authTimeoutMs)
-        connection.close(CloseCode.notAuthenticated, "not authenticated in time")
-      return
-    }
-    if (Date.now() > connection.identity.expiresAt)
-      return connection.close(CloseCode.tokenExpired, "token expired")
-    if (connection.overrun || connection.stuckFor(now) > SLOW_MS)
-      return connection.close(CloseCode.slowConsumer, "slow consumer")
-    if (now - connection.heardAt > settings.heartbeatMs + PONG_MS)
-      connection.close(CloseCode.noPong, "no pong")
-  }
-
-  /** The one wheel: everything that depends on time, for all connections, once a second. */
-  function tick(): void {
-    const now = performance.now()
-    for (const connection of connections) check(connection, now)
-    const beat = now - heartbeatAt >= settings.heartbeatMs
-    if (beat) heartbeat(now)
-    // Never in the middle of a batch: what its cursor covers has not all been sent.
-    if (head === undefined || inBatch) return
-    for (const lane of router.lanes()) {
-      if (beat || (lane.unmarked && now - lane.checkpointAt >= CHECKPOINT_MS)) checkpoint(head, lane, now)
-    }
   }
 
   const positionText = (): string => (head === undefined ? "" : cursorText(head))
@@ -222,8 +168,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       replays.advance()
     },
   }
-  const wheel = setInterval(tick, 1_000)
-  wheel.unref()
+  const wheel = startWheel({ settings, position, connections, router, replays })
 
   return {
     consumer,
@@ -335,7 +280,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     },
     /** Tells everybody to come back and waits, for so long at most, until they are gone. */
     async drain(timeoutMs: number): Promise<void> {
-      clearInterval(wheel)
+      wheel.stop()
       const deadline = performance.now() + timeoutMs
       for (const connection of connections) connection.close(CloseCode.drain, "the relay is stopping")
       while (connections.size > 0 && performance.now() < deadline) {
