@@ -3,7 +3,7 @@
 import { styleText } from "node:util"
 import { WebSocket } from "ws"
 import { z } from "zod"
-import { backoff } from "../relay/backoff.ts"
+import { connect } from "../client/client.ts"
 
 export interface TailOptions {
   /** The relay, as http:// or ws://. */
@@ -31,68 +31,50 @@ const Shown = z.object({
   before: z.record(z.string(), z.unknown()).optional(),
   channel: z.string().optional(),
   payload: z.unknown().optional(),
-  message: z.string().optional(),
-  user: z.string().optional(),
-  channels: z.array(z.string()).optional(),
 })
 type Shown = z.infer<typeof Shown>
 
-/** Of the relay's own messages only these are worth a word. */
-const SILENT = new Set(["ping", "pong", "checkpoint", "subscribed", "unsubscribed", "authenticated"])
+/** Where a change keeps the text that it came as: numbers may be more than a double holds. */
+const TEXT = Symbol("text")
 
-/** Follows a relay until the signal. Connects again unless the relay says that it is of no use. @throws Error then. */
-export async function tail(options: TailOptions): Promise<void> {
-  for (let attempt = 0; !options.signal.aborted; attempt++) {
-    const { code, reason, opened } = await follow(options)
-    if (options.signal.aborted) return
-    if (code >= 4500 && code < 5000) throw new Error(`the relay closed with ${code}: ${reason}`)
-    if (opened) attempt = 0
-    const delay = backoff(attempt + 2)
-    options.note(
-      `no connection (${reason || code}); what changes meanwhile is not shown; next attempt in ${Math.round(delay)} ms`,
-    )
-    await new Promise((resolve) => {
-      const timer = setTimeout(resolve, delay)
-      options.signal.addEventListener("abort", () => [clearTimeout(timer), resolve(undefined)], {
-        once: true,
-      })
-    })
-  }
-}
-
-function follow(options: TailOptions): Promise<{ code: number; reason: string; opened: boolean }> {
+/** Follows a relay until the signal, through lost connections. @throws Error if the relay says that it is of no use. */
+export function tail(options: TailOptions): Promise<void> {
   const url = new URL(options.url.replace(/^http/, "ws"))
   url.pathname = options.path
-  if (options.channels.length > 0) url.searchParams.set("channels", options.channels.join(","))
-  return new Promise((resolve) => {
-    let opened = false
-    let failure = ""
-    const socket = new WebSocket(url, {
-      headers: { authorization: `Bearer ${options.token}` },
-      handshakeTimeout: 10_000,
-    })
-    const stop = () => socket.close(1000)
-    options.signal.addEventListener("abort", stop, { once: true })
-    socket.on("error", (error) => {
-      failure = error.message
-    })
-    socket.on("message", (data) => {
-      opened = true
-      receive(data.toString(), options)
-    })
-    socket.on("close", (code, reason) => {
-      options.signal.removeEventListener("abort", stop)
-      resolve({ code, reason: reason.toString() || failure, opened })
-    })
+  const { token, channels, format, print, note, signal } = options
+  const feed = connect({
+    url: url.href,
+    token,
+    WebSocket,
+    parse: (text) => Object.assign(JSON.parse(text), { [TEXT]: text }),
+    ...(channels.length > 0 ? { channels } : {}),
   })
-}
-
-function receive(text: string, { format, print, note }: TailOptions): void {
-  const shown = Shown.parse(JSON.parse(text))
-  if (SILENT.has(shown.type)) return
-  if (shown.type === "connection_success")
-    note(`connected as user ${shown.user} to ${shown.channels?.join(", ")}`)
-  else print(format === "json" ? text : line(shown))
+  const show = (change: object) => {
+    if (format === "json" && TEXT in change) print(String(change[TEXT]))
+    else print(line(Shown.parse(change)))
+  }
+  feed.on("change", show)
+  feed.on("message", show)
+  feed.on("error", (error) => note(error.message))
+  feed.on("resync", ({ reason }) => {
+    if (reason !== "no_cursor") note(`changes may have been missed (${reason})`)
+  })
+  return new Promise((resolve, reject) => {
+    let lost = false
+    feed.on("state", (state) => {
+      switch (state.kind) {
+        case "live":
+          return note(lost ? "connected again" : "connected")
+        case "waiting":
+          lost = true
+          return note(`no connection (${state.cause}); next attempt in ${Math.round(state.delayMs)} ms`)
+        case "closed":
+          if (signal.aborted) return resolve()
+          return reject(new Error(state.cause))
+      }
+    })
+    signal.addEventListener("abort", () => feed.close(), { once: true })
+  })
 }
 
 const COLOURS = {
@@ -118,9 +100,8 @@ function line(shown: Shown): string {
   ].join("  ")
 }
 
-function describe({ type, action, data, changed, before, payload, message, table }: Shown): string {
+function describe({ type, action, data, changed, before, payload, table }: Shown): string {
   if (type === "message") return JSON.stringify(payload)
-  if (type === "error") return message ?? ""
   if (action === "update")
     return (changed ?? [])
       .map((name) => `${name}: ${short(before?.[name])} → ${short(data?.[name])}`)

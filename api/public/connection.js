@@ -46,8 +46,12 @@ export function createConnection(listener) {
   let lostAt
   /** @type {string | undefined} */
   let cursor
-  /** The changes since the cursor: a replay repeats them. @type {Set<string>} */
-  const sinceCursor = new Set()
+  /**
+   * The changes since the cursor, each with the socket that it last came on: a replay repeats them, and so does another
+   * relay that is behind.
+   * @type {Map<string, WebSocket | undefined>}
+   */
+  const sinceCursor = new Map()
 
   async function open() {
     clearTimeout(retry)
@@ -92,8 +96,9 @@ export function createConnection(listener) {
         return welcome(frame)
     }
     if (frame.id !== undefined) {
-      if (sinceCursor.has(frame.id)) return
-      sinceCursor.add(frame.id)
+      const again = sinceCursor.has(frame.id)
+      sinceCursor.set(frame.id, socket)
+      if (again) return
     }
     listener.onFrame(frame)
   }
@@ -113,7 +118,7 @@ export function createConnection(listener) {
   /** @param {string | undefined} to */
   function moveTo(to) {
     cursor = to
-    sinceCursor.clear()
+    for (const [id, its] of sinceCursor) if (its === socket || to === undefined) sinceCursor.delete(id)
   }
 
   /**

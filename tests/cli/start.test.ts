@@ -27,9 +27,9 @@ t.test(
     ).out.trim()
     const client = await openClient(t, `${ready.url.replace("http", "ws")}/ws?token=${token}`)
     const tail = run(t, cwd, ["tail"])
-    await tail.prints("connected", /connected as user 1/)
+    await tail.prints("connected", /connected/)
     const text = run(t, cwd, ["tail", "--format", "text"])
-    await text.prints("connected", /connected as user 1/)
+    await text.prints("connected", /connected/)
 
     const inserted = await finish(t, cwd, [
       "query",
