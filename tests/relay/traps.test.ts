@@ -40,10 +40,12 @@ t.test(
   async (t) => {
     const db = await database(t)
     const relay = await startRelay(t, db, { HEARTBEAT_SECONDS: "1", REPLAY_BUFFER_MB: "0.001" })
+    const watcher = await relay.connect()
     const quiet = await relay.connect({}, "?channels=committee:3")
     const began = lastCursor(quiet)
     for (let round = 0; round < 3; round++) {
       await insert(db, round, 1)
+      await watcher.count(round + 1)
       await rotate(db)
     }
     const heard = quiet.messages.length
