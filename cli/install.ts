@@ -40,7 +40,10 @@ export async function install(databaseUrl: string): Promise<Installed> {
     if (before === 0) await requireCreate(client)
     await retryLocks(() => migrate(client, migrations))
     if (before > 0) return { state: "upgraded", version: latest, tracked: [], warnings: [] }
-    return { state: "installed", version: latest, ...(await trackDefaults(client)) }
+    const done = await trackDefaults(client)
+    // Whoever has loaded its state meanwhile does not know what was written before the tables were under capture.
+    await client.query("select relay.begin_lineage()")
+    return { state: "installed", version: latest, ...done }
   } finally {
     await client.end()
   }

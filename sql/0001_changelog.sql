@@ -237,6 +237,16 @@ $$;
 comment on function relay.meet_lineage() is
   'The id of the present lineage. Adds a row when the server was started, crashed or promoted since, or is another one, or the database is; a copied server or database, or a restored log, also starts empty.';
 
+create function relay.begin_lineage() returns text
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  delete from relay.unbroken;
+  return relay.meet_lineage();
+end
+$$;
+comment on function relay.begin_lineage() is
+  'Ends the present lineage: no cursor from before can be continued, and every client is told to load its state again. For what PostgreSQL does not show, such as pg_resetwal.';
+
 create function relay.cursor() returns text
 language plpgsql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
 begin

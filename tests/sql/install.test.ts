@@ -2,7 +2,8 @@
 
 import t from "tap"
 import { install, track, uninstall, untrack } from "../../cli/install.ts"
-import { applySql, readMigrations } from "../../cli/migrations.ts"
+import { applySql, readElectionSchema, readMigrations } from "../../cli/migrations.ts"
+import { createChangelog } from "../../relay/changelog.ts"
 import { ConfigError } from "../../relay/config.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { backendOf, missing, readOps, refusal, role, VERSIONS, waitsForLock } from "../helpers/log.ts"
@@ -220,13 +221,41 @@ for (const version of VERSIONS) {
       },
     )
 
+    t.test(
+      "a relay that came before the tables were under capture tells its clients to load again",
+      async (t) => {
+        const db = await database(t, { version, empty: true })
+        await db.query(await readElectionSchema())
+        const writer = await db.session()
+        await writer.query("begin; insert into vote (votes) values (1)")
+        const installing = install(db.url)
+        await until(
+          "the schema is there",
+          async () => (await db.query("select from pg_namespace where nspname = 'relay'")).length > 0,
+        )
+        const changelog = createChangelog(db.url, () => {})
+        const session = await changelog.open()
+        t.teardown(async () => {
+          session.close()
+          await changelog.close()
+        })
+        const { head } = await session.read(await session.now(), 10)
+        await writer.query("commit")
+        t.match(await installing, { state: "installed", tracked: ["guarantee", "attendance", "vote"] })
+        await t.rejects(session.read(head.snapshot, 10), /another one/)
+        const next = await changelog.open()
+        t.notOk(next.lineages.has(session.lineage), "no cursor of before can be continued")
+        next.close()
+      },
+    )
+
     t.test("every function and table for others to use says what it does", async (t) => {
       const db = await database(t, { version })
       const bare = await db.query(`
         select oid::regprocedure::text as it from pg_proc where pronamespace = 'relay'::regnamespace and obj_description(oid, 'pg_proc') is null
-          and proname in ('track', 'untrack', 'cursor', 'broadcast', 'send_to_user', 'rotate', 'advance_slot', 'set_lease', 'meet_lineage', 'contains', 'admit_relay', 'admit_publisher')
+          and proname in ('track', 'untrack', 'cursor', 'broadcast', 'send_to_user', 'rotate', 'advance_slot', 'set_lease', 'meet_lineage', 'begin_lineage', 'contains', 'admit_relay', 'admit_publisher')
         union all select oid::regclass::text from pg_class where relnamespace = 'relay'::regnamespace and obj_description(oid, 'pg_class') is null
-          and relname in ('change', 'horizon', 'lineage', 'migration', 'tracking', 'tracked', 'slot', 'lease')`)
+          and relname in ('change', 'horizon', 'lineage', 'unbroken', 'migration', 'tracking', 'tracked', 'slot', 'lease')`)
       t.same(bare, [])
     })
 
