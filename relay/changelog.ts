@@ -145,6 +145,9 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
     },
     async rotate(retentionHours, retentionMb) {
       const client = await pool.connect()
+      // The query that is running rejects; nobody else listens to a client that is not idle, and it would end the process.
+      const ignore = () => {}
+      client.on("error", ignore)
       try {
         // The database may have another isolation level by default.
         await client.query("begin isolation level read committed")
@@ -163,6 +166,8 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
         client.release(true)
         if ((error as { code?: string }).code === "55P03") return "refused"
         throw error
+      } finally {
+        client.off("error", ignore)
       }
     },
     close: () => pool.end(),

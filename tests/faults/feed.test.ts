@@ -2,6 +2,7 @@
 
 import pg from "pg"
 import t from "tap"
+import { createChangelog } from "../../relay/changelog.ts"
 import { ownCluster } from "../helpers/cluster.ts"
 import { database } from "../helpers/database.ts"
 import { startProxy } from "../helpers/proxy.ts"
@@ -101,6 +102,24 @@ t.test(
     t.equal(client.changes().length, 2_501)
   },
 )
+
+t.test("a connection that is lost in the middle of a rotation fails it, and nothing else", async (t) => {
+  const db = await database(t)
+  const idle: string[] = []
+  const proxy = await startProxy(t, db.port, (data) => {
+    if (!data.includes("BEGIN\0")) return data
+    proxy.cut()
+    return Buffer.alloc(0)
+  })
+  const changelog = createChangelog(db.url.replace(`:${db.port}/`, `:${proxy.port}/`), ({ message }) =>
+    idle.push(message),
+  )
+  t.teardown(() => changelog.close())
+  await t.rejects(changelog.rotate(1, 1), { message: /terminated/ })
+  await until("the connection is gone", () => proxy.count() === 0)
+  t.same(idle, [])
+  t.ok((await changelog.tracked()).length > 0, "the next query has another connection")
+})
 
 t.test("a database restarted in order: the relay goes on where it was", async (t) => {
   const cluster = await ownCluster(t)

@@ -211,6 +211,39 @@ t.test("new rights hold in the middle of a replay", async (t) => {
   )
 })
 
+t.test("what waited for the end of a replay is judged by the token of then", async (t) => {
+  const db = await database(t)
+  await db.query("select relay.meet_lineage()")
+  const cursor = await cursorNow(db)
+  await fill(db, 8_000)
+  await db.query(
+    `select relay.broadcast('committee:5', '"missed of 5"'), relay.broadcast('committee:3', '"missed of 3"')`,
+  )
+  const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "1" })
+  const slow = await comeBackSlowly(relay, `${cursor}&channels=committee:3,committee:5`)
+  await until("it is cut", async () => (await metric(relay, "relay_history_reads_total", 'result="cut"')) > 0)
+  slow.send({ type: "subscribe", channels: ["committee:4"], request: "early" })
+  slow.send({ type: "authenticate", token: token({ committees: [3] }), request: "narrow" })
+  slow.send({ type: "ping" })
+  await until(
+    "they are known",
+    async () => (await metric(relay, "relay_client_frames_total", 'type="ping"')) > 0,
+  )
+  t.equal(relay.relay.status().hub.replaying, 1, "in the middle of the replay")
+  slow.socket.resume()
+  const answer = await slow.first("the deferred answer", ({ request }) => request === "early")
+  t.match(answer, { type: "error", code: "forbidden_channel" })
+  t.ok(slow.messages.indexOf(await ended(slow)) < slow.messages.indexOf(answer), "after the replay")
+  await db.query(
+    `select relay.broadcast('committee:4', '"4"'), relay.broadcast('committee:5', '"5"'), relay.broadcast('committee:3', '"3"')`,
+  )
+  await slow.first("what it may see", ({ payload }) => payload === "3")
+  t.same(
+    slow.messages.filter(({ type }) => type === "message").map(({ payload }) => payload),
+    ["missed of 3", "3"],
+  )
+})
+
 t.test("a client that goes away in the middle leaves nothing behind", async (t) => {
   const db = await database(t)
   await db.query("select relay.meet_lineage()")

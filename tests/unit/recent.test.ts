@@ -4,7 +4,7 @@ import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
 import type { Change } from "../../relay/change.ts"
-import { parseSnapshot, type Snapshot, visible } from "../../relay/cursor.ts"
+import { contains, parseSnapshot, type Snapshot, visible } from "../../relay/cursor.ts"
 import { createRecent, type Recent, sizeOf } from "../../relay/recent.ts"
 
 const at = (xmax: number): Snapshot => parseSnapshot(`${xmax}:${xmax}:`) ?? assert.fail()
@@ -76,14 +76,32 @@ t.test("what was read of the time before is taken only without a gap and within 
   t.equal(recent.room(), ONE)
 })
 
+t.test("a batch that was given up claims nothing, and comes again", async (t) => {
+  const recent = createRecent(10 * ONE)
+  recent.begin(at(5))
+  recent.append({ changes: [message(5)], cursor: cursor(6), first: true, final: true })
+  recent.append({ changes: [message(6)], cursor: cursor(8), first: true, final: false })
+  recent.abandon(cursor(6))
+  t.equal(recent.room(), 9 * ONE)
+  t.match(recent.at(recent.end() - 1), { changes: [], cursor: cursor(6), final: true })
+  recent.append({ changes: [message(6), message(7)], cursor: cursor(8), first: true, final: true })
+  t.same(missed(recent, at(5)), [5, 6, 7])
+  t.ok(recent.covers(at(5)))
+})
+
 type Step =
   | { kind: "batch"; parts: number[] }
+  | { kind: "abandoned"; parts: number[] }
   | { kind: "prepend"; back: number; ahead: number }
   | { kind: "walk" }
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   fc.record({
     kind: fc.constant("batch" as const),
+    parts: fc.array(fc.integer({ min: 0, max: 4 }), { minLength: 1, maxLength: 3 }),
+  }),
+  fc.record({
+    kind: fc.constant("abandoned" as const),
     parts: fc.array(fc.integer({ min: 0, max: 4 }), { minLength: 1, maxLength: 3 }),
   }),
   fc.record({ kind: fc.constant("prepend" as const), back: fc.nat(12), ahead: fc.nat(2) }),
@@ -107,6 +125,14 @@ t.test("whatever happens, who is covered misses nothing, and an index keeps its 
             const changes = Array.from({ length: size }, () => message(next++))
             recent.append({ changes, cursor: cursor(after), first: i === 0, final: i === sizes.length - 1 })
           }
+        } else if (one.kind === "abandoned") {
+          let xid = next
+          const after = next + one.parts.reduce((sum, size) => sum + size, 1)
+          for (const [i, size] of one.parts.entries()) {
+            const changes = Array.from({ length: size }, () => message(xid++))
+            recent.append({ changes, cursor: cursor(after), first: i === 0, final: false })
+          }
+          recent.abandon(cursor(next))
         } else if (one.kind === "prepend") {
           const [since, until] = [Math.max(1, next - one.back), next]
           recent.prepend(
@@ -120,8 +146,14 @@ t.test("whatever happens, who is covered misses nothing, and an index keeps its 
           const found = new Set(missed(recent, at(xmax)))
           for (let xid = xmax; xid < next; xid++) assert.ok(found.has(xid), `${xid} since ${xmax}`)
         }
+        for (let index = recent.first(); index < recent.end(); index++)
+          assert.ok(
+            contains(at(next), recent.at(index)?.cursor.snapshot ?? at(1)),
+            "claims no more than came",
+          )
         for (let index = recent.first(); index < recent.end(); index++) {
           const changes = recent.at(index)?.changes
+          if (changes?.length === 0) continue
           if (changes !== undefined) assert.equal(meaning.get(index) ?? changes, changes)
           if (changes !== undefined) meaning.set(index, changes)
         }

@@ -1,0 +1,188 @@
+/** Reads of the log for those who return: whoever shares one gets what it would have got alone. */
+
+import t, { type Test } from "tap"
+import { createChangelog, type LogPage, type Rest } from "../../relay/changelog.ts"
+import { readSettings } from "../../relay/config.ts"
+import {
+  type Cursor,
+  contains,
+  parseCursor,
+  parseSnapshot,
+  type Snapshot,
+  visible,
+} from "../../relay/cursor.ts"
+import { createHistory, type Outcome, type Reader } from "../../relay/history.ts"
+import { createLog } from "../../relay/log.ts"
+import { createMetrics } from "../../relay/metrics.ts"
+import { createRecent } from "../../relay/recent.ts"
+import { type Database, database } from "../helpers/database.ts"
+import { SECRET } from "../helpers/relay.ts"
+
+/** What a page holds at most. */
+const PAGE = 1_000
+
+async function positionNow(db: Database): Promise<Cursor> {
+  await db.query("select relay.meet_lineage()")
+  const [row] = await db.query<{ it: string }>("select relay.cursor() as it")
+  return parseCursor(row?.it ?? "") as Cursor
+}
+
+/** The real history on the real log. @param lineage what the feed knows. */
+function openHistory(t: Test, db: Database, lineage: () => string) {
+  const changelog = createChangelog(db.url, () => {})
+  const recent = createRecent(64 * 1_048_576)
+  const log = createLog(readSettings({ JWT_SECRET: SECRET }), { write() {} })
+  const history = createHistory({ changelog, recent, lineage, log, metrics: createMetrics() })
+  t.teardown(async () => {
+    history.stop()
+    await changelog.close()
+  })
+  return { history, recent }
+}
+
+interface Taker extends Reader {
+  /** The pages that it was given. */
+  pages: LogPage[]
+  /** The ids of the changes in them that it lacked. */
+  missed: string[]
+}
+
+/** Takes so many pages and is then slow. */
+function taker(since: Snapshot, patience = Number.POSITIVE_INFINITY, rest?: Rest): Taker {
+  const pages: LogPage[] = []
+  const missed: string[] = []
+  return {
+    since,
+    rest,
+    pages,
+    missed,
+    take(page) {
+      pages.push(page)
+      for (const { id, xid } of page.changes) if (!visible(since, BigInt(xid))) missed.push(id)
+    },
+    ready: () => pages.length < patience,
+    whenReady: () => (pages.length < patience ? Promise.resolve() : new Promise(() => {})),
+    gone: () => false,
+  }
+}
+
+const restOf = (outcome: Outcome): Rest | undefined => (outcome.kind === "cut" ? outcome.rest : undefined)
+
+/** The ids of what the log holds that a position lacks, in order. */
+async function lacking(db: Database, since: Snapshot): Promise<string[]> {
+  const rows = await db.query<{ seq: string; xid: string }>(
+    "select seq::text, xid::text from relay.change order by change.seq",
+  )
+  return rows.filter(({ xid }) => !visible(since, BigInt(xid))).map(({ seq }) => seq)
+}
+
+t.test("those who share a read get each everything since their own position", async (t) => {
+  const db = await database(t)
+  const { lineage } = await positionNow(db)
+  const xids: bigint[] = []
+  for (const votes of [1, 2, 3]) {
+    const [row] = await db.query<{ xid: string }>(
+      "with vote as (insert into vote (votes) values ($1)) select pg_current_xact_id()::text as xid",
+      [votes],
+    )
+    xids.push(BigInt(row?.xid ?? 0))
+  }
+  const [a, b, c] = xids as [bigint, bigint, bigint]
+  const positions = [
+    `${c}:${c}:`,
+    `${b}:${c}:${b}`,
+    `${a}:${c}:${a}`,
+    `${a}:${b}:${a}`,
+    `${c}:${c + 1n}:${c}`,
+  ]
+  const snapshots = positions.map((text) => parseSnapshot(text) as Snapshot)
+  t.notOk(contains(snapshots[1] as Snapshot, snapshots[2] as Snapshot), "two of them")
+  t.notOk(contains(snapshots[2] as Snapshot, snapshots[1] as Snapshot), "are not comparable")
+  for (const [i, first] of snapshots.entries()) {
+    for (const second of snapshots.slice(i + 1)) {
+      for (const pair of [
+        [first, second],
+        [second, first],
+      ]) {
+        const { history } = openHistory(t, db, () => lineage)
+        const takers = pair.map((since) => taker(since))
+        const outcomes = await Promise.all(takers.map((one) => history.read(one)))
+        for (const { missed, since } of takers)
+          t.same(missed, await lacking(db, since), `${since.text} beside ${pair.map(({ text }) => text)}`)
+        t.match(outcomes, [{ kind: "done" }, { kind: "done" }])
+        const distance = (pair[0] as Snapshot).xmin - (pair[1] as Snapshot).xmin
+        if (distance >= -1n && distance <= 1n)
+          t.equal(takers[0]?.pages[0], takers[1]?.pages[0], "of the same read")
+      }
+    }
+  }
+})
+
+t.test("those who were cut at different places go on each where it was", async (t) => {
+  const db = await database(t)
+  const { lineage, snapshot } = await positionNow(db)
+  await db.query("insert into vote (votes) select n from generate_series(1, $1) n", [5 * PAGE])
+  const { history } = openHistory(t, db, () => lineage)
+  const all = await lacking(db, snapshot)
+  const takers = [3, 1, 2].map((pages) => taker(snapshot, pages))
+  const cuts = await Promise.all(takers.map((one) => history.read(one)))
+  const rests = cuts.map(restOf)
+  t.same(
+    takers.map(({ missed }) => missed.length / PAGE),
+    [3, 1, 2],
+  )
+  // What is written meanwhile belongs to another read.
+  await db.query("insert into vote (votes) values (0)")
+  const again = rests.map((rest) => taker(snapshot, undefined, rest))
+  const outcomes = await Promise.all(again.map((one) => history.read(one)))
+  t.match(outcomes, [{ kind: "done" }, { kind: "done" }, { kind: "done" }])
+  for (const [i, { missed }] of again.entries()) {
+    const whole = [...(takers[i]?.missed ?? []), ...missed]
+    t.ok(whole.length === all.length && whole.every((id, n) => id === all[n]), `reader ${i} has all, once`)
+  }
+})
+
+t.test("those who were cut at the same place share the next read", async (t) => {
+  const db = await database(t)
+  const { lineage, snapshot } = await positionNow(db)
+  await db.query("insert into vote (votes) select n from generate_series(1, $1) n", [3 * PAGE])
+  const { history } = openHistory(t, db, () => lineage)
+  const cuts = await Promise.all([1, 1].map((pages) => history.read(taker(snapshot, pages))))
+  const again = cuts.map((outcome) => taker(snapshot, undefined, restOf(outcome)))
+  await Promise.all(again.map((one) => history.read(one)))
+  for (const { missed } of again) t.equal(missed.length, 2 * PAGE)
+  t.equal(again[0]?.pages[0], again[1]?.pages[0])
+})
+
+t.test("what was read is remembered, unless the log became another one meanwhile", async (t) => {
+  const db = await database(t)
+  const { lineage, snapshot } = await positionNow(db)
+  await db.query("insert into vote (votes) values (1)")
+  const { snapshot: later } = await positionNow(db)
+  for (const dies of [false, true]) {
+    let known = lineage
+    const { history, recent } = openHistory(t, db, () => known)
+    recent.begin(later)
+    const reader = taker(snapshot)
+    await history.read({
+      ...reader,
+      take(page) {
+        reader.take(page)
+        if (dies) known = "another"
+      },
+    })
+    t.equal(reader.missed.length, 1)
+    t.equal(recent.covers(snapshot), !dies)
+  }
+})
+
+t.test("nothing is read of a log that the feed does not know", async (t) => {
+  const db = await database(t)
+  const { snapshot } = await positionNow(db)
+  await db.query("insert into vote (votes) values (1)")
+  const { history, recent } = openHistory(t, db, () => "another")
+  recent.begin(snapshot)
+  const reader = taker(snapshot)
+  t.match(await history.read(reader), { kind: "failed" })
+  t.same(reader.missed, [])
+})
