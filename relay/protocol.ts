@@ -21,7 +21,7 @@ const channels = z.array(ChannelName).min(1).max(1_000)
 export const ClientMessage = z.discriminatedUnion("type", [
   z.object({ type: z.literal("ping"), request }),
   z.object({ type: z.literal("pong"), request }),
-  z.object({ type: z.literal("subscribe"), channels, cursor: z.string().max(65_536).optional(), request }),
+  z.object({ type: z.literal("subscribe"), channels, cursor: z.string().max(16_384).optional(), request }),
   z.object({ type: z.literal("unsubscribe"), channels, request }),
   z.object({ type: z.literal("authenticate"), token: z.string().max(8_192), request }),
 ])
