@@ -20,7 +20,7 @@ import { CHECKPOINT_MS, checkpointFrame, startWheel, type WheelSettings } from "
 /** How many messages of a client may wait for the end of a batch or of its replay. */
 const MAX_DEFERRED = 32
 /** How long somebody with a cursor that the feed has not reached waits for it. Milliseconds. */
-const REFRESH_MS = 10_000
+const REFRESH_MS = 5_000
 
 export interface HubDeps {
   settings: WheelSettings

@@ -141,7 +141,12 @@ t.test("rotations, with transactions open across them", async (t) => {
   t.ok(rotated >= 4, `${rotated} rotations`)
   await crowd.stop()
   for (const [i, follower] of followers.entries()) await follower.isWhole(t, `follower ${i}`)
-  t.equal(followers[0]?.loads(), 1, "who stays connected never loads again")
+  // A neighbour's transaction that ended in the moment before a rotation is an honest reason to load again.
+  const reasons = followers.flatMap(({ resyncs }) => resyncs)
+  t.same(
+    reasons.filter((reason) => reason !== "no_cursor" && reason !== "too_old"),
+    [],
+  )
 })
 
 t.test(

@@ -17,6 +17,16 @@ async function rotate(db: Database): Promise<number | null> {
 const snapshot = async (db: Database) =>
   (await db.query<{ it: string }>("select pg_current_snapshot()::text as it"))[0]?.it as string
 
+/** A snapshot in which so many transactions are in flight: none of the neighbours'. */
+async function calmSnapshot(db: Database, inFlight: number): Promise<string> {
+  let found = ""
+  await until("the neighbours' transactions are over", async () => {
+    found = await snapshot(db)
+    return parseSnapshot(found)?.inFlight.size === inFlight
+  })
+  return found
+}
+
 /** Whether a cursor may have lost changes by rotation. */
 const tooOld = async (db: Database, cursor: string) =>
   (
@@ -119,7 +129,7 @@ for (const version of VERSIONS) {
         const open = await db.session()
         await open.query("begin; select pg_current_xact_id()")
         await db.query("insert into vote (votes) values (0)")
-        const cursor = await snapshot(db)
+        const cursor = await calmSnapshot(db, 1)
         for (let n = 0; n < 3; n++) await rotate(db)
         t.equal(await tooOld(db, cursor), false, "what it will write is still to come")
         t.equal(await tooOld(db, await snapshot(db)), false)
