@@ -3,12 +3,10 @@
 import t, { type Test } from "tap"
 import type { Client } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
+import { cursorNow, rotate } from "../helpers/log.ts"
 import { startProxy } from "../helpers/proxy.ts"
-import { startRelay, type TestRelay, token } from "../helpers/relay.ts"
+import { metricOf, startRelay, type TestRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
-
-const cursorNow = async (db: Database): Promise<string> =>
-  (await db.query<{ it: string }>("select relay.cursor() as it"))[0]?.it ?? ""
 
 /** Rows that are large enough to fill sockets, in several transactions. */
 async function fill(db: Database, rows: number): Promise<void> {
@@ -17,19 +15,6 @@ async function fill(db: Database, rows: number): Promise<void> {
       "insert into guarantee (committee_id, voter_name, note) select 1 + g % 5, $1 || g, repeat('x', 2000) from generate_series(1, 1000) g",
       [`${i}:`],
     )
-}
-
-async function rotate(db: Database): Promise<void> {
-  const [{ slot } = { slot: null }] = await db.query<{ slot: number | null }>(
-    "select relay.rotate('0', 0) as slot",
-  )
-  if (slot !== null) await db.query("select relay.advance_slot($1::smallint)", [slot])
-}
-
-async function metric(relay: TestRelay, name: string, labels: string): Promise<number> {
-  const text = await relay.relay.metrics.registry.metrics()
-  const line = text.split("\n").find((each) => each.startsWith(`${name}{${labels}} `))
-  return Number(line?.split(" ").at(-1) ?? 0)
 }
 
 /** Connects and reads nothing until told. */
@@ -69,7 +54,7 @@ t.test("a slow client is paced: it gets all, once, while others come and live on
   const slow = await comeBackSlowly(relay, cursor)
   await until(
     "its replay is cut",
-    async () => (await metric(relay, "relay_history_reads_total", 'result="cut"')) > 0,
+    async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
   )
   t.equal(relay.relay.status().hub.replaying, 1)
   const idle = await db.query(
@@ -88,7 +73,7 @@ t.test("a slow client is paced: it gets all, once, while others come and live on
     await client.first("the last", ({ data }) => data?.voter_name === "after")
     await isWhole(t, db, client)
   }
-  t.ok((await metric(relay, "relay_history_reads_total", 'result="cut"')) >= 1)
+  t.ok((await metricOf(relay, "relay_history_reads_total", 'result="cut"')) >= 1)
 })
 
 t.test("memory that forgets in the middle of a replay is continued from the log", async (t) => {
@@ -98,18 +83,18 @@ t.test("memory that forgets in the middle of a replay is continued from the log"
   await fill(db, 7_000)
   const reader = await relay.connect({}, `?cursor=${cursor}`)
   await ended(reader)
-  t.equal(await metric(relay, "relay_resume_total", 'result="memory"'), 1)
+  t.equal(await metricOf(relay, "relay_resume_total", 'result="memory"'), 1)
   const slow = await comeBackSlowly(relay, cursor)
   await until(
     "it is under way",
-    async () => (await metric(relay, "relay_replayed_total", 'source="memory"')) > 7_500,
+    async () => (await metricOf(relay, "relay_replayed_total", 'source="memory"')) > 7_500,
   )
   await fill(db, 8_000)
   await reader.first("the last", ({ data }) => String(data?.voter_name).startsWith("7000:"))
   slow.socket.resume()
   await ended(slow)
   await until("all", () => slow.changes().length >= 15_000)
-  t.equal(await metric(relay, "relay_resume_total", 'result="log"'), 1)
+  t.equal(await metricOf(relay, "relay_resume_total", 'result="log"'), 1)
   await isWhole(t, db, slow)
 })
 
@@ -124,7 +109,7 @@ t.test(
     const slow = await comeBackSlowly(relay, cursor)
     await until(
       "it is cut",
-      async () => (await metric(relay, "relay_history_reads_total", 'result="cut"')) > 0,
+      async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
     )
     for (let i = 0; i < 3; i++) await rotate(db)
     slow.socket.resume()
@@ -150,7 +135,7 @@ t.test(
     const slow = await comeBackSlowly(relay, cursor)
     await until(
       "it is cut",
-      async () => (await metric(relay, "relay_history_reads_total", 'result="cut"')) > 0,
+      async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
     )
     proxy.refuse()
     proxy.cut()
@@ -179,7 +164,7 @@ t.test("hundreds who return at once after a restart cost a handful of reads", as
   for (const [i, client] of clients.entries()) {
     if (client.changes().length !== 200) t.fail(`client ${i} has ${client.changes().length} of 200`)
   }
-  const reads = await metric(relay, "relay_history_reads_total", 'result="done"')
+  const reads = await metricOf(relay, "relay_history_reads_total", 'result="done"')
   t.ok(reads >= 1 && reads <= 6, `${reads} reads`)
 })
 
@@ -190,12 +175,15 @@ t.test("new rights hold in the middle of a replay", async (t) => {
   await fill(db, 12_000)
   const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "1" })
   const slow = await comeBackSlowly(relay, cursor)
-  await until("it is cut", async () => (await metric(relay, "relay_history_reads_total", 'result="cut"')) > 0)
+  await until(
+    "it is cut",
+    async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
+  )
   slow.send({ type: "authenticate", token: token({ committees: [3] }), request: "narrow" })
   slow.send({ type: "subscribe", channels: ["committee:3"], request: "later" })
   await until(
     "they are known",
-    async () => (await metric(relay, "relay_client_frames_total", 'type="subscribe"')) > 0,
+    async () => (await metricOf(relay, "relay_client_frames_total", 'type="subscribe"')) > 0,
   )
   slow.socket.resume()
   await slow.first("the deferred answer", ({ request }) => request === "later")
@@ -221,13 +209,16 @@ t.test("what waited for the end of a replay is judged by the token of then", asy
   )
   const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "1" })
   const slow = await comeBackSlowly(relay, `${cursor}&channels=committee:3,committee:5`)
-  await until("it is cut", async () => (await metric(relay, "relay_history_reads_total", 'result="cut"')) > 0)
+  await until(
+    "it is cut",
+    async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
+  )
   slow.send({ type: "subscribe", channels: ["committee:4"], request: "early" })
   slow.send({ type: "authenticate", token: token({ committees: [3] }), request: "narrow" })
   slow.send({ type: "ping" })
   await until(
     "they are known",
-    async () => (await metric(relay, "relay_client_frames_total", 'type="ping"')) > 0,
+    async () => (await metricOf(relay, "relay_client_frames_total", 'type="ping"')) > 0,
   )
   t.equal(relay.relay.status().hub.replaying, 1, "in the middle of the replay")
   slow.socket.resume()
@@ -255,7 +246,10 @@ t.test("a client that goes away in the middle leaves nothing behind", async (t) 
     client.socket.terminate()
   }
   const slow = await comeBackSlowly(relay, cursor)
-  await until("it is cut", async () => (await metric(relay, "relay_history_reads_total", 'result="cut"')) > 0)
+  await until(
+    "it is cut",
+    async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
+  )
   slow.socket.terminate()
   await until("it is forgotten", () => relay.relay.status().hub.replaying === 0)
   t.match(relay.relay.status().hub, { connections: 0, users: {}, channels: {} })

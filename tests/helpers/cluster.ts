@@ -140,7 +140,14 @@ async function control(place: Place): Promise<OwnCluster> {
     async kill() {
       const { pid, exited } = running()
       const processes = [pid, ...(await childrenOf(pid))]
-      for (const one of processes) process.kill(one, "SIGKILL")
+      for (const one of processes) {
+        try {
+          process.kill(one, "SIGKILL")
+        } catch (error) {
+          // It ended by itself, or with the server.
+          if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error
+        }
+      }
       await exited
     },
     async copy() {

@@ -64,6 +64,18 @@ export async function lastEntry(db: Pick<Database, "query">): Promise<Entry> {
   return entry
 }
 
+/** relay.cursor(), in a snapshot of its own. */
+export const cursorNow = async (db: Pick<Database, "query">): Promise<string> =>
+  (await db.query<{ it: string }>("select relay.cursor() as it"))[0]?.it ?? ""
+
+/** One rotation as a relay makes it. @returns the slot that writers fill from then on, or null. */
+export async function rotate(db: Pick<Database, "query">): Promise<number | null> {
+  const [row] = await db.query<{ slot: number | null }>("select relay.rotate('0 s', 0) as slot")
+  const slot = row?.slot ?? null
+  if (slot !== null) await db.query("select relay.advance_slot($1::smallint)", [slot])
+  return slot
+}
+
 /** What PostgreSQL says against a statement: its SQLSTATE and message; undefined if it has nothing against it. */
 export async function refusal(
   work: Promise<unknown>,

@@ -8,6 +8,7 @@ import t, { type Test } from "tap"
 import { parseCursor, type Snapshot, visible } from "../../relay/cursor.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
+import { cursorNow } from "../helpers/log.ts"
 import { startProxy } from "../helpers/proxy.ts"
 import { startRelay, type TestRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
@@ -16,9 +17,6 @@ import { until } from "../helpers/wait.ts"
 const ROWS = 5_000
 const PAGE = 1_000
 const HELD = "in a page that is held up"
-
-const cursorNow = async (db: Database): Promise<string> =>
-  (await db.query<{ it: string }>("select relay.cursor() as it"))[0]?.it ?? ""
 
 const insert = (db: Database, votes: number, committee = 1) =>
   db.query("insert into vote (votes, committee_id) values ($1, $2)", [votes, committee])

@@ -2,19 +2,10 @@
 
 import t from "tap"
 import { type Database, database } from "../helpers/database.ts"
+import { cursorNow, rotate } from "../helpers/log.ts"
 import { startRelay } from "../helpers/relay.ts"
 
 const CURSOR = /^[0-9a-f]{12}:\d+:\d+:[\d,]*$/
-
-const cursorNow = async (db: Database): Promise<string> =>
-  (await db.query<{ it: string }>("select relay.cursor() as it"))[0]?.it ?? ""
-
-async function rotate(db: Database): Promise<void> {
-  const [{ slot } = { slot: null }] = await db.query<{ slot: number | null }>(
-    "select relay.rotate('0', 0) as slot",
-  )
-  await db.query("select relay.advance_slot($1::smallint)", [slot])
-}
 
 const ENDS: [reason: string, what: string, cursor: (db: Database) => Promise<string[]>][] = [
   [

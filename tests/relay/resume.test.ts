@@ -4,11 +4,9 @@ import t, { type Test } from "tap"
 import { contains, parseCursor, type Snapshot } from "../../relay/cursor.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { startRelay, type TestRelay } from "../helpers/relay.ts"
+import { cursorNow } from "../helpers/log.ts"
+import { metricOf, startRelay, type TestRelay } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
-
-const cursorNow = async (db: Database): Promise<string> =>
-  (await db.query<{ it: string }>("select relay.cursor() as it"))[0]?.it ?? ""
 
 const insert = (db: Pick<Database, "query">, votes: number, committee = 7) =>
   db.query("insert into vote (election_id, committee_id, votes) values (1, $2, $1)", [votes, committee])
@@ -24,11 +22,6 @@ const replayed = (client: Client) =>
 
 const resume = (relay: TestRelay, cursor: string, query = "", claims = {}) =>
   relay.connect(claims, `?cursor=${cursor}${query}`)
-
-async function metric(relay: TestRelay, line: string): Promise<number> {
-  const text = await relay.relay.metrics.registry.metrics()
-  return Number(new RegExp(`^${line.replace(/[{}"]/g, "\\$&")} (\\d+)$`, "m").exec(text)?.[1] ?? 0)
-}
 
 interface Away {
   relay: TestRelay
@@ -79,8 +72,8 @@ for (const source of ["memory", "log"]) {
       )
       t.match(await replayed(client), { replayed: 5 })
       t.equal(new Set(client.changes().map(({ id }) => id)).size, 6)
-      t.ok((await metric(relay, `relay_resume_total{result="${source}"}`)) === 1)
-      t.equal(await metric(relay, `relay_replayed_total{source="${source}"}`), 5)
+      t.ok((await metricOf(relay, "relay_resume_total", `result="${source}"`)) === 1)
+      t.equal(await metricOf(relay, "relay_replayed_total", `source="${source}"`), 5)
     })
 
     t.test("a transaction that was in flight in the cursor comes, one that it holds does not", async (t) => {

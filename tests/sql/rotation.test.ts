@@ -4,15 +4,8 @@ import fc from "fast-check"
 import t from "tap"
 import { contains, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { backendOf, missing, readLog, refusal, VERSIONS } from "../helpers/log.ts"
+import { backendOf, missing, readLog, refusal, rotate, VERSIONS } from "../helpers/log.ts"
 import { until } from "../helpers/wait.ts"
-
-/** One rotation as a relay makes it. */
-async function rotate(db: Database): Promise<number | null> {
-  const [row] = await db.query<{ slot: number | null }>("select relay.rotate('0 s', 0) as slot")
-  if (row?.slot !== null) await db.query("select relay.advance_slot($1::smallint)", [row?.slot])
-  return row?.slot ?? null
-}
 
 const snapshot = async (db: Database) =>
   (await db.query<{ it: string }>("select pg_current_snapshot()::text as it"))[0]?.it as string
