@@ -2,8 +2,8 @@
 
 import type { Change } from "./change.ts"
 import { type Snapshot, visible } from "./cursor.ts"
-import { chunksOf, framesOf } from "./frames.ts"
-import { type Subscription, sightsOf } from "./subscription.ts"
+import { bytesOf, chunksOf, framesOf } from "./frames.ts"
+import { concernsEveryUser, type Subscription, sightsOf, usersOf } from "./subscription.ts"
 
 export interface Excerpt {
   readonly chunks: readonly Buffer[]
@@ -80,7 +80,7 @@ export function createExcerpts(): Excerpts {
       const chunks = chunksOf(frames)
       const excerpt = {
         chunks,
-        bytes: chunks.reduce((sum, chunk) => sum + chunk.length, 0),
+        bytes: bytesOf(chunks),
         count: frames.length,
       }
       if (excerpt.count > 0) keep(key, excerpt)
@@ -93,17 +93,10 @@ function digestChanges(changes: readonly Change[], id: number): Digest {
   const xids = new Set<string>()
   const users = new Set<string>()
   let everybody = false
-  const collect = (channel: string) => {
-    if (channel.startsWith("user:")) users.add(channel.slice(5))
-  }
   for (const change of changes) {
     xids.add(change.xid)
-    if (change.kind === "message") collect(change.channel)
-    else if (change.kind === "table") everybody ||= Object.hasOwn(change.meta.scope, "user")
-    else {
-      change.before?.channels.forEach(collect)
-      change.after?.channels.forEach(collect)
-    }
+    for (const user of usersOf(change)) users.add(user)
+    if (change.kind === "table") everybody ||= concernsEveryUser(change)
   }
   return { id, xids: [...xids].map(BigInt), users, everybody }
 }

@@ -1,7 +1,8 @@
 /** Changes as frames: made once for everybody who sees a change in the same way, and joined to few buffers. */
 
 import type { Change } from "./change.ts"
-import { encodeChange } from "./protocol.ts"
+import { type Cursor, cursorText } from "./cursor.ts"
+import { encodeChange, encodeMessage } from "./protocol.ts"
 import type { Sight } from "./subscription.ts"
 import { frameText } from "./wire.ts"
 
@@ -38,6 +39,19 @@ export function framesOf(sights: readonly Sight[], closed: boolean): Buffer[] {
   }
   return result
 }
+
+/** Everything up to the cursor was sent. @param replayed ends a replay of so many changes. */
+export const checkpointFrame = (cursor: Cursor, replayed?: number): Buffer =>
+  frameText(
+    encodeMessage({
+      type: "checkpoint",
+      cursor: cursorText(cursor),
+      ...(replayed === undefined ? {} : { replayed }),
+    }),
+  )
+
+export const bytesOf = (chunks: readonly Buffer[]): number =>
+  chunks.reduce((sum, chunk) => sum + chunk.length, 0)
 
 /** Joins frames to chunks. */
 export function chunksOf(frames: readonly Buffer[]): Buffer[] {

@@ -7,6 +7,7 @@ import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
 import { flush, relieve } from "./fanout.ts"
 import type { BatchPart, FeedConsumer } from "./feed.ts"
+import { checkpointFrame } from "./frames.ts"
 import type { History } from "./history.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
@@ -15,7 +16,7 @@ import type { Recent } from "./recent.ts"
 import { createReplays, type Joined, type Position } from "./replay.ts"
 import { createRouter } from "./router.ts"
 import { mayJoin } from "./subscription.ts"
-import { CHECKPOINT_MS, checkpointFrame, startWheel, type WheelSettings } from "./wheel.ts"
+import { CHECKPOINT_MS, startWheel, type WheelSettings } from "./wheel.ts"
 
 /** How many messages of a client may wait for the end of a batch or of its replay. */
 const MAX_DEFERRED = 32
@@ -139,7 +140,12 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     endBatch()
   }
 
-  const positionText = (): string => (head === undefined ? "" : cursorText(head))
+  const joinedNow = (): Joined => ({
+    cursor: head === undefined ? "" : cursorText(head),
+    recovered: false,
+    replayed: 0,
+    reason: "no_cursor",
+  })
 
   const consumer: FeedConsumer = {
     deliver,
@@ -196,7 +202,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       if (head === undefined) return connection.close(CloseCode.tryAgain, "no position to begin from")
       if (since !== undefined) return replays.start(connection, channels, since, answer)
       place(connection, channels)
-      answer({ cursor: positionText(), recovered: false, replayed: 0, reason: "no_cursor" })
+      answer(joinedNow())
     },
     /**
      * Changes a connection's channels between two batches, so that none is seen by half.
@@ -219,7 +225,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
         if (channels === undefined) return
         if (since === undefined) {
           place(connection, channels)
-          answer({ cursor: positionText(), recovered: false, replayed: 0, reason: "no_cursor" })
+          answer(joinedNow())
           connection.pump()
         } else {
           connection.depart()

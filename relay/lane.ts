@@ -1,7 +1,7 @@
 /** A lane: what connections that see the same share. Its frames lie once in a ring from which each connection pulls. */
 
 import type { Change } from "./change.ts"
-import { chunksOf, framesOf } from "./frames.ts"
+import { bytesOf, chunksOf, framesOf } from "./frames.ts"
 import { type Sight, type Subscription, sightsOf, subscriptionKey } from "./subscription.ts"
 
 /** What one turn has for the lane, as chunks of whole frames. */
@@ -108,10 +108,9 @@ export class Lane {
     }
     this.sights = []
     this.ownUsers = new Set()
-    const size = (buffers: readonly Buffer[]) => buffers.reduce((sum, buffer) => sum + buffer.length, 0)
     const ownBytes =
-      own === undefined ? 0 : [...own.values()].reduce((sum, buffers) => sum + size(buffers), 0)
-    return { batch, shared, own, bytes: size(shared) + ownBytes }
+      own === undefined ? 0 : [...own.values()].reduce((sum, buffers) => sum + bytesOf(buffers), 0)
+    return { batch, shared, own, bytes: bytesOf(shared) + ownBytes }
   }
 
   #drop(): void {

@@ -9,15 +9,15 @@ import type { Rest } from "./changelog.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, contains, cursorText, parseCursor, type Snapshot, union } from "./cursor.ts"
 import { createExcerpts, type Excerpt } from "./excerpt.ts"
+import { checkpointFrame } from "./frames.ts"
 import type { History } from "./history.ts"
 import type { Log } from "./log.ts"
 import type { Reason } from "./messages.ts"
 import type { Metrics } from "./metrics.ts"
-import { CloseCode, encodeMessage, type Recovery } from "./protocol.ts"
+import { CloseCode, type Recovery } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
 import { type Subscription, subscriptionKey } from "./subscription.ts"
 import { createTurns } from "./turns.ts"
-import { frameText } from "./wire.ts"
 
 /** What a client is told when it has come, and the position from which on it misses nothing. */
 export type Joined = { cursor: string } & Recovery
@@ -141,9 +141,6 @@ export function createReplays({
     replay.connection.push(chunks)
   }
 
-  const checkpoint = (message: { cursor: string; replayed?: number }): Buffer =>
-    frameText(encodeMessage({ type: "checkpoint", ...message }))
-
   /** Everything was sent up to the feed's position, which does not move meanwhile. */
   function finish(replay: Replay, head: Cursor, chunks: readonly Buffer[], count: number): void {
     const replayed = replay.count + count
@@ -151,7 +148,7 @@ export function createReplays({
     metrics.resumes.inc({ result: replay.source })
     metrics.replayed.inc({ source: replay.source }, count)
     running.delete(replay.connection)
-    replay.connection.push([...chunks, checkpoint({ cursor: cursorText(head), replayed })])
+    replay.connection.push([...chunks, checkpointFrame(head, replayed)])
     goLive(replay.connection, replay.subscription.channels)
     for (const act of replay.afterwards) act()
   }
@@ -218,9 +215,7 @@ export function createReplays({
         const { head } = position()
         // A position like any other: whoever is slow need not begin again after the next cut.
         if (replay.answer === undefined && head !== undefined)
-          connection.push([
-            checkpoint({ cursor: cursorText({ lineage: head.lineage, snapshot: replay.has }) }),
-          ])
+          connection.push([checkpointFrame({ lineage: head.lineage, snapshot: replay.has })])
         return false
       }
       case "cut":

@@ -2,7 +2,7 @@
 
 import type { Change, TableChange } from "./change.ts"
 import { Lane } from "./lane.ts"
-import { type Subscription, subscriptionKey, view } from "./subscription.ts"
+import { concernsEveryUser, type Subscription, subscriptionKey, usersOf, view } from "./subscription.ts"
 
 export interface Router {
   /** The lane of a subscription, made if it is the first. */
@@ -97,20 +97,5 @@ export function createRouter(): Router {
   }
 }
 
-/** The users who have a channel of their own in a change. */
-export function usersOf(change: Change): string[] {
-  const users: string[] = []
-  const collect = (channel: string) => {
-    if (channel.startsWith("user:")) users.push(channel.slice(5))
-  }
-  if (change.kind === "message") collect(change.channel)
-  if (change.kind === "row") {
-    change.before?.channels.forEach(collect)
-    change.after?.channels.forEach(collect)
-  }
-  return users
-}
-
-/** TRUNCATE and bulk loads name no rows: they concern every user if rows have users. */
 const usersOfTable = (change: TableChange, lane: Lane): Iterable<string> =>
-  Object.hasOwn(change.meta.scope, "user") ? lane.users.keys() : []
+  concernsEveryUser(change) ? lane.users.keys() : []

@@ -1,6 +1,6 @@
 /** Who sees what. Pure: a subscription and a change in, a view out. */
 
-import { ALL, type Change, type Image, type Meta } from "./change.ts"
+import { ALL, type Change, type Image, type Meta, type TableChange } from "./change.ts"
 import type { View } from "./protocol.ts"
 
 /** What a token narrows its bearer to; null: no such claim. An empty set sees nothing. All three must hold. */
@@ -71,6 +71,23 @@ export function sightsOf(changes: readonly Change[], subscription: Subscription,
   }
   return sights
 }
+
+/** The users who have a channel of their own in a change. */
+export function usersOf(change: Change): string[] {
+  const users: string[] = []
+  const collect = (channel: string) => {
+    if (channel.startsWith("user:")) users.push(channel.slice(5))
+  }
+  if (change.kind === "message") collect(change.channel)
+  if (change.kind === "row") {
+    change.before?.channels.forEach(collect)
+    change.after?.channels.forEach(collect)
+  }
+  return users
+}
+
+/** TRUNCATE and bulk loads name no rows: they concern every user if rows have users. */
+export const concernsEveryUser = ({ meta }: TableChange): boolean => Object.hasOwn(meta.scope, "user")
 
 function sees(image: Image, { channels, rights }: Subscription, own: string | undefined): boolean {
   return (

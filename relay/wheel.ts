@@ -1,8 +1,8 @@
 /** The one wheel: everything that depends on time, for all connections, once a second. No connection has a timer. */
 
 import type { Connection } from "./connection.ts"
-import { type Cursor, cursorText } from "./cursor.ts"
 import { announce } from "./fanout.ts"
+import { checkpointFrame } from "./frames.ts"
 import { CloseCode, encodeMessage } from "./protocol.ts"
 import type { Position, Replays } from "./replay.ts"
 import type { Router } from "./router.ts"
@@ -29,9 +29,6 @@ const TURN_MS = 1_000
 const SLOW_MS = 10_000
 /** Whoever was not heard for a heartbeat and this long is taken for dead. Milliseconds. */
 const PONG_MS = 10_000
-
-export const checkpointFrame = (cursor: Cursor): Buffer =>
-  frameText(encodeMessage({ type: "checkpoint", cursor: cursorText(cursor) }))
 
 /** Starts it; it keeps no process alive. */
 export function startWheel({ settings, position, connections, router, replays }: WheelDeps): {
