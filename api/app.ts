@@ -4,7 +4,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import express, { type Express, type Request, type Response } from "express"
 import helmet from "helmet"
-import { feedCursor, type Relay, type RelayStatus } from "../relay/relay.ts"
+import type { Relay } from "../relay/relay.ts"
 
 export interface AppSettings {
   /** Express's "trust proxy": false, true, a number of hops, or addresses. */
@@ -49,7 +49,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     } else if (!identity.identity.admin) {
       response.status(403).json({ error: "only for admins" })
     } else {
-      response.set("Cache-Control", "no-store").json(describe(await relay.report()))
+      response.set("Cache-Control", "no-store").json(await relay.report())
     }
   })
   app.get("/health/live", (_request, response) => {
@@ -60,7 +60,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     response.status(ready ? 200 : 503).json({ status: ready ? "ready" : "not_ready" })
   })
   app.get("/metrics", async (_request, response) => {
-    response.type(relay.metrics.registry.contentType).send(await relay.metrics.registry.metrics())
+    response.type(relay.metrics.registry.contentType).send(await relay.exposition())
   })
   app.get("/page.json", (_request, response) => {
     response.json({ wsPath: settings.wsPath })
@@ -84,38 +84,4 @@ const bearer = (request: Request): string | undefined =>
 function readTrustProxy(text: string): boolean | number | string {
   if (text === "true" || text === "false") return text === "true"
   return /^\d+$/.test(text) ? Number(text) : text
-}
-
-/** The admin's report. */
-function describe(status: RelayStatus) {
-  const { listener, feed, hub } = status
-  const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
-  return {
-    status: status.ready ? "ok" : "degraded",
-    problems: status.problems,
-    version: status.version,
-    uptime_seconds: status.uptimeSeconds,
-    listener: {
-      state: listener.kind,
-      since_seconds: secondsSince(listener.since),
-      proven_seconds_ago: listener.kind === "up" ? secondsSince(listener.provenAt) : null,
-      error: listener.kind === "down" ? (listener.error ?? null) : null,
-    },
-    feed: {
-      state: feed.kind,
-      since_seconds: secondsSince(feed.since),
-      lag_seconds: Math.round(status.lagSeconds * 1_000) / 1_000,
-      cursor: feedCursor(feed),
-      bell: status.bell,
-      error: feed.kind === "down" ? (feed.error ?? null) : null,
-    },
-    connections: {
-      total: hub.connections,
-      by_user: hub.users,
-      by_channel: hub.channels,
-      lanes: hub.lanes,
-      replaying: hub.replaying,
-    },
-    tables: status.tables,
-  }
 }

@@ -1,22 +1,22 @@
-/** `commitcast start`: the composition root. Database, relay, API, one HTTP server, signals. */
+/** `commitcast start`: the composition root. Database, relay in one process or several, signals. */
 
-import { createServer, type Server } from "node:http"
-import type { AddressInfo } from "node:net"
+import { availableParallelism } from "node:os"
 import { setTimeout as sleep } from "node:timers/promises"
-import { createApp } from "../api/app.ts"
 import { backoff } from "../relay/backoff.ts"
-import { ConfigError, type Settings } from "../relay/config.ts"
+import type { Settings } from "../relay/config.ts"
 import { createLog, type Log } from "../relay/log.ts"
-import { createRelay, type Relay } from "../relay/relay.ts"
+import { createRelay } from "../relay/relay.ts"
 import { connect, UnreachableError } from "./database.ts"
 import { type Embedded, openEmbedded } from "./embedded/embedded.ts"
 import { readSecrets } from "./embedded/secrets.ts"
 import { writeState } from "./embedded/state.ts"
 import { install } from "./install.ts"
 import { readElectionSchema } from "./migrations.ts"
+import { openServer, type Service } from "./server.ts"
 import { signToken } from "./token.ts"
 import { packageVersion } from "./version.ts"
 import { welcome } from "./welcome.ts"
+import { openWorkers } from "./workers.ts"
 
 /** What runs beside a relay that is ready, until the signal. */
 export type Companion = (databaseUrl: string, signal: AbortSignal) => Promise<void>
@@ -26,24 +26,16 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
   const log = createLog(given)
   const stopped = new AbortController()
   const embedded = given.DATABASE_URL === undefined ? await openDefault(given, log) : undefined
-  let server: Server | undefined
-  let relay: Relay | undefined
+  let service: Service | undefined
   let failure: unknown
-  const close = async () => {
-    await relay?.stop()
-    server?.close()
-    server?.closeAllConnections()
-    await embedded?.stop()
-  }
   onSignals(log, stopped)
   try {
     const databaseUrl = embedded?.databaseUrl ?? (given.DATABASE_URL as string)
     const settings = embedded === undefined ? given : { ...given, ...(await embeddedKeys(given)) }
-    relay = createRelay({ settings, databaseUrl, version: packageVersion(), log })
-    const app = createApp(relay, { trustProxy: settings.TRUST_PROXY, wsPath: settings.WS_PATH })
-    server = createServer({ maxHeaderSize: 16_384 }, app)
-    relay.attach(server)
-    const url = await listen(server, settings)
+    const deps = { settings, databaseUrl, version: packageVersion(), log }
+    const size = settings.WORKERS === "auto" ? availableParallelism() : settings.WORKERS
+    service = size === 1 ? openServer(createRelay(deps), settings) : openWorkers({ ...deps, size })
+    const url = await service.listen()
     log.info({ event: "http_up", url }, "HTTP answers; not ready yet")
     void embedded?.exited.then(({ expected }) => {
       if (expected) return
@@ -51,8 +43,8 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
       stopped.abort()
     })
     await prepare(databaseUrl, embedded, log, stopped.signal)
-    relay.start()
-    await Promise.race([relay.whenReady(), aborted(stopped.signal)])
+    service.start()
+    await Promise.race([service.whenReady(), aborted(stopped.signal)])
     if (!stopped.signal.aborted) {
       await announce(url, settings, embedded)
       await companion(databaseUrl, stopped.signal)
@@ -61,7 +53,8 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
   } catch (error) {
     if (!stopped.signal.aborted) failure = error
   }
-  await close()
+  await service?.stop()
+  await embedded?.stop()
   if (failure !== undefined) throw failure
   log.info({ event: "stopped" }, "stopped")
 }
@@ -96,25 +89,6 @@ const aborted = (signal: AbortSignal): Promise<void> =>
   signal.aborted
     ? Promise.resolve()
     : new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }))
-
-async function listen(server: Server, { HOST, PORT }: Readonly<Settings>): Promise<string> {
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "EADDRINUSE")
-        reject(new ConfigError(`PORT (--port) ${PORT} is taken: choose another, or 0 for a free one`))
-      else if (error.code === "EACCES")
-        reject(new ConfigError(`PORT (--port) ${PORT} may not be used by this user: choose one above 1023`))
-      else if (error.code === "EADDRNOTAVAIL" || error.code === "ENOTFOUND")
-        reject(new ConfigError(`HOST (--host) ${HOST} is not an address of this machine`))
-      else reject(error)
-    })
-    server.listen(PORT, HOST, resolve)
-  })
-  const { port, address, family } = server.address() as AddressInfo
-  const host =
-    address === "0.0.0.0" || address === "::" ? "127.0.0.1" : family === "IPv6" ? `[${address}]` : address
-  return `http://${host}:${port}`
-}
 
 /** Installs what is missing, waiting for a database that does not answer yet. */
 async function prepare(

@@ -143,6 +143,31 @@ export function readChange(input: unknown): Change {
   }
 }
 
+const metaTexts = new WeakMap<Meta, string>()
+
+/** The row that `readChange` makes this change of, for another process that reads it. */
+export function logRowOf(change: Change): LogRow {
+  const base = { seq: change.id, xid: change.xid, at: change.at, op: change.op }
+  if (change.kind === "message") {
+    const meta = JSON.stringify({ channel: change.channel })
+    return { ...base, table: null, type: "message", old: null, new: change.payload, meta }
+  }
+  let meta = metaTexts.get(change.meta)
+  if (meta === undefined) {
+    meta = JSON.stringify(change.meta)
+    metaTexts.set(change.meta, meta)
+  }
+  const images = change.kind === "row" ? change : { before: undefined, after: undefined }
+  return {
+    ...base,
+    table: change.table,
+    type: change.type,
+    old: images.before?.text ?? null,
+    new: images.after?.text ?? null,
+    meta,
+  }
+}
+
 /** PostgreSQL's `2026-11-03 20:15:00.25+00` (the reading session is in UTC and ISO) as RFC 3339. */
 const isoTime = (text: string): string => text.replace(" ", "T").replace(/\+00$/, "Z")
 

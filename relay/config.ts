@@ -105,6 +105,13 @@ export const Settings = z.object({
     .default(64)
     .describe("how much of the latest changes is kept in memory for clients that return"),
   DRAIN_TIMEOUT_SECONDS: seconds(5).describe("how long closing connections may take at shutdown"),
+  WORKERS: z
+    .union(
+      [z.literal("auto"), z.coerce.number().int().min(1).max(256)],
+      "must be a number from 1 to 256, or auto",
+    )
+    .default(1)
+    .describe("the processes that share the port, one feed for all; auto: one for each core"),
   LOG_LEVEL: z
     .enum(["trace", "debug", "info", "warn", "error", "silent"])
     .default("info")
@@ -118,6 +125,14 @@ export type Settings = z.infer<typeof Settings>
 
 /** The flag of a setting: DATABASE_URL is --database-url. */
 export const flagOf = (name: string): string => `--${name.toLowerCase().replaceAll("_", "-")}`
+
+/** The settings as environment variables: what `readSettings` makes the same settings of. */
+export const environmentOf = (settings: Readonly<Settings>): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(settings)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, String(value)]),
+  )
 
 /**
  * Checks the settings. Later sources win; an empty string counts as unset.

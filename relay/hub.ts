@@ -15,6 +15,7 @@ import { CloseCode } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
 import { createReplays, type Joined, type Position } from "./replay.ts"
 import { createRouter } from "./router.ts"
+import type { HubStats } from "./stats.ts"
 import { mayJoin } from "./subscription.ts"
 import { CHECKPOINT_MS, startWheel, type WheelSettings } from "./wheel.ts"
 
@@ -31,15 +32,6 @@ export interface HubDeps {
   history: History
   /** Resolves after a read of the log that began later; false if there is none within the time. */
   refresh(timeoutMs: number): Promise<boolean>
-}
-
-export interface HubStats {
-  connections: number
-  /** How many of them are not live yet. */
-  replaying: number
-  users: Record<string, number>
-  channels: Record<string, number>
-  lanes: number
 }
 
 export function createHub({ settings, log, metrics, recent, history, refresh }: HubDeps) {

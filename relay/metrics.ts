@@ -43,6 +43,7 @@ export function createMetrics() {
       "reason",
     ]),
     rotations: counter("relay_rotations_total", "Rotations of the log, by result", ["result"]),
+    workerExits: counter("relay_worker_exits_total", "Worker processes that ended, by why", ["reason"]),
     batch: histogram(
       "relay_batch_changes",
       "Changes in a batch",
@@ -58,14 +59,23 @@ export function createMetrics() {
       "Time to route a batch and write it to all sockets",
       [0.0005, 0.001, 0.005, 0.01, 0.05, 0.2, 1, 5],
     ),
-    /** Registers a gauge that is read when it is scraped. */
-    observe(name: string, help: string, read: () => number) {
+    /**
+     * Registers a gauge that is read when it is scraped.
+     * @param aggregator how those of several processes become one: their sum, or that of the first.
+     */
+    observe(
+      name: string,
+      help: string,
+      read: () => number | Promise<number>,
+      aggregator: "sum" | "first" = "sum",
+    ) {
       new Gauge({
         name,
         help,
         registers,
-        collect() {
-          this.set(read())
+        aggregator,
+        async collect() {
+          this.set(await read())
         },
       })
     },

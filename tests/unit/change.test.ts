@@ -3,7 +3,14 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import { changedColumns, keyText, type Meta, type RowChange, readChange } from "../../relay/change.ts"
+import {
+  changedColumns,
+  keyText,
+  logRowOf,
+  type Meta,
+  type RowChange,
+  readChange,
+} from "../../relay/change.ts"
 import { scanRow } from "../../relay/row.ts"
 
 const META = {
@@ -131,4 +138,29 @@ t.test("the columns that differ are those whose text differs, in the order of th
     )
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }))
+})
+
+t.test("a change that another process reads again is the same change", async (t) => {
+  const old = '{"id":12345678901234567890,"committee_id":7,"note":"\u00e9 \\" \n"}'
+  for (const row of [
+    logRow(),
+    logRow({ op: "update", old }),
+    logRow({ op: "delete", old, new: null }),
+    logRow({ op: "truncate", new: null }),
+    logRow({
+      op: "bulk_load",
+      new: null,
+      meta: JSON.stringify({ ...META, op: "insert", rows: 50, partition: "public.p" }),
+    }),
+    logRow({
+      op: "message",
+      type: "message",
+      table: null,
+      new: '{"a":1.0}',
+      meta: '{"channel":"committee:7"}',
+    }),
+  ]) {
+    const change = readChange(row)
+    t.same(readChange(JSON.parse(JSON.stringify(logRowOf(change)))), change, row.op)
+  }
 })

@@ -2,7 +2,7 @@
 
 import fc from "fast-check"
 import t from "tap"
-import { ConfigError, flagOf, readSettings, Settings } from "../../relay/config.ts"
+import { ConfigError, environmentOf, flagOf, readSettings, Settings } from "../../relay/config.ts"
 
 t.test("without any setting there are defaults", async (t) => {
   t.match(readSettings({}), {
@@ -22,6 +22,7 @@ t.test("without any setting there are defaults", async (t) => {
     LANE_BUFFER_MB: 32,
     REPLAY_BUFFER_MB: 64,
     DRAIN_TIMEOUT_SECONDS: 5,
+    WORKERS: 1,
     LOG_LEVEL: "info",
     LOG_FORMAT: "auto",
   })
@@ -58,6 +59,7 @@ const WRONG: Record<string, string[]> = {
   MAX_CHANNELS: ["0", "1.5", "x"],
   LANE_BUFFER_MB: ["0", "-1", "x"],
   REPLAY_BUFFER_MB: ["0", "-1", "x"],
+  WORKERS: ["0", "-1", "1.5", "257", "many", "AUTO"],
   DRAIN_TIMEOUT_SECONDS: ["0", "x"],
   LOG_LEVEL: ["verbose", "INFO"],
   LOG_FORMAT: ["xml"],
@@ -142,4 +144,19 @@ t.test("whatever the environment holds, either it is read or a setting is named"
     }
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 500 }))
+})
+
+t.test("settings that are passed on by environment are the same settings", async (t) => {
+  const given = {
+    DATABASE_URL: "postgres://u:p%20@h/d",
+    PORT: "0",
+    WS_PATH: "/live/",
+    JWT_SECRET: "a secret, with a comma and = in it, long enough",
+    QUERY_TOKEN: "off",
+    ALLOWED_ORIGINS: "https://a.example, http://b:1",
+    HEARTBEAT_SECONDS: "0.5",
+    WORKERS: "auto",
+  }
+  for (const settings of [readSettings({}), readSettings(given)])
+    t.strictSame(readSettings(environmentOf(settings)), settings)
 })

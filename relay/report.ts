@@ -1,0 +1,102 @@
+/** The report: what operations may know, as JSON. Pure but for the clock. */
+
+import { z } from "zod"
+import { TrackedTable } from "./changelog.ts"
+import { cursorText } from "./cursor.ts"
+import type { SourceState } from "./source.ts"
+import { HubStats } from "./stats.ts"
+
+export const Report = z.object({
+  status: z.enum(["ok", "degraded"]),
+  /** What is wrong, in words. */
+  problems: z.array(z.string()),
+  version: z.string(),
+  uptime_seconds: z.number(),
+  listener: z.object({
+    state: z.enum(["up", "down"]),
+    since_seconds: z.number(),
+    proven_seconds_ago: z.number().nullable(),
+    error: z.string().nullable(),
+  }),
+  feed: z.object({
+    state: z.enum(["up", "down"]),
+    since_seconds: z.number(),
+    lag_seconds: z.number(),
+    cursor: z.string().nullable(),
+    bell: z.string(),
+    error: z.string().nullable(),
+  }),
+  connections: z.object({
+    total: z.number(),
+    by_user: HubStats.shape.users,
+    by_channel: HubStats.shape.channels,
+    lanes: z.number(),
+    replaying: z.number(),
+  }),
+  /** Where several processes share the port: each by its process id. */
+  workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
+  tables: z.array(TrackedTable),
+})
+export type Report = z.infer<typeof Report>
+
+/** A proof or a read that is older makes the relay not ready. Milliseconds. */
+const STALE_MS = 20_000
+const LAG_BOUND_MS = 5_000
+
+/** What keeps changes from arriving, in words; nothing if the relay is ready. */
+export function problemsOf({ listener, feed, lagMs }: SourceState): string[] {
+  const found: string[] = []
+  if (listener.kind === "down") found.push(`not listening: ${listener.error ?? "connecting"}`)
+  else if (performance.now() - listener.provenAt > STALE_MS)
+    found.push("the listener's last proof is too old")
+  if (feed.kind === "down") found.push(`the changelog cannot be read: ${feed.error ?? "connecting"}`)
+  else if (lagMs > LAG_BOUND_MS) found.push(`the feed is ${Math.round(lagMs / 1_000)} s behind`)
+  return found
+}
+
+/** Everything that a report is made of. */
+export interface Findings {
+  problems: string[]
+  version: string
+  /** By the clock that is never set, in milliseconds. */
+  startedAt: number
+  source: SourceState
+  hub: HubStats
+  workers?: Report["workers"]
+  tables: TrackedTable[]
+}
+
+/** The report. */
+export function reportOf({ problems, version, startedAt, source, hub, workers, tables }: Findings): Report {
+  const { listener, feed, lagMs, bell } = source
+  const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
+  return {
+    status: problems.length === 0 ? "ok" : "degraded",
+    problems,
+    version,
+    uptime_seconds: Math.round((performance.now() - startedAt) / 1_000),
+    listener: {
+      state: listener.kind,
+      since_seconds: secondsSince(listener.since),
+      proven_seconds_ago: listener.kind === "up" ? secondsSince(listener.provenAt) : null,
+      error: listener.kind === "down" ? (listener.error ?? null) : null,
+    },
+    feed: {
+      state: feed.kind,
+      since_seconds: secondsSince(feed.since),
+      lag_seconds: Math.round(lagMs) / 1_000,
+      cursor: feed.kind === "up" ? cursorText(feed.cursor) : null,
+      bell,
+      error: feed.kind === "down" ? (feed.error ?? null) : null,
+    },
+    connections: {
+      total: hub.connections,
+      by_user: hub.users,
+      by_channel: hub.channels,
+      lanes: hub.lanes,
+      replaying: hub.replaying,
+    },
+    ...(workers === undefined ? {} : { workers }),
+    tables,
+  }
+}

@@ -1,0 +1,132 @@
+/** One feed for several workers: who comes when, who is waited for, and what each is told. */
+
+import t, { type Test } from "tap"
+import { Bulletin } from "../../relay/bulletin.ts"
+import { type Change, readChange } from "../../relay/change.ts"
+import { parseCursor } from "../../relay/cursor.ts"
+import { createDistributor, type Distributor } from "../../relay/distributor.ts"
+
+const cursor = (xmax: number) => {
+  const parsed = parseCursor(`abc:${xmax}:${xmax}:`)
+  if (parsed === undefined) throw new Error("not a cursor")
+  return parsed
+}
+
+const change = (seq: number): Change =>
+  readChange({
+    seq: String(seq),
+    xid: "9",
+    at: "2026-11-03 20:00:00+00",
+    table: "public.vote",
+    op: "insert",
+    type: "voting_update",
+    old: null,
+    new: `{"id":${seq}}`,
+    meta: "{}",
+  })
+
+/** A worker that notes what it is told, and takes a part when it is made to. */
+function join(distributor: Distributor) {
+  const told: string[] = []
+  const share = distributor.add({
+    write(line) {
+      const { tell } = JSON.parse(line.toString()) as { tell: unknown }
+      const bulletin = Bulletin.parse(tell)
+      if (bulletin.kind === "part")
+        told.push(`${bulletin.rows.map((row) => readChange(row).id).join()}${bulletin.final ? "." : ""}`)
+      else if (bulletin.kind === "position") told.push(`begin ${bulletin.cursor.snapshot.xmax}`)
+      else told.push(bulletin.kind)
+    },
+  })
+  return { told, ...share }
+}
+
+function start() {
+  const distributor = createDistributor()
+  const { consumer } = distributor
+  consumer.meet("abc", new Set(["abc"]))
+  consumer.begin(cursor(5))
+  const deliver = (seqs: number[], xmax: number, first = true, final = true) =>
+    consumer.deliver({ changes: seqs.map(change), cursor: cursor(xmax), first, final })
+  return { distributor, consumer, deliver }
+}
+
+/** Whether it resolves without anything else happening. */
+async function settles(promise: Promise<unknown>): Promise<boolean> {
+  let settled = false
+  void promise.then(() => {
+    settled = true
+  })
+  for (let n = 0; n < 20; n++) await Promise.resolve()
+  return settled
+}
+
+t.test("a worker begins where the feed is, and gets what comes then", async (t) => {
+  const { distributor, deliver } = start()
+  await deliver([1], 10)
+  const worker = join(distributor)
+  t.same(worker.told, ["meet", "begin 10"])
+  void deliver([2, 3], 20)
+  t.same(worker.told.slice(2), ["2,3."])
+})
+
+t.test("one that comes in the middle of a batch begins after it", async (t) => {
+  const { distributor, deliver } = start()
+  await deliver([1], 10, true, false)
+  const worker = join(distributor)
+  t.same(worker.told, [])
+  await deliver([2], 10, false, true)
+  t.same(worker.told, ["meet", "begin 10"])
+})
+
+t.test("one that comes in the middle of a batch that is lost begins before it", async (t) => {
+  const { distributor, consumer, deliver } = start()
+  await deliver([1], 10, true, false)
+  const worker = join(distributor)
+  consumer.lost()
+  t.same(worker.told, ["meet", "begin 5"])
+  void deliver([1, 2], 10)
+  t.same(worker.told.slice(2), ["1,2."])
+})
+
+t.test("before the feed has a position, and after it has lost it, nobody is told one", async (t) => {
+  const distributor = createDistributor()
+  const first = join(distributor)
+  t.same(first.told, [])
+  distributor.consumer.meet("abc", new Set(["abc"]))
+  t.same(first.told, ["meet"])
+  distributor.consumer.begin(cursor(5))
+  distributor.consumer.reset()
+  t.same(first.told, ["meet", "begin 5", "reset"])
+  t.same(join(distributor).told, ["meet"])
+})
+
+t.test("the feed waits for the slowest worker, one part behind, and not for one that is gone", async (t) => {
+  const { distributor, deliver } = start()
+  const [fast, slow] = [join(distributor), join(distributor)] as const
+  t.ok(await settles(deliver([1], 10)), "one part ahead")
+  fast.taken()
+  const second = deliver([2], 20)
+  t.notOk(await settles(second))
+  fast.taken()
+  t.notOk(await settles(second))
+  t.ok(slow.stuckFor() > 0)
+  t.equal(fast.stuckFor(), 0)
+  slow.taken()
+  t.ok(await settles(second))
+  const third = deliver([3], 30)
+  fast.taken()
+  t.notOk(await settles(third))
+  slow.end()
+  t.ok(await settles(third))
+  void deliver([4], 40)
+  t.same(slow.told.slice(2), ["1.", "2.", "3."])
+  t.same(fast.told.slice(2), ["1.", "2.", "3.", "4."])
+})
+
+t.test("a new lineage is told before what is of it", async (t: Test) => {
+  const { distributor, consumer } = start()
+  const worker = join(distributor)
+  consumer.meet("def", new Set(["def"]))
+  t.same(worker.told, ["meet", "begin 5", "meet"])
+})
