@@ -2,6 +2,7 @@
 
 import type { Server } from "node:http"
 import { type Auth, createAuth } from "./auth.ts"
+import type { BellReport } from "./bell.ts"
 import { createChangelog, type TrackedTable } from "./changelog.ts"
 import type { Settings } from "./config.ts"
 import { cursorText } from "./cursor.ts"
@@ -19,6 +20,8 @@ export interface RelayDeps {
   databaseUrl: string
   version: string
   log: Log
+  /** How often the log is read where no bell rings and no lease is in force, in milliseconds; 1,000 by default. */
+  floorMs?: number
 }
 
 /** What operations may know. */
@@ -31,7 +34,7 @@ export interface RelayStatus {
   listener: ListenerState
   feed: FeedState
   lagSeconds: number
-  bell: string
+  bell: BellReport
   hub: HubStats
   tables: TrackedTable[]
 }
@@ -60,7 +63,7 @@ const LAG_BOUND_MS = 5_000
 const CHORES_MS = 30_000
 
 /** @throws ConfigError if no key for tokens is set. */
-export function createRelay({ settings, databaseUrl, version, log }: RelayDeps): Relay {
+export function createRelay({ settings, databaseUrl, version, log, floorMs }: RelayDeps): Relay {
   const metrics = createMetrics()
   const auth = createAuth(settings)
   const changelog = createChangelog(databaseUrl, (error) =>
@@ -80,13 +83,21 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
       authTimeoutMs: settings.AUTH_TIMEOUT_SECONDS * 1_000,
     },
   })
-  const feed: Feed = createFeed({ changelog, consumer: hub.consumer, log, metrics, bell: settings.BELL })
+  const feed: Feed = createFeed({
+    changelog,
+    consumer: hub.consumer,
+    log,
+    metrics,
+    bell: settings.BELL,
+    floorMs,
+  })
   const listener = createListener({
     connectionString: databaseUrl,
     channel: BELL_CHANNEL,
     log,
     metrics,
-    onBell: feed.wake,
+    onBell: feed.heard,
+    onLease: feed.wake,
     onUp: feed.wake,
   })
   const gateway = createGateway({
@@ -175,7 +186,7 @@ export function createRelay({ settings, databaseUrl, version, log }: RelayDeps):
       listener: listener.state(),
       feed: feed.state(),
       lagSeconds: feed.lagMs() / 1_000,
-      bell: feed.bellMode(),
+      bell: feed.bell(),
       hub: hub.stats(),
       tables,
     }

@@ -304,7 +304,7 @@ for (const version of VERSIONS) {
       const session = await openSession(t, db)
       const since = parseSnapshot("3:3:") as Snapshot
       t.equal((await session.read(since, 1)).head.leaseMs, 0)
-      await session.lease(2_000, false)
+      await session.lease(2_000)
       const { leaseMs } = (await session.read(since, 1)).head
       t.ok(leaseMs > 0 && leaseMs <= 2_000, `${leaseMs} ms`)
       for (const ahead of [-1, 60_000]) {
