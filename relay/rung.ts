@@ -17,8 +17,8 @@ interface Generation {
   unheard: Set<string>
 }
 
-/** How much later than the read a bell may come. Milliseconds. */
-const SETTLE_MS = 250
+/** How much later than the read a bell may come, on a busy machine. Milliseconds. */
+const SETTLE_MS = 1_000
 /** Anybody may ring with xids that no read will bring. */
 const MAX_HEARD = 20_000
 

@@ -241,6 +241,8 @@ t.test("the metrics tell what happened", async (t) => {
   }
   t.same(Object.fromEntries(Object.keys(expected).map((name) => [name, found.get(name)])), expected)
   t.ok((found.get("relay_feed_lag_seconds") ?? -1) >= 0 && (found.get("relay_feed_lag_seconds") ?? 99) < 5)
+  const modes = ["quiet", "awake", "tail"].map((mode) => found.get(`relay_bell_mode{mode="${mode}"}`))
+  t.same([...modes].sort(), [0, 0, 1], "the bell is in one mode")
   t.ok((found.get("relay_read_seconds_count") ?? 0) > 0)
   t.ok((found.get("relay_fanout_seconds_count") ?? 0) > 0)
   t.ok((found.get('relay_reads_total{why="bell"}') ?? 0) > 0)
