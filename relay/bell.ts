@@ -5,27 +5,45 @@
  * taken, and polling goes on until every transaction below it has ended.
  */
 
+import { z } from "zod"
 import type { Session } from "./changelog.ts"
 import type { Snapshot } from "./cursor.ts"
 import type { Metrics } from "./metrics.ts"
+import { createRung } from "./rung.ts"
 
-export type BellMode =
+type BellMode =
   | { kind: "quiet" }
   | { kind: "awake" }
   /** The lease is over; transactions that saw it may still be open. */
   | { kind: "tail"; fence: bigint; since: number }
 
+/** How the bell stands, and what happened since the start. */
+export const BellReport = z.object({
+  mode: z.enum(["quiet", "awake", "tail"]),
+  /** Bells of transactions. */
+  heard: z.number(),
+  /** Transactions that were read without a bell of theirs. */
+  skipped: z.number(),
+  /** Reads for which nothing rang. */
+  polls: z.number(),
+})
+export type BellReport = z.infer<typeof BellReport>
+
 export interface Bell {
-  /** A bell rang. */
-  heard(): void
+  /** A bell of this transaction rang. */
+  heard(xid: string): void
+  /** Bells may have been missed, or left out for a lease that no read has shown. */
+  doubt(): void
   /** How long to wait before reading without a bell, in milliseconds. */
   pollMs(): number
+  /** That time is over. */
+  polled(): void
   /** Decides, by what a read has shown, whether to take, renew or leave the lease. */
   afterRead(
     session: Session,
-    read: { snapshot: Snapshot; leaseMs: number; transactions: number },
+    read: { snapshot: Snapshot; leaseMs: number; transactions: ReadonlySet<string> },
   ): Promise<void>
-  mode(): BellMode["kind"]
+  report(): BellReport
 }
 
 const FLOOR_MS = 1_000
@@ -37,20 +55,41 @@ const ENTER_PER_SECOND = 500
 const STAY_PER_SECOND = 250
 const LEASE_MS = 1_000
 const RENEW_BELOW_MS = 500
+/**
+ * A transaction that was forgotten, prepared or of another database even, must not keep the relay polling. What it
+ * has written is left to the floor.
+ */
+const TAIL_MS = 60_000
+const FAST_TAIL_MS = 5_000
 
 export function createBell({
   setting,
   metrics,
+  floorMs = FLOOR_MS,
+  now = () => performance.now(),
 }: {
   setting: "adaptive" | "always" | "off"
   metrics: Metrics
+  floorMs?: number | undefined
+  /** A clock that never steps, in milliseconds. */
+  now?: () => number
 }): Bell {
   let mode: BellMode = { kind: "quiet" }
-  const bells = createRate()
-  const commits = createRate()
+  /** Since the last fence there may have been a lease, unseen. */
+  let doubtful = false
+  const counts = { heard: 0, skipped: 0, polls: 0 }
+  const rung = createRung(now)
+  const bells = createRate(now)
+  const commits = createRate(now)
+  for (const kind of ["quiet", "awake", "tail"] as const)
+    metrics.bellMode.set({ mode: kind }, kind === mode.kind ? 1 : 0)
 
   function enter(next: BellMode): void {
-    if (next.kind !== mode.kind) metrics.bellModes.inc({ mode: next.kind })
+    if (next.kind !== mode.kind) {
+      metrics.bellModes.inc({ mode: next.kind })
+      metrics.bellMode.set({ mode: mode.kind }, 0)
+      metrics.bellMode.set({ mode: next.kind }, 1)
+    }
     mode = next
   }
 
@@ -59,47 +98,60 @@ export function createBell({
       setting === "off" ||
       (mode.kind === "awake" ? commits.perSecond() >= STAY_PER_SECOND : bells.perSecond() >= ENTER_PER_SECOND)
     if (!busy || leaseMs > RENEW_BELOW_MS) return leaseMs
-    // Other relays are told once: from then on each read shows them the lease.
-    await session.lease(LEASE_MS, leaseMs === 0)
+    await session.lease(LEASE_MS)
     return LEASE_MS
   }
 
   return {
-    heard: () => bells.count(1),
+    heard(xid) {
+      counts.heard++
+      bells.count(1)
+      rung.heard(xid)
+    },
+    doubt() {
+      doubtful = true
+    },
     pollMs() {
       if (setting === "off") return OFF_POLL_MS
-      if (mode.kind === "quiet") return FLOOR_MS
+      if (mode.kind === "quiet") return floorMs
       if (mode.kind === "awake") return AWAKE_POLL_MS
-      // A forgotten transaction, of another database even, must not keep the relay polling hard.
-      const waited = performance.now() - mode.since
-      return waited < 5_000 ? 20 : waited < 60_000 ? 50 : FLOOR_MS
+      return now() - mode.since < FAST_TAIL_MS ? 20 : 50
+    },
+    polled() {
+      counts.polls++
     },
     async afterRead(session, { snapshot, leaseMs, transactions }) {
-      commits.count(transactions)
+      commits.count(transactions.size)
+      const skipped = rung.read(transactions)
+      counts.skipped += skipped
+      metrics.skips.inc(skipped)
       const lease = setting === "always" ? leaseMs : await renew(session, leaseMs)
       if (lease > 0) {
         enter({ kind: "awake" })
-      } else if (mode.kind === "awake") {
-        enter({ kind: "tail", fence: await session.fence(), since: performance.now() })
-      } else if (mode.kind === "tail" && snapshot.xmin >= mode.fence) {
+      } else if (doubtful || mode.kind === "awake") {
+        // Before the fence: a doubt that comes up meanwhile needs a fence of its own.
+        doubtful = false
+        const over = await session.endLease()
+        enter(over ? { kind: "tail", fence: await session.fence(), since: now() } : { kind: "awake" })
+      } else if (mode.kind === "tail" && (snapshot.xmin >= mode.fence || now() - mode.since > TAIL_MS)) {
         enter({ kind: "quiet" })
       }
     },
-    mode: () => mode.kind,
+    report: () => ({ mode: mode.kind, ...counts }),
   }
 }
 
 /** Counts events over the last window and the one before. */
-function createRate(): { count(events: number): void; perSecond(): number } {
-  let windowStart = performance.now()
+function createRate(now: () => number): { count(events: number): void; perSecond(): number } {
+  let windowStart = now()
   let current = 0
   let previous = 0
   function roll(): void {
-    const elapsed = performance.now() - windowStart
+    const elapsed = now() - windowStart
     if (elapsed < WINDOW_MS) return
     previous = elapsed < 2 * WINDOW_MS ? current : 0
     current = 0
-    windowStart = performance.now()
+    windowStart = now()
   }
   return {
     count(events) {

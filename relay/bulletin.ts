@@ -1,6 +1,7 @@
 /** What the process that reads the log tells those that serve clients: the feed, and how the source stands. */
 
 import { z } from "zod"
+import { BellReport } from "./bell.ts"
 import { type Cursor, cursorText, parseCursor } from "./cursor.ts"
 import type { SourceState } from "./source.ts"
 
@@ -47,7 +48,7 @@ export const Bulletin = z.discriminatedUnion("kind", [
       z.object({ kind: z.literal("up"), since: z.number(), cursor: CursorText }),
     ]),
     lagMs: z.number(),
-    bell: z.enum(["quiet", "awake", "tail"]),
+    bell: BellReport,
   }),
   z.object({ kind: z.literal("stop") }),
 ])

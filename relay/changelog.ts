@@ -45,8 +45,10 @@ export interface Session {
   pages(since: Snapshot, size: number, rest?: Rest): AsyncGenerator<LogPage>
   /** The snapshot of this moment. */
   now(): Promise<Snapshot>
-  /** Promises to poll for so long; tells the other relays if asked. */
-  lease(durationMs: number, tell: boolean): Promise<void>
+  /** Promises to poll for so long, and tells the other relays if no lease was in force. */
+  lease(durationMs: number): Promise<void>
+  /** Takes away a lease that is over, for good. @returns false if one is in force. */
+  endLease(): Promise<boolean>
   /** An xid that every transaction which began before this call is below. */
   fence(): Promise<bigint>
   close(): void
@@ -240,11 +242,10 @@ async function openSession(connectionString: string): Promise<Session> {
         }
       },
       now: async () => readSnapshot(await one("select pg_current_snapshot()::text")),
-      async lease(durationMs, tell) {
+      async lease(durationMs) {
         await one("select relay.set_lease($1::int)", [durationMs])
-        if (tell)
-          await one(`select pg_notify('election_updates', '{"v":1,"lease":' || $1::int || '}')`, [durationMs])
       },
+      endLease: async () => (await one("select relay.end_lease()::text")) === "true",
       fence: async () => BigInt(await one("select pg_current_xact_id()::text")),
       close,
     }

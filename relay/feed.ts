@@ -5,7 +5,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises"
 import { backoff } from "./backoff.ts"
-import { type Bell, createBell } from "./bell.ts"
+import { type BellReport, createBell } from "./bell.ts"
 import type { Change } from "./change.ts"
 import type { Changelog, Head, Session } from "./changelog.ts"
 import { type Cursor, contains, type Snapshot } from "./cursor.ts"
@@ -43,14 +43,16 @@ export type ResetReason = "lineage" | "horizon"
 
 export interface Feed {
   start(): void
-  /** Something may be in the log. */
+  /** A bell of this transaction rang. */
+  heard(xid: string): void
+  /** Something may be in the log, and writers may not have rung. */
   wake(): void
   state(): FeedState
   /** Resolves after a whole read that began later; false if there is none within the time, in milliseconds. */
   refresh(timeoutMs: number): Promise<boolean>
   /** Everything committed longer ago than this was delivered; milliseconds. */
   lagMs(): number
-  bellMode(): ReturnType<Bell["mode"]>
+  bell(): BellReport
   stop(): Promise<void>
 }
 
@@ -60,15 +62,17 @@ export interface FeedDeps {
   log: Log
   metrics: Metrics
   bell: "adaptive" | "always" | "off"
+  /** As RelayDeps has it. */
+  floorMs?: number | undefined
 }
 
 /** More changes than this are read in pages of this many. */
 const PAGE = 1_000
 
-export function createFeed({ changelog, consumer, log, metrics, bell: setting }: FeedDeps): Feed {
+export function createFeed({ changelog, consumer, log, metrics, bell: setting, floorMs }: FeedDeps): Feed {
   const closing = new AbortController()
   const startedAt = performance.now()
-  const bell = createBell({ setting, metrics })
+  const bell = createBell({ setting, metrics, floorMs })
   let state: FeedState = { kind: "down", since: startedAt, attempts: 0, error: undefined }
   let cursor: Cursor | undefined
   let readUpTo = startedAt
@@ -143,7 +147,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
     await bell.afterRead(session, {
       snapshot: head.snapshot,
       leaseMs: head.leaseMs,
-      transactions: transactions.size,
+      transactions,
     })
     return true
   }
@@ -191,9 +195,12 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
       cursor = resume(open)
       consumer.meet(open.lineage, open.lineages)
       const since = performance.now()
+      bell.doubt()
       pending = true
       while (!closing.signal.aborted) {
-        metrics.reads.inc({ why: await pause() })
+        const why = await pause()
+        metrics.reads.inc({ why })
+        if (why === "poll") bell.polled()
         if (closing.signal.aborted) break
         if (cursor === undefined) {
           cursor = await begin(open)
@@ -239,8 +246,13 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
     start() {
       running ??= run()
     },
+    heard(xid) {
+      bell.heard(xid)
+      pending = true
+      interrupt?.()
+    },
     wake() {
-      bell.heard()
+      bell.doubt()
       pending = true
       interrupt?.()
     },
@@ -260,7 +272,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting }:
     },
     state: () => state,
     lagMs: () => performance.now() - readUpTo,
-    bellMode: () => bell.mode(),
+    bell: bell.report,
     async stop() {
       closing.abort()
       interrupt?.()

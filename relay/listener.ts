@@ -38,8 +38,10 @@ export interface ListenerDeps {
   channel: string
   log: Log
   metrics: Metrics
-  /** A change may have been committed. */
-  onBell(): void
+  /** A transaction says that it was committed. */
+  onBell(xid: string): void
+  /** A relay says that it polls, so that writers do not ring. */
+  onLease(): void
   /** LISTEN is in force and proven: time to read what was missed. */
   onUp(): void
   /** Milliseconds between two proofs, and how long one may take. */
@@ -53,7 +55,7 @@ const PROOF_TIMEOUT_MS = 5_000
 const MAX_PAYLOAD = 8_000
 
 export function createListener(deps: ListenerDeps): Listener {
-  const { channel, log, metrics, onBell, onUp } = deps
+  const { channel, log, metrics, onBell, onLease, onUp } = deps
   const name = randomUUID()
   const closing = new AbortController()
   let state: ListenerState = { kind: "down", since: performance.now(), attempts: 0, error: undefined }
@@ -67,9 +69,12 @@ export function createListener(deps: ListenerDeps): Listener {
       metrics.bells.inc({ kind: "garbage" })
     } else if ("canary" in notification) {
       answer?.(notification.canary)
+    } else if ("lease" in notification) {
+      metrics.bells.inc({ kind: "lease" })
+      onLease()
     } else {
-      metrics.bells.inc({ kind: "lease" in notification ? "lease" : "bell" })
-      onBell()
+      metrics.bells.inc({ kind: "bell" })
+      onBell(notification.xid)
     }
   }
 

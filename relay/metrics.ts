@@ -11,6 +11,8 @@ export function createMetrics() {
   const registers = [registry]
   const counter = <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
     new Counter<Label>({ name, help, labelNames, registers })
+  const gauge = <Label extends string>(name: string, help: string, labelNames: Label[]) =>
+    new Gauge<Label>({ name, help, labelNames, registers })
   const histogram = (name: string, help: string, buckets: number[]) =>
     new Histogram({ name, help, buckets, registers })
 
@@ -35,7 +37,9 @@ export function createMetrics() {
     deliveries: counter("relay_deliveries_total", "Changes handed to connections"),
     unrouted: counter("relay_unrouted_total", "Changes that no connection was subscribed to"),
     bells: counter("relay_bells_total", "Notifications, by what they were", ["kind"]),
+    skips: counter("relay_bells_skipped_total", "Transactions that were read without a bell of theirs"),
     reads: counter("relay_reads_total", "Reads of the log, by why", ["why"]),
+    bellMode: gauge("relay_bell_mode", "1 for the mode that the bell is in", ["mode"]),
     bellModes: counter("relay_bell_mode_changes_total", "Changes of the bell's mode", ["mode"]),
     listenerLost: counter("relay_listener_reconnects_total", "Losses of the listening session"),
     feedLost: counter("relay_feed_reconnects_total", "Losses of the reading session"),

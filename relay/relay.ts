@@ -22,6 +22,8 @@ export interface RelayDeps {
   log: Log
   /** Reads the log for this relay and others; without one it does so itself. */
   upstream?: Upstream
+  /** How often the log is read where no bell rings and no lease is in force, in milliseconds; 1,000 by default. */
+  floorMs?: number
 }
 
 /** How this process stands. */
@@ -50,7 +52,7 @@ export interface Relay {
 }
 
 /** @throws ConfigError if no key for tokens is set. */
-export function createRelay({ settings, databaseUrl, version, log, upstream }: RelayDeps): Relay {
+export function createRelay({ settings, databaseUrl, version, log, upstream, floorMs }: RelayDeps): Relay {
   const metrics = createMetrics()
   const auth = createAuth(settings)
   const changelog = createChangelog(databaseUrl, (error) =>
@@ -72,7 +74,7 @@ export function createRelay({ settings, databaseUrl, version, log, upstream }: R
   })
   const source: Source =
     upstream?.source(hub.consumer) ??
-    createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics })
+    createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
   const gateway = createGateway({
     hub,
     auth,

@@ -1,6 +1,7 @@
 /** The report: what operations may know, as JSON. Pure but for the clock. */
 
 import { z } from "zod"
+import { BellReport } from "./bell.ts"
 import { TrackedTable } from "./changelog.ts"
 import { cursorText } from "./cursor.ts"
 import type { SourceState } from "./source.ts"
@@ -23,7 +24,7 @@ export const Report = z.object({
     since_seconds: z.number(),
     lag_seconds: z.number(),
     cursor: z.string().nullable(),
-    bell: z.string(),
+    bell: BellReport,
     error: z.string().nullable(),
   }),
   connections: z.object({

@@ -1,6 +1,6 @@
 /** The source: what a relay has of its database. Listener and feed, the rotation of the log, and the look at the tables. */
 
-import type { Bell } from "./bell.ts"
+import type { BellReport } from "./bell.ts"
 import type { Changelog, TrackedTable } from "./changelog.ts"
 import type { Settings } from "./config.ts"
 import { createFeed, type FeedConsumer, type FeedState } from "./feed.ts"
@@ -13,7 +13,7 @@ export interface SourceState {
   feed: FeedState
   /** Everything committed longer ago than this was delivered; milliseconds. */
   lagMs: number
-  bell: ReturnType<Bell["mode"]>
+  bell: BellReport
 }
 
 /** What the consumer of a feed may ask of where it comes from. */
@@ -35,6 +35,8 @@ export interface SourceDeps {
   consumer: FeedConsumer
   log: Log
   metrics: Metrics
+  /** As RelayDeps has it. */
+  floorMs?: number | undefined
 }
 
 /** The channel of the bell, as relay.ring has it. */
@@ -50,14 +52,16 @@ export function createSource({
   consumer,
   log,
   metrics,
+  floorMs,
 }: SourceDeps): Source {
-  const feed = createFeed({ changelog, consumer, log, metrics, bell: settings.BELL })
+  const feed = createFeed({ changelog, consumer, log, metrics, bell: settings.BELL, floorMs })
   const listener = createListener({
     connectionString: databaseUrl,
     channel: BELL_CHANNEL,
     log,
     metrics,
-    onBell: feed.wake,
+    onBell: feed.heard,
+    onLease: feed.wake,
     onUp: feed.wake,
   })
   let tables: TrackedTable[] = []
@@ -116,7 +120,7 @@ export function createSource({
       listener: listener.state(),
       feed: feed.state(),
       lagMs: feed.lagMs(),
-      bell: feed.bellMode(),
+      bell: feed.bell(),
     }),
     refresh: feed.refresh,
     async tables() {

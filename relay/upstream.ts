@@ -40,7 +40,7 @@ const NEVER_HEARD: SourceState = {
   listener: { kind: "down", since: 0, attempts: 0, error: undefined },
   feed: { kind: "down", since: 0, attempts: 0, error: undefined },
   lagMs: Number.POSITIVE_INFINITY,
-  bell: "quiet",
+  bell: { mode: "quiet", heard: 0, skipped: 0, polls: 0 },
 }
 
 export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps): Upstream {

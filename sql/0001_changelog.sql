@@ -273,17 +273,48 @@ end $$;
 comment on sequence relay.lease is
   'Until when (milliseconds since 1970) some relay polls by itself and needs no bell.';
 
+create function relay.lease_in_force(lease bigint) returns boolean
+language sql volatile set search_path = pg_catalog, relay, pg_temp as $$
+  select (lease - (date_part('epoch', clock_timestamp()) * 1000)::bigint between 0 and 5000) is true
+$$;
+comment on function relay.lease_in_force(bigint) is
+  'Whether a lease with that end is in force now. One more than 5 s ahead is void: a clock that stepped back must not silence the bell for long.';
+
 create function relay.set_lease(duration_ms integer) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
 declare
-  v_until bigint := (date_part('epoch', clock_timestamp()) * 1000)::bigint + least(greatest(duration_ms, 0), 2000);
+  v_duration integer := least(greatest(duration_ms, 0), 2000);
+  v_until bigint := (date_part('epoch', clock_timestamp()) * 1000)::bigint + v_duration;
+  v_before bigint := pg_sequence_last_value('relay.lease');
 begin
-  -- A value more than 5 s ahead is void: a clock that stepped back must not silence the bell for long.
-  if (pg_sequence_last_value('relay.lease') between v_until and v_until + 5000) is true then
-    return pg_sequence_last_value('relay.lease');
+  if v_before >= v_until and relay.lease_in_force(v_before) then
+    return v_before;
   end if;
-  return setval('relay.lease', v_until);
+  perform setval('relay.lease', v_until);
+  -- A relay that reads sees a lease follow the other, and needs no telling. Asked only now that the new one is set:
+  -- had the old one ended before, a relay could have seen none, and have gone quiet.
+  if not relay.lease_in_force(v_before) then
+    perform pg_notify('election_updates', '{"v":1,"lease":' || v_duration || '}');
+  end if;
+  return v_until;
 end
 $$;
 comment on function relay.set_lease(integer) is
-  'Extends the lease to now plus the given milliseconds (2000 at most), never shortens it. Returns its end.';
+  'Extends the lease to now plus the given milliseconds (2000 at most), never shortens it, and tells all relays if none was in force. Returns its end.';
+
+create function relay.end_lease() returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_lease bigint := pg_sequence_last_value('relay.lease');
+begin
+  if relay.lease_in_force(v_lease) then
+    return false;
+  end if;
+  if v_lease is not null then
+    perform setval('relay.lease', 1, false);
+  end if;
+  return true;
+end
+$$;
+comment on function relay.end_lease() is
+  'Takes away a lease that is over or void, so that no step of the clock brings it back when nobody polls any more. False while one is in force.';

@@ -2,7 +2,8 @@
 
 import t from "tap"
 import { database } from "../helpers/database.ts"
-import { startRelay } from "../helpers/relay.ts"
+import { comesTo, leaseInForce, startBurst } from "../helpers/lease.ts"
+import { metricOf, NO_FLOOR, startRelay } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 t.test(
@@ -17,18 +18,86 @@ t.test(
       for (let n = 0; n < 250; n++)
         await session.query("insert into vote (committee_id, votes) values ($1, $2)", [writer + 1, n])
     })
-    await until("the relay polls", () => relay.relay.status().bell === "awake")
+    await until("the relay polls", () => relay.relay.status().bell.mode === "awake")
     // Sees the lease, so does not ring, and is still open when the lease is over.
     await slow.query("begin; insert into vote (votes) values (77)")
     await Promise.all(writers)
-    await until("the lease is over", () => relay.relay.status().bell === "tail")
+    await until("the lease is over", () => relay.relay.status().bell.mode === "tail")
     await slow.query("commit")
     const changes = await client.count(3_001)
     t.equal(new Set(changes.map(({ id }) => id)).size, 3_001)
     t.equal(changes.length, 3_001)
-    await until("quiet again", () => relay.relay.status().bell === "quiet")
-    const { values } = await relay.relay.metrics.bells.get()
-    const bells = values.find(({ labels }) => labels.kind === "bell")?.value ?? 0
-    t.ok(bells < 1_500, `${bells} bells for 3,001 commits`)
+    await until("quiet again", () => relay.relay.status().bell.mode === "quiet")
+    const { heard, polls } = relay.relay.status().bell
+    t.ok(heard < 1_500, `${heard} bells for 3,001 commits`)
+    t.equal(await metricOf(relay, "relay_bells_total", 'kind="bell"'), heard)
+    t.equal(await metricOf(relay, "relay_reads_total", 'why="poll"'), polls)
+    await until("each commit rang, or counts as one that did not", () => {
+      const { heard, skipped } = relay.relay.status().bell
+      return heard + skipped === 3_001
+    })
+    t.equal(await metricOf(relay, "relay_bell_mode", 'mode="quiet"'), 1)
+    t.equal(await metricOf(relay, "relay_bell_mode", 'mode="awake"'), 0)
+    t.equal(await metricOf(relay, "relay_bell_mode", 'mode="tail"'), 0)
+  },
+)
+
+t.test(
+  "BELL=always under load: every commit rings, no lease is taken, and the bells alone bring all",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db, { BELL: "always" }, NO_FLOOR)
+    const client = await relay.connect()
+    await comesTo(relay, "quiet")
+    const before = relay.relay.status().bell
+    const burst = await startBurst(db)
+    await until("many commits", () => burst.committed() > 1_500, 40_000)
+    await burst.stop()
+    await client.count(burst.committed())
+    t.match(relay.relay.status().bell, {
+      mode: "quiet",
+      heard: burst.committed(),
+      skipped: 0,
+      polls: before.polls,
+    })
+    t.same(await db.query("select pg_sequence_last_value('relay.lease') as lease"), [{ lease: null }])
+    t.equal(client.changes().length, burst.committed())
+  },
+)
+
+t.test("BELL=off under load: no commit rings, and the polls alone bring all", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db, { BELL: "off" }, NO_FLOOR)
+  const client = await relay.connect()
+  await until("a lease from the start", () => leaseInForce(db))
+  const burst = await startBurst(db)
+  await until("many commits", () => burst.committed() > 1_500, 40_000)
+  t.ok(await leaseInForce(db))
+  await burst.stop()
+  await client.count(burst.committed())
+  await until("all are counted", () => {
+    const { heard, skipped } = relay.relay.status().bell
+    return heard + skipped === burst.committed()
+  })
+  const { mode, heard } = relay.relay.status().bell
+  t.equal(mode, "awake")
+  // One rings where a machine stands still for longer than the rest of a lease.
+  t.ok(heard < burst.committed() / 10, `${heard} of ${burst.committed()} rang`)
+  t.equal(client.changes().length, burst.committed())
+})
+
+t.test(
+  "sessions with relay.bell = 'off' count as such beside a relay that always wants the bell",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db, { BELL: "always" })
+    const client = await relay.connect()
+    await db.query("set relay.bell = 'off'; insert into vote (votes) values (1)")
+    await client.count(1)
+    const ringing = await db.session()
+    await ringing.query("insert into vote (votes) values (2); insert into guarantee default values")
+    await client.count(3)
+    await until("the first is counted", () => relay.relay.status().bell.skipped === 1)
+    t.match(relay.relay.status().bell, { heard: 2, skipped: 1 })
   },
 )

@@ -13,6 +13,7 @@ interface World {
   proxy: TcpProxy
   listener: Listener
   bells(): number
+  leases(): number
   ups(): number
   count(kind: string): Promise<number>
   isUp(): boolean
@@ -27,6 +28,7 @@ async function world(
   const proxy = await startProxy(t, db.port)
   const metrics = createMetrics()
   let bells = 0
+  let leases = 0
   let ups = 0
   const listener = createListener({
     connectionString: db.url.replace(`:${db.port}/`, `:${proxy.port}/`),
@@ -34,6 +36,7 @@ async function world(
     log: createLog({ LOG_LEVEL: "silent", LOG_FORMAT: "json" }),
     metrics,
     onBell: () => bells++,
+    onLease: () => leases++,
     onUp: () => ups++,
     ...proofs,
   })
@@ -44,6 +47,7 @@ async function world(
     proxy,
     listener,
     bells: () => bells,
+    leases: () => leases,
     ups: () => ups,
     isUp,
     async count(kind) {
@@ -129,7 +133,7 @@ t.test("a connection that breaks again and again while it is set up is tried unt
 })
 
 t.test("garbage and forged notifications are counted and harm nothing", async (t) => {
-  const { db, listener, isUp, ups, bells, count } = await world(t)
+  const { db, listener, isUp, ups, bells, leases, count } = await world(t)
   listener.start()
   await until("up", isUp)
   const garbage = [
@@ -154,6 +158,10 @@ t.test("garbage and forged notifications are counted and harm nothing", async (t
   await db.query("select pg_notify('election_updates', $1)", [JSON.stringify(forged)])
   await until("the forged bell", () => bells() === 1)
   t.equal(await count("garbage"), garbage.length + 1, "one of them twice without a payload")
+  t.equal(leases(), 0)
+  await db.query("select relay.set_lease(1000)")
+  await until("a lease", () => leases() === 1)
+  t.equal(bells(), 1, "which is no bell")
   t.ok(isUp())
   t.equal(ups(), 1)
 })

@@ -1,17 +1,17 @@
 /** Processes that die and clocks that step: each change reaches a client of the library once, or it is told to load anew. */
 
-import { existsSync } from "node:fs"
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import t, { type Test } from "tap"
-import { freePort } from "../../cli/embedded/port.ts"
+import t from "tap"
 import { openClient } from "../helpers/client.ts"
 import { ownCluster } from "../helpers/cluster.ts"
-import { type Run, run, workDirectory } from "../helpers/command.ts"
+import { workDirectory } from "../helpers/command.ts"
 import { type Crowd, startCrowd } from "../helpers/crowd.ts"
 import { database } from "../helpers/database.ts"
+import { fakedBy, NO_FAKETIME } from "../helpers/faketime.ts"
 import { type Follower, follow } from "../helpers/follower.ts"
-import { SECRET, startRelay, token } from "../helpers/relay.ts"
+import { processOn } from "../helpers/process.ts"
+import { startRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 t.jobs = 2
@@ -22,27 +22,6 @@ async function goOn(crowd: Crowd, follower: Follower, more = 30): Promise<void> 
   const had = follower.changes.length
   await until("the writers go on", () => crowd.committed() >= from + more, 40_000)
   await until("the follower goes on", () => follower.changes.length > had, 40_000)
-}
-
-/** A relay as a process of its own, always on the same port. */
-async function processOn(t: Test, databaseUrl: string, env: Record<string, string> = {}) {
-  const cwd = await workDirectory(t)
-  const port = await freePort()
-  return {
-    url: `http://127.0.0.1:${port}`,
-    async start(): Promise<Run> {
-      const started = run(t, cwd, ["start"], {
-        DATABASE_URL: databaseUrl,
-        PORT: String(port),
-        JWT_SECRET: SECRET,
-        DRAIN_TIMEOUT_SECONDS: "1",
-        HEARTBEAT_SECONDS: "2",
-        ...env,
-      })
-      await started.prints("ready", /"event":"ready"/)
-      return started
-    },
-  }
 }
 
 t.test("a relay that is killed with -9 and started again", async (t) => {
@@ -98,51 +77,37 @@ t.test("a database that crashes and recovers", async (t) => {
   t.same(follower.resyncs, ["no_cursor", "lineage"])
 })
 
-const FAKETIME = ["x86_64", "aarch64"]
-  .map((machine) => `/usr/lib/${machine}-linux-gnu/faketime/libfaketimeMT.so.1`)
-  .find((path) => existsSync(path))
-
-t.test(
-  "a clock that is set forward and back",
-  { skip: FAKETIME === undefined && "no libfaketime on this machine" },
-  async (t) => {
-    const db = await database(t)
-    const clock = join(await workDirectory(t), "clock")
-    await writeFile(clock, "+0")
-    const relay = await processOn(t, db.url, {
-      LD_PRELOAD: FAKETIME ?? "",
-      FAKETIME_TIMESTAMP_FILE: clock,
-      FAKETIME_NO_CACHE: "1",
-      FAKETIME_DONT_FAKE_MONOTONIC: "1",
-    })
-    await relay.start()
-    const follower = follow(t, relay.url, db.url)
-    const watcher = await openClient(t, `${relay.url.replace("http", "ws")}/ws`, {
-      headers: { authorization: `Bearer ${token({}, { expiresIn: "30 days" })}` },
-    })
-    await follower.reaches("live")
-    const crowd = await startCrowd(t, db.url)
-    for (const [round, [offset, seconds]] of (
-      [
-        ["+7200", 7_200],
-        ["-7200", -7_200],
-        ["+0", 0],
-      ] as const
-    ).entries()) {
-      await writeFile(clock, offset)
-      watcher.send({ type: "ping", request: round })
-      const { at } = await watcher.first("pong", ({ request }) => request === round)
-      const off = (Date.parse(String(at)) - Date.now()) / 1_000 - seconds
-      t.ok(Math.abs(off) < 600, `the relay's clock is ${offset} s`)
-      const marks = () =>
-        watcher.messages.filter(({ type }) => type === "ping" || type === "checkpoint").length
-      const had = marks()
-      await goOn(crowd, follower, 60)
-      await until("heartbeats and checkpoints go on", () => marks() > had + 2)
-    }
-    await crowd.stop()
-    await follower.isWhole(t, "after the clock was set")
-    t.equal(follower.states.filter(({ kind }) => kind === "waiting").length, 0, "nobody was closed")
-    t.equal(follower.loads(), 1)
-  },
-)
+t.test("a clock that is set forward and back", { skip: NO_FAKETIME }, async (t) => {
+  const db = await database(t)
+  const clock = join(await workDirectory(t), "clock")
+  await writeFile(clock, "+0")
+  const relay = await processOn(t, db.url, fakedBy(clock))
+  await relay.start()
+  const follower = follow(t, relay.url, db.url)
+  const watcher = await openClient(t, `${relay.url.replace("http", "ws")}/ws`, {
+    headers: { authorization: `Bearer ${token({}, { expiresIn: "30 days" })}` },
+  })
+  await follower.reaches("live")
+  const crowd = await startCrowd(t, db.url)
+  for (const [round, [offset, seconds]] of (
+    [
+      ["+7200", 7_200],
+      ["-7200", -7_200],
+      ["+0", 0],
+    ] as const
+  ).entries()) {
+    await writeFile(clock, offset)
+    watcher.send({ type: "ping", request: round })
+    const { at } = await watcher.first("pong", ({ request }) => request === round)
+    const off = (Date.parse(String(at)) - Date.now()) / 1_000 - seconds
+    t.ok(Math.abs(off) < 600, `the relay's clock is ${offset} s`)
+    const marks = () => watcher.messages.filter(({ type }) => type === "ping" || type === "checkpoint").length
+    const had = marks()
+    await goOn(crowd, follower, 60)
+    await until("heartbeats and checkpoints go on", () => marks() > had + 2)
+  }
+  await crowd.stop()
+  await follower.isWhole(t, "after the clock was set")
+  t.equal(follower.states.filter(({ kind }) => kind === "waiting").length, 0, "nobody was closed")
+  t.equal(follower.loads(), 1)
+})

@@ -13,6 +13,7 @@ import { type Cluster, initCluster, serverUser, startCluster } from "../../cli/e
 import { freePort } from "../../cli/embedded/port.ts"
 import { install } from "../../cli/install.ts"
 import { readElectionSchema } from "../../cli/migrations.ts"
+import { fakedServer } from "./faketime.ts"
 
 const execute = promisify(execFile)
 
@@ -46,11 +47,12 @@ const DEBIAN_15 = "/usr/lib/postgresql/15/bin"
 export const noBinaries = (version: Version): string | false =>
   version === "18" || existsSync(`${DEBIAN_15}/postgres`) ? false : `no PostgreSQL ${version} on this machine`
 
-/** Makes one, removed with the test. */
+/** Makes one, removed with the test. @param clock the file that sets its clock, see faketime.ts. */
 export async function ownCluster(
   t: Test,
   settings: Settings = {},
   version: Version = "18",
+  clock?: string,
 ): Promise<OwnCluster> {
   const home = await mkdtemp(join(tmpdir(), "commitcast-cluster-"))
   await chmod(home, 0o755)
@@ -59,7 +61,8 @@ export async function ownCluster(
     version === "15" ? DEBIAN_15 : await placeBinaries({ log: { info() {} }, systemDir: join(home, "bin") })
   const dataDir = join(home, "data")
   await initCluster({ binDir, dataDir, password: "tests", initdbArgs: ["--no-sync"] })
-  const cluster = await control({ t, home, binDir, dataDir, settings })
+  const serverDir = clock === undefined ? binDir : await fakedServer(binDir, join(home, "faked"), clock)
+  const cluster = await control({ t, home, binDir: serverDir, dataDir, settings })
   await cluster.start()
   await execSql(
     cluster.superuserUrl,

@@ -7,11 +7,14 @@ import type { Test } from "tap"
 import { createApp } from "../../api/app.ts"
 import { readSettings } from "../../relay/config.ts"
 import { createLog } from "../../relay/log.ts"
-import { createRelay, type Relay } from "../../relay/relay.ts"
+import { createRelay, type Relay, type RelayDeps } from "../../relay/relay.ts"
 import { type Client, openClient } from "./client.ts"
 import type { Database } from "./database.ts"
 
 export const SECRET = "a secret of the tests, which is long enough"
+
+/** The longest that a timer can wait: what neither a bell nor a lease makes this relay read never comes. */
+export const NO_FLOOR = { floorMs: 2 ** 31 - 1 }
 
 export interface TestRelay {
   relay: Relay
@@ -34,8 +37,9 @@ export async function startRelay(
   t: Test,
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
+  deps: Pick<RelayDeps, "floorMs"> = {},
 ): Promise<TestRelay> {
-  const started = await launchRelay(t, db, settings)
+  const started = await launchRelay(t, db, settings, deps)
   await started.relay.whenReady()
   return started
 }
@@ -45,6 +49,7 @@ export async function launchRelay(
   t: Test,
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
+  deps: Pick<RelayDeps, "floorMs"> = {},
 ): Promise<TestRelay> {
   const lines: Array<Record<string, unknown>> = []
   const read = readSettings({
@@ -54,7 +59,7 @@ export async function launchRelay(
     ...settings,
   })
   const log = createLog(read, { write: (line) => lines.push(JSON.parse(line)) })
-  const relay = createRelay({ settings: read, databaseUrl: db.url, version: "0.0.0-test", log })
+  const relay = createRelay({ settings: read, databaseUrl: db.url, version: "0.0.0-test", log, ...deps })
   const server = createServer(createApp(relay, { trustProxy: read.TRUST_PROXY, wsPath: read.WS_PATH }))
   relay.attach(server)
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))

@@ -95,7 +95,7 @@ t.test("the report says how everything stands", async (t) => {
       since_seconds: Number,
       lag_seconds: Number,
       cursor: /^[0-9a-z]+:\d+:\d+:[\d,]*$/,
-      bell: "quiet",
+      bell: { mode: /^(quiet|tail)$/, heard: 1, skipped: 0, polls: Number },
       error: null,
     },
   })
@@ -218,6 +218,7 @@ t.test("the metrics tell what happened", async (t) => {
     relay_lanes: 1,
     relay_listener_up: 1,
     relay_feed_up: 1,
+    relay_bells_skipped_total: 0,
     relay_tables_with_problems: 0,
     'relay_connects_total{result="accepted"}': 3,
     'relay_auth_failures_total{reason="invalid"}': 1,
@@ -240,6 +241,8 @@ t.test("the metrics tell what happened", async (t) => {
   }
   t.same(Object.fromEntries(Object.keys(expected).map((name) => [name, found.get(name)])), expected)
   t.ok((found.get("relay_feed_lag_seconds") ?? -1) >= 0 && (found.get("relay_feed_lag_seconds") ?? 99) < 5)
+  const modes = ["quiet", "awake", "tail"].map((mode) => found.get(`relay_bell_mode{mode="${mode}"}`))
+  t.same([...modes].sort(), [0, 0, 1], "the bell is in one mode")
   t.ok((found.get("relay_read_seconds_count") ?? 0) > 0)
   t.ok((found.get("relay_fanout_seconds_count") ?? 0) > 0)
   t.ok((found.get('relay_reads_total{why="bell"}') ?? 0) > 0)

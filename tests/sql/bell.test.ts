@@ -89,6 +89,7 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const bell = await listen(db)
       await lease(db, 2_000)
+      t.same(await bell.heard(), ['{"v":1,"lease":2000}'])
       await db.query("insert into vote default values")
       t.same(await bell.heard(), [])
       await db.query("set relay.bell = 'always'; insert into vote default values")
@@ -135,6 +136,52 @@ for (const version of VERSIONS) {
       await inForce(await db.session(), "3600000")
       const again = await lease(db, 1_000)
       t.ok(again <= (await now()) + 1_000, "one that is void is replaced")
+      await inForce(await db.session(), "5500")
+      t.ok((await lease(db, 1_000)) <= (await now()) + 1_000, "however little it is too far ahead")
+    })
+
+    t.test("the relays are told of a lease, but not of one that follows another", async (t) => {
+      const db = await database(t, { version })
+      const bell = await listen(db)
+      const admin = await db.session()
+      const told = async (ms: number) => {
+        await lease(db, ms)
+        return (await bell.heard()).length === 1
+      }
+      t.ok(await told(1_000), "the first")
+      t.notOk(await told(2_000), "in force still")
+      await inForce(admin, "-1")
+      t.ok(await told(2_000), "over")
+      await inForce(admin, "60000")
+      t.ok(await told(2_000), "void")
+      // A server that is slow between looking at the old lease and setting the new one: the old one ends meanwhile.
+      const [{ source } = { source: "" }] = await db.query<{ source: string }>(
+        "select pg_get_functiondef('relay.set_lease'::regproc) as source",
+      )
+      await admin.query(source.replace("perform setval", "perform pg_sleep(0.3); perform setval"))
+      await inForce(admin, "150")
+      t.ok(await told(2_000), "ended before the next was set")
+    })
+
+    t.test("a lease that is over or void is taken away for good, one in force stays", async (t) => {
+      const db = await database(t, { version })
+      const admin = await db.session()
+      const ended = async () => {
+        const [row] = await db.query(
+          "select relay.end_lease() as ended, pg_sequence_last_value('relay.lease') as left",
+        )
+        return [row?.ended, row?.left === null]
+      }
+      t.same(await ended(), [true, true], "there was none")
+      await inForce(admin, "3000")
+      t.same(await ended(), [false, false])
+      for (const ahead of ["-1", "-3600000", "5500", "3600000"]) {
+        await inForce(admin, ahead)
+        t.same(await ended(), [true, true], `${ahead} ms ahead`)
+      }
+      const bell = await listen(db)
+      await lease(db, 2_000)
+      t.equal((await bell.heard()).length, 1, "the next is told of")
     })
 
     t.test(

@@ -253,7 +253,7 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const bare = await db.query(`
         select oid::regprocedure::text as it from pg_proc where pronamespace = 'relay'::regnamespace and obj_description(oid, 'pg_proc') is null
-          and proname in ('track', 'untrack', 'cursor', 'broadcast', 'send_to_user', 'rotate', 'advance_slot', 'set_lease', 'meet_lineage', 'begin_lineage', 'contains', 'admit_relay', 'admit_publisher')
+          and proname in ('track', 'untrack', 'cursor', 'broadcast', 'send_to_user', 'rotate', 'advance_slot', 'set_lease', 'end_lease', 'meet_lineage', 'begin_lineage', 'contains', 'admit_relay', 'admit_publisher')
         union all select oid::regclass::text from pg_class where relnamespace = 'relay'::regnamespace and obj_description(oid, 'pg_class') is null
           and relname in ('change', 'horizon', 'lineage', 'unbroken', 'migration', 'tracking', 'tracked', 'slot', 'lease')`)
       t.same(bare, [])

@@ -65,6 +65,7 @@ for (const version of VERSIONS) {
         "select relay.send_to_user('7', '1')",
         "select relay.rotate('0', 0)",
         "select relay.set_lease(2000)",
+        "select relay.end_lease()",
         "select relay.meet_lineage()",
         "select nextval('relay.change_seq')",
         "select setval('relay.slot', 1)",
@@ -83,7 +84,9 @@ for (const version of VERSIONS) {
           `select relay.admit_relay('${nameOf(reader)}'), relay.admit_publisher('${nameOf(publisher)}')`,
         )
         const [r, p] = [await db.session(reader), await db.session(publisher)]
-        await r.query("select relay.meet_lineage(), relay.set_lease(1), relay.rotate('1 day', 1000000000)")
+        await r.query(
+          "select relay.meet_lineage(), relay.set_lease(1), relay.end_lease(), relay.rotate('1 day', 1000000000)",
+        )
         await r.query(
           "select * from relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracked; select pg_sequence_last_value('relay.lease')",
         )

@@ -23,6 +23,30 @@ async function openSession(t: Test, db: Database): Promise<Session> {
   return session
 }
 
+/** The same, with the client that only it knows, and what it is asked from now on. */
+async function openWatched(t: Test, db: Database) {
+  let feed: pg.Client | undefined
+  const { query } = pg.Client.prototype
+  const own = query as (...args: unknown[]) => unknown
+  pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]) {
+    feed ??= this
+    return own.apply(this, args)
+  } as typeof query
+  let session: Session
+  try {
+    session = await openSession(t, db)
+  } finally {
+    pg.Client.prototype.query = query
+  }
+  const client = feed as unknown as pg.Client
+  const asked: pg.QueryConfig[] = []
+  client.query = ((...args: unknown[]) => {
+    if (typeof args[0] === "object") asked.push(args[0] as pg.QueryConfig)
+    return own.apply(client, args)
+  }) as typeof query
+  return { session, feed: client, asked }
+}
+
 /** Everything since a snapshot, as the feed takes it: one read, or pages if that was cut. */
 async function readSince(session: Session, since: Snapshot, limit: number) {
   const page = await session.read(since, limit)
@@ -242,30 +266,22 @@ for (const version of VERSIONS) {
       })
 
     t.test(
-      "the read finds its rows by the index on xid, in a log without statistics and with them",
+      "both reads find their rows by the index on xid, in a log of a million rows without statistics and with them, beside a long transaction",
       async (t) => {
         const db = await database(t, { version })
-        let feed: pg.Client | undefined
-        const { query } = pg.Client.prototype
-        // The plan is asked for in the feed's own session, which only its client knows.
-        pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]) {
-          feed ??= this
-          return (query as (...args: unknown[]) => unknown).apply(this, args)
-        } as typeof query
-        let session: Session
-        try {
-          session = await openSession(t, db)
-        } finally {
-          pg.Client.prototype.query = query
-        }
+        const { session, feed, asked } = await openWatched(t, db)
+        const long = await db.session()
+        await long.query("begin; insert into vote (votes) values (0)")
         const [{ xmax } = { xmax: 0 }] = await db.query<{ xmax: number }>(
           "select pg_snapshot_xmax(pg_current_snapshot())::text::int as xmax",
         )
         await db.query(`insert into relay.change (slot, xid, "table", op, type, new, meta)
-        select g % 3, (3 + g % (${xmax} - 3))::text::xid8, 'public.vote', 'insert', 'voting_update', '{"id":1}', '{}' from generate_series(1, 100000) g`)
+        select g % 3, (3 + g % (${xmax} - 3))::text::xid8, 'public.vote', 'insert', 'voting_update', '{"id":1}', '{}' from generate_series(1, 1000000) g
+        where (3 + g % (${xmax} - 3))::text::xid8 <> all(array(select pg_snapshot_xip(pg_current_snapshot())))`)
         const writer = await db.session()
         await writer.query("begin; insert into vote (votes) values (1)")
         const since = await session.now()
+        t.ok(since.inFlight.size >= 1 && since.xmin < since.xmax, "the long one is open")
         await writer.query("commit")
         await db.query("insert into vote (votes) values (2)")
         for (const statistics of ["never analysed", "analysed"]) {
@@ -274,27 +290,36 @@ for (const version of VERSIONS) {
               "analyze relay.change; analyze relay.change_0; analyze relay.change_1; analyze relay.change_2",
             )
           for (let n = 0; n < 7; n++) t.equal((await session.read(since, 1_000)).changes.length, 2)
-          const result = await (feed as pg.Client).query(
-            `explain (analyze, buffers, format json) execute commitcast_read('${since.text}', 1000)`,
-          )
-          const [{ Plan: plan }] = JSON.parse(result.rows[0]["QUERY PLAN"])
-          const scans = scansOf(plan).filter(
-            ({ node, relation, index }) => /change/.test(relation + index) || node === "Seq Scan",
-          )
-          t.ok(scans.length >= 6, "three partitions, for each of the two conditions")
-          for (const { node, index, relation } of scans) {
-            t.notOk(
-              node === "Seq Scan" && !/^(horizon|lineage)$/.test(relation),
-              `${statistics}: ${node} of ${relation}`,
+          for await (const page of session.pages(since, 1_000)) t.equal(page.changes.length, 2)
+          const declared = asked.findLast(({ text }) => text.startsWith("declare")) as pg.QueryConfig
+          for (const [read, query] of [
+            ["read", { text: `execute commitcast_read('${since.text}', 1000)` }],
+            ["pages", declared],
+          ] as const) {
+            const result = await feed.query({
+              text: `explain (analyze, buffers, format json) ${query.text}`,
+              values: query.values,
+            } as pg.QueryConfig)
+            const [{ Plan: plan }] = JSON.parse(result.rows[0]["QUERY PLAN"])
+            const scans = scansOf(plan).filter(
+              ({ node, relation, index }) => /change/.test(relation + index) || node === "Seq Scan",
             )
-            t.match(
-              index === "" && node === "Bitmap Heap Scan" ? "xid" : index || relation,
-              /xid|horizon|lineage/,
-              `${statistics}: ${node} ${index}`,
-            )
+            const what = `${read}, ${statistics}`
+            t.ok(scans.length >= 6, "three partitions, for each of the two conditions")
+            for (const { node, index, relation } of scans) {
+              t.notOk(
+                node === "Seq Scan" && !/^(horizon|lineage)$/.test(relation),
+                `${what}: ${node} of ${relation}`,
+              )
+              t.match(
+                index === "" && node === "Bitmap Heap Scan" ? "xid" : index || relation,
+                /xid|horizon|lineage/,
+                `${what}: ${node} ${index}`,
+              )
+            }
+            const blocks = Number(plan["Shared Hit Blocks"]) + Number(plan["Shared Read Blocks"])
+            t.ok(blocks < 100, `${what}: ${blocks} blocks touched`)
           }
-          const blocks = Number(plan["Shared Hit Blocks"]) + Number(plan["Shared Read Blocks"])
-          t.ok(blocks < 100, `${statistics}: ${blocks} blocks touched`)
         }
       },
     )
@@ -304,7 +329,7 @@ for (const version of VERSIONS) {
       const session = await openSession(t, db)
       const since = parseSnapshot("3:3:") as Snapshot
       t.equal((await session.read(since, 1)).head.leaseMs, 0)
-      await session.lease(2_000, false)
+      await session.lease(2_000)
       const { leaseMs } = (await session.read(since, 1)).head
       t.ok(leaseMs > 0 && leaseMs <= 2_000, `${leaseMs} ms`)
       for (const ahead of [-1, 60_000]) {

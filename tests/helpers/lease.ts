@@ -1,0 +1,85 @@
+/** Leases as tests make them: told of or not, and transactions that leave out the bell for one. */
+
+import type pg from "pg"
+import type { BellReport } from "../../relay/bell.ts"
+import type { Database } from "./database.ts"
+import type { TestRelay } from "./relay.ts"
+import { until } from "./wait.ts"
+
+type Queries = Pick<Database, "query" | "session">
+
+/** Waits until the relay's bell is in that mode. */
+export const comesTo = (relay: TestRelay, mode: BellReport["mode"]): Promise<void> =>
+  until(`the bell is ${mode}`, () => relay.relay.status().bell.mode === mode, 40_000)
+
+/** Waits for so many polls more, or for the end of polling. */
+export async function pollsOn(relay: TestRelay, polls: number): Promise<void> {
+  const from = relay.relay.status().bell.polls
+  const bell = () => relay.relay.status().bell
+  await until(`${polls} polls`, () => bell().polls >= from + polls || bell().mode === "quiet")
+}
+
+/** Takes a lease as a relay does. @returns its end, in milliseconds since 1970. */
+export async function takeLease(db: Pick<Database, "query">, durationMs: number): Promise<number> {
+  const [row] = await db.query<{ end: string }>("select relay.set_lease($1) as end", [durationMs])
+  return Number(row?.end)
+}
+
+/** Whether a lease is in force. */
+export async function leaseInForce(db: Pick<Database, "query">): Promise<boolean> {
+  const [row] = await db.query<{ it: boolean }>(
+    "select relay.lease_in_force(pg_sequence_last_value('relay.lease')) as it",
+  )
+  return row?.it === true
+}
+
+/** Sets the end of the lease by the server's clock, and tells nobody. */
+export const placeLease = (db: Pick<Database, "query">, aheadMs: number) =>
+  db.query("select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + $1::int)", [
+    aheadMs,
+  ])
+
+/** A transaction that has written this vote while a lease was in force, and is open. */
+export async function openSkipper(db: Queries, votes: number): Promise<pg.Client> {
+  const session = await db.session()
+  await session.query(`begin; insert into vote (votes) values (${votes})`)
+  const { rows } = await session.query(
+    "select relay.lease_in_force(pg_sequence_last_value('relay.lease')) as skipped",
+  )
+  if (rows[0]?.skipped !== true) throw new Error("no lease is in force: it would ring")
+  return session
+}
+
+/** The same for a lease that no relay knows of and that is over. */
+export async function openForgotten(db: Queries, votes: number): Promise<pg.Client> {
+  await placeLease(db, 4_000)
+  const session = await openSkipper(db, votes)
+  await db.query("select setval('relay.lease', 1, false)")
+  return session
+}
+
+export interface Burst {
+  committed(): number
+  stop(): Promise<void>
+}
+
+/** Sessions that commit single votes as fast as they can, until stopped. */
+export async function startBurst(db: Queries, sessions = 12, setup = ""): Promise<Burst> {
+  let stopped = false
+  let committed = 0
+  const all = Array.from({ length: sessions }, async () => {
+    const session = await db.session()
+    await session.query(setup)
+    while (!stopped) {
+      await session.query("insert into vote (votes) values (0)")
+      committed++
+    }
+  })
+  return {
+    committed: () => committed,
+    async stop() {
+      stopped = true
+      await Promise.all(all)
+    },
+  }
+}
