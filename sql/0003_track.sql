@@ -13,6 +13,10 @@ declare
     || 'set search_path = pg_catalog, relay, pg_temp ' || v_settings || ' as %L';
   v_owner name := (select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'relay');
   v_check text := format('relay.unaltered(%L::regclass, %s)', t.target::oid::text, t.id);
+  v_running text := $w$pg_sequence_last_value('relay.pause_switch') is distinct from 1$w$;
+  -- Asked here once more, although relay.ring asks itself: while a relay polls, the call alone would cost a fifth of the capture.
+  v_unheard text := $w$((pg_sequence_last_value('relay.lease') - date_part('epoch', clock_timestamp()) * 1000) between 0 and 5000
+    and current_setting('relay.bell', true) is distinct from 'always') is not true$w$;
   v_name text;
 begin
   execute format(v_head, 'capture_rows_' || t.id, format($code$
@@ -39,21 +43,30 @@ begin
     get diagnostics v_rows = row_count;
     perform relay.unpin_settings(v_settings);
   end if;
-  if v_rows > 0 then
+  if v_rows > 0 and %7$s then
     perform relay.ring(%1$L, 'insert', v_rows);
   end if;
   return null;
-end $code$, t.name, t.type, relay.meta_text(t), v_check, relay.capture_sql(t, 'rows', null, null), t.id));
+end $code$, t.name, t.type, relay.meta_text(t), v_check, relay.capture_sql(t, 'rows', null, null), t.id, v_unheard));
 
+  -- Each IF is an expression that every transaction sets up anew, so the common ways have one before what they write.
   execute format(v_head, 'capture_row_' || t.id, format($code$
 declare
   v_rows bigint;
   v_settings text[];
 begin
-  if pg_sequence_last_value('relay.pause_switch') = 1 then
+  if %2$s and TG_OP = 'INSERT' and %10$s and new.xmax::text = '0' then
+    %3$s;
+    get diagnostics v_rows = row_count;
+  elsif %2$s and TG_OP = 'UPDATE' and %10$s then
+    %4$s;
+    get diagnostics v_rows = row_count;
+  elsif %2$s and TG_OP = 'DELETE' and %10$s then
+    %5$s;
+    get diagnostics v_rows = row_count;
+  elsif not (%10$s) then
     return null;
-  end if;
-  if not %2$s then
+  elsif not %2$s then
     v_settings := relay.pin_settings();
     if TG_OP = 'UPDATE' then
       execute relay.capture_sql(%6$s, 'update', TG_RELID) using old, new;
@@ -64,15 +77,6 @@ begin
     end if;
     get diagnostics v_rows = row_count;
     perform relay.unpin_settings(v_settings);
-  elsif TG_OP = 'UPDATE' then
-    %4$s;
-    get diagnostics v_rows = row_count;
-  elsif TG_OP = 'DELETE' then
-    %5$s;
-    get diagnostics v_rows = row_count;
-  elsif new.xmax::text = '0' then
-    %3$s;
-    get diagnostics v_rows = row_count;
   -- The row was updated or locked before this trigger came to it: by a function in RETURNING, say. If that update is
   -- in the log already, the insert would come too late, so that clients are told to load the table again instead.
   -- Not in one condition with xmax: that would be planned for each row, and planning locks all partitions of the log.
@@ -86,19 +90,19 @@ begin
     %3$s;
     get diagnostics v_rows = row_count;
   end if;
-  if v_rows > 0 then
+  if v_rows > 0 and %11$s then
     perform relay.ring(%1$L, lower(TG_OP), 1);
   end if;
   return null;
 end $code$, t.name, v_check, relay.capture_sql(t, 'insert', 'old', 'new'),
     relay.capture_sql(t, 'update', 'old', 'new'), relay.capture_sql(t, 'delete', 'old', 'new'), t.id,
-    relay.row_text(t.columns, t.target, 'new'), t.type, relay.meta_text(t)));
+    relay.row_text(t.columns, t.target, 'new'), t.type, relay.meta_text(t), v_running, v_unheard));
 
   execute format(v_head, 'capture_statement_' || t.id, format($code$
 declare
   v_meta jsonb := %3$L;
 begin
-  if pg_sequence_last_value('relay.pause_switch') = 1 then
+  if pg_sequence_last_value('relay.pause_switch') = 1 or current_setting('relay.bulk_load', true) = 'on' then
     return null;
   end if;
   if TG_OP = 'TRUNCATE' then
@@ -152,7 +156,8 @@ declare
   v_before relay.tracking;
   v_remade boolean;
   v_partition regclass;
-  v_live text := $w$coalesce(current_setting('relay.bulk_load', true), '') not in ('on', 'summary')$w$;
+  -- Every statement of a writer copies the conditions of all triggers, and reads its own: the shorter the better.
+  v_live text := $w$(current_setting('relay.bulk_load', true) ~ '^(on|summary)$') is not true$w$;
 begin
   if v_class.relkind not in ('r', 'p') or v_class.relpersistence = 't' then
     raise exception '% cannot be tracked: only ordinary and partitioned tables can', v_name using errcode = 'wrong_object_type';
@@ -264,8 +269,8 @@ begin
   execute format('create trigger "000_relay_bulk" after %s on %s for each statement when (current_setting(''relay.bulk_load'', true) = ''summary'') execute function relay.%I()',
     case v_row.level when 'statement' then 'update or delete' else 'insert or update or delete' end, target, 'capture_statement_' || v_row.id);
   for v_partition in select target union select relid from pg_partition_tree(target) loop
-    execute format('create trigger "000_relay_truncate" after truncate on %s for each statement when (%s) execute function relay.%I()',
-      v_partition, $w$coalesce(current_setting('relay.bulk_load', true), '') <> 'on'$w$, 'capture_statement_' || v_row.id);
+    execute format('create trigger "000_relay_truncate" after truncate on %s for each statement execute function relay.%I()',
+      v_partition, 'capture_statement_' || v_row.id);
   end loop;
   -- A replication worker applies with session_replication_role = replica, which passes over ordinary triggers.
   if exists (select 1 from pg_subscription_rel s where s.srrelid = target) then
