@@ -7,6 +7,7 @@ import { connect, type Socket } from "node:net"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { now } from "./clock.ts"
 import { FrameWalker } from "./frames.ts"
+import { serve } from "./helper.ts"
 
 /** How to be a client of a server. */
 export interface Target {
@@ -273,10 +274,4 @@ function report(): Report {
   }
 }
 
-process.on("message", ({ id, order }: { id: number; order: Order }) => {
-  obey(order).then(
-    (answer) => process.send?.({ id, answer }),
-    (error: Error) => process.send?.({ id, error: error.message }),
-  )
-})
-process.on("disconnect", () => process.exit())
+serve(obey)

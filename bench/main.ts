@@ -1,13 +1,20 @@
-/** `npm run bench`: measures group after group, and prints one table in which each row has the command that makes it. */
+/** `npm run bench`: measures group after group, and prints a table in which each row has the command that makes it. */
 
-import { Command, InvalidArgumentError, Option } from "commander"
+import { Command, InvalidArgumentError } from "commander"
+import { writeDocument } from "./document.ts"
 import { fanout } from "./groups/fanout.ts"
-import type { Row } from "./row.ts"
+import { growth } from "./groups/growth.ts"
+import { latency } from "./groups/latency.ts"
+import { memory } from "./groups/memory.ts"
+import { prompt } from "./groups/prompt.ts"
+import { replay } from "./groups/replay.ts"
+import { describeMachine, keepResults, type Run, readResults } from "./results.ts"
 import { SERVERS, type ServerName } from "./server.ts"
 import { type Choice, type Group, openStage } from "./stage.ts"
-import { renderTable } from "./table.ts"
+import { renderText } from "./table.ts"
 
-const GROUPS: Record<string, Group> = { fanout }
+/** In the order in which they run. */
+const GROUPS: Record<string, Group> = { latency, fanout, memory, replay, growth, prompt }
 
 const note = (line: string) => void process.stderr.write(`${line}\n`)
 
@@ -26,33 +33,46 @@ function readServers(text: string): ServerName[] {
   })
 }
 function readGroup(text: string): string {
-  if (text in GROUPS) return text
+  if (Object.hasOwn(GROUPS, text)) return text
   throw new InvalidArgumentError(`There are: ${Object.keys(GROUPS).join(", ")}.`)
 }
 
-async function measure(group: string, choice: Choice): Promise<Row[]> {
+async function measure(name: string, group: Group, choice: Choice): Promise<Run> {
   const stage = await openStage(choice, note)
-  const rows: Row[] = []
   try {
-    for await (const row of (GROUPS[group] as Group)(stage)) rows.push(row)
+    const machine = describeMachine(stage.postgresql)
+    const rows = []
+    for await (const row of group(stage)) rows.push(row)
+    return { group: name, date: new Date().toISOString().slice(0, 10), quick: choice.quick, machine, rows }
   } finally {
     await stage.close()
   }
-  return rows
+}
+
+interface Options extends Choice {
+  write: boolean
+  draw: boolean
 }
 
 const program = new Command("npm run bench --")
-  .description("Measures CommitCast, beside what people would use instead.")
-  .argument("[group]", `one of ${Object.keys(GROUPS).join(", ")}; default: all`, readGroup)
+  .description(
+    "Measures CommitCast, beside what people would use instead. Figures count as ratios in one run.",
+  )
+  .argument("[group]", `${Object.keys(GROUPS).join(", ")}; default: all`, readGroup)
   .option("--quick", "shorter runs, smaller crowds", false)
+  .option("--write", "keep the results in bench/results.json, and in the tables and charts of docs/", false)
+  .option("--draw", "measure nothing: make tables and charts from the results that are kept", false)
+  .option("--servers <list>", `of ${SERVERS.join(", ")}`, readServers)
   .option("--clients <list>", "how many clients", readCounts)
-  .option("--burst <list>", "how many changes a transaction", readCounts)
-  .addOption(new Option("--servers <list>", SERVERS.join(", ")).argParser(readServers))
-  .option("--changes <n>", "replay: how many changes", readCount)
-  .action(async (group: string | undefined, choice: Choice) => {
-    const rows: Row[] = []
-    for (const name of group === undefined ? Object.keys(GROUPS) : [group])
-      rows.push(...(await measure(name, choice)))
-    process.stdout.write(`${renderTable(rows)}\n`)
+  .option("--burst <list>", "fanout: how many changes a transaction", readCounts)
+  .option("--churn <n>", "memory: how many come and go", readCount)
+  .option("--changes <n>", "replay, prompt: how many changes", readCount)
+  .action(async (chosen: string | undefined, { write, draw, ...choice }: Options) => {
+    if (draw) return writeDocument(await readResults())
+    const runs: Run[] = []
+    for (const [name, group] of Object.entries(GROUPS))
+      if (chosen === undefined || chosen === name) runs.push(await measure(name, group, choice))
+    for (const { group, rows } of runs) process.stdout.write(`\n${group}\n${renderText(rows)}\n`)
+    if (write) await writeDocument(await keepResults(runs))
   })
 await program.parseAsync()

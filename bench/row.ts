@@ -30,28 +30,48 @@ export const Row = z.strictObject({
 })
 export type Row = z.infer<typeof Row>
 
+/** A row before it was run. */
+export type Cell = Pick<Row, "group" | "name" | "command">
+
 export const measured = (...figures: Figure[]): Outcome => ({ kind: "measured", figures, ratios: [] })
 
 export const figure = (name: string, value: number, unit: string): Figure => ({ name, value, unit })
 
-/** The same rows, each with ratios of its figures to those of the subjects that are named, where both were measured. */
-export function compare(rows: Row[], names: string[], subjects: string[]): Row[] {
-  return rows.map((row) => {
-    if (row.outcome.kind !== "measured") return row
-    const ratios = subjects
-      .filter((subject) => subject !== row.subject)
-      .flatMap((subject) => names.flatMap((name) => ratioOf(row, rows, name, subject)))
-    return { ...row, outcome: { ...row.outcome, ratios } }
-  })
+/** The row with ratios of the named figures to those of other rows, where both were measured. */
+export function withRatios(row: Row, names: string[], others: Array<{ to: string; row: Row }>): Row {
+  if (row.outcome.kind !== "measured") return row
+  const ratios = others.flatMap(({ to, row: other }) =>
+    names.flatMap((name) => {
+      const mine = figureOf(row, name)
+      const theirs = figureOf(other, name)
+      if (other === row || mine === undefined || theirs === undefined || theirs <= 0) return []
+      return [{ figure: name, to, value: mine / theirs }]
+    }),
+  )
+  return { ...row, outcome: { ...row.outcome, ratios } }
 }
 
-function ratioOf(row: Row, rows: Row[], name: string, subject: string): Ratio[] {
-  const other = rows.find((each) => each.subject === subject && each.name === row.name)
-  const mine = figureOf(row, name)
-  const theirs = other === undefined ? undefined : figureOf(other, name)
-  if (mine === undefined || theirs === undefined || theirs <= 0) return []
-  return [{ figure: name, to: subject, value: mine / theirs }]
-}
+/** The rows, each with ratios to what the named subjects had in the same run. */
+export const compareSubjects = (rows: Row[], names: string[], subjects: string[]): Row[] =>
+  rows.map((row) =>
+    withRatios(
+      row,
+      names,
+      rows
+        .filter((other) => other.name === row.name && subjects.includes(other.subject))
+        .map((other) => ({ to: other.subject, row: other })),
+    ),
+  )
+
+/** The rows, each with ratios to the first of them. */
+export const compareToFirst = (rows: Row[], names: string[]): Row[] =>
+  rows.map((row) =>
+    withRatios(
+      row,
+      names,
+      rows.slice(0, 1).map((first) => ({ to: "the first", row: first })),
+    ),
+  )
 
 /** A row's figure; undefined if it was not measured. */
 export const figureOf = ({ outcome }: Row, name: string): number | undefined =>

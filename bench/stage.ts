@@ -6,9 +6,11 @@ import { join } from "node:path"
 import type pg from "pg"
 import { type Audience, startAudience } from "./audience.ts"
 import { openDatabase } from "./database.ts"
-import type { Row } from "./row.ts"
-import { SERVERS, type Server, type ServerName, startServer } from "./server.ts"
+import { type Helper, startHelper } from "./helper.ts"
+import type { Cell, Outcome, Row } from "./row.ts"
+import { AbsentError, SERVERS, type Server, type ServerName, startServer } from "./server.ts"
 import { openSession } from "./session.ts"
+import type { Watched, WatchOrder } from "./watch.ts"
 
 /** What was chosen on the command line; a group takes its own values where nothing was. */
 export interface Choice {
@@ -17,6 +19,7 @@ export interface Choice {
   burst?: number[] | undefined
   servers?: ServerName[] | undefined
   changes?: number | undefined
+  churn?: number | undefined
 }
 
 /** Measures something and yields a row for each run. */
@@ -25,12 +28,16 @@ export type Group = (stage: Stage) => AsyncGenerator<Row>
 export interface Stage {
   readonly choice: Choice
   readonly databaseUrl: string
+  /** The version of the database. */
+  readonly postgresql: string
   readonly servers: readonly ServerName[]
   session(): Promise<pg.Client>
   /** @throws AbsentError */
   server(name: ServerName, settings?: Record<string, string>): Promise<Server>
   /** @param paths in the place of the server's own. */
   audience(server: Server, paths?: string[]): Audience
+  /** Asks for the server's health until it is told to stop. @returns how long the answers took. Milliseconds. */
+  watch(server: Server): Promise<{ stop(): Promise<Watched> }>
   /** Says how far it is. */
   note(line: string): void
   /** Ends what was started so far, except the database. */
@@ -42,6 +49,7 @@ export async function openStage(choice: Choice, note: (line: string) => void): P
   const home = await mkdtemp(join(tmpdir(), "commitcast-bench-"))
   const database = await openDatabase(join(home, "database"))
   const { databaseUrl } = database
+  const postgresql = await versionOf(databaseUrl)
   let stops: Array<() => Promise<void>> = []
   const clear = async () => {
     const all = stops.reverse()
@@ -51,6 +59,7 @@ export async function openStage(choice: Choice, note: (line: string) => void): P
   return {
     choice,
     databaseUrl,
+    postgresql,
     servers: choice.servers ?? SERVERS,
     note,
     clear,
@@ -69,10 +78,53 @@ export async function openStage(choice: Choice, note: (line: string) => void): P
       stops.push(audience.stop)
       return audience
     },
+    async watch({ url }) {
+      const helper: Helper<WatchOrder> = startHelper("watch.ts")
+      stops.push(helper.stop)
+      await helper.ask({ kind: "watch", url })
+      return { stop: () => helper.ask<Watched>({ kind: "tell" }) }
+    },
     async close() {
       await clear()
       await database.stop()
       await rm(home, { recursive: true, force: true })
     },
   }
+}
+
+async function versionOf(databaseUrl: string): Promise<string> {
+  const session = await openSession(databaseUrl)
+  const { rows } = await session.query("show server_version")
+  await session.end()
+  return rows[0].server_version
+}
+
+/**
+ * Runs cells on a server that has the stage for itself. What cannot be measured has its reason in its rows, and the
+ * run goes on.
+ * @param measure yields an outcome for each cell.
+ */
+export async function play(
+  stage: Stage,
+  subject: ServerName,
+  cells: Cell[],
+  measure: (server: Server) => AsyncIterable<Outcome>,
+  settings?: Record<string, string>,
+): Promise<Row[]> {
+  const rows: Row[] = []
+  const add = (outcome: Outcome) => {
+    const cell = cells[rows.length]
+    if (cell !== undefined) rows.push({ ...cell, subject, outcome })
+  }
+  try {
+    stage.note(`${subject}: ${cells.map(({ group, name }) => `${group}, ${name}`).join("; ")}`)
+    const server = await stage.server(subject, settings)
+    for await (const outcome of measure(server)) add(outcome)
+  } catch (error) {
+    const kind = error instanceof AbsentError ? "absent" : "invalid"
+    while (rows.length < cells.length) add({ kind, reason: (error as Error).message })
+  } finally {
+    await stage.clear()
+  }
+  return rows
 }
