@@ -105,7 +105,14 @@ function draw({ title, panels }: Chart, rows: Row[]): string {
     backgroundColor: "#ffffff",
     textStyle: text,
     color: SERVERS.map((server) => COLOURS[server]),
-    legend: { top: 34, left: 16, itemWidth: 14, itemHeight: 10, textStyle: { ...text, fontSize: 13 } },
+    legend: {
+      top: 34,
+      left: 16,
+      itemGap: 24,
+      itemWidth: 14,
+      itemHeight: 10,
+      textStyle: { ...text, fontSize: 13 },
+    },
     title: [
       { text: title, left: 16, top: 8, textStyle: { ...text, fontSize: 16, fontWeight: "bold" } },
       ...panels.map((panel, index) => ({

@@ -3,7 +3,7 @@
 import { Command, InvalidArgumentError } from "commander"
 import { writeDocument } from "./document.ts"
 import { fanout } from "./groups/fanout.ts"
-import { growth } from "./groups/growth.ts"
+import { growth, SERIES } from "./groups/growth.ts"
 import { latency } from "./groups/latency.ts"
 import { memory } from "./groups/memory.ts"
 import { prompt } from "./groups/prompt.ts"
@@ -31,6 +31,11 @@ function readServers(text: string): ServerName[] {
     if (found === undefined) throw new InvalidArgumentError(`There are: ${SERVERS.join(", ")}.`)
     return found
   })
+}
+function readSeries(text: string): string[] {
+  const names = text.split(",").map((name) => name.trim())
+  if (names.every((name) => SERIES.some((series) => series.name === name))) return names
+  throw new InvalidArgumentError(`There are: ${SERIES.map(({ name }) => name).join(", ")}.`)
 }
 function readGroup(text: string): string {
   if (Object.hasOwn(GROUPS, text)) return text
@@ -65,6 +70,8 @@ const program = new Command("npm run bench --")
   .option("--servers <list>", `of ${SERVERS.join(", ")}`, readServers)
   .option("--clients <list>", "how many clients", readCounts)
   .option("--burst <list>", "fanout: how many changes a transaction", readCounts)
+  .option("--window <n>", "fanout: how many bursts may be under way at the same time", readCount)
+  .option("--series <list>", `growth: of ${SERIES.map(({ name }) => name).join(", ")}`, readSeries)
   .option("--churn <n>", "memory: how many come and go", readCount)
   .option("--changes <n>", "replay, prompt: how many changes", readCount)
   .action(async (chosen: string | undefined, { write, draw, ...choice }: Options) => {
@@ -75,4 +82,8 @@ const program = new Command("npm run bench --")
     for (const { group, rows } of runs) process.stdout.write(`\n${group}\n${renderText(rows)}\n`)
     if (write) await writeDocument(await keepResults(runs))
   })
+
+// What was started goes with this process: see the handlers of "exit".
+process.once("SIGINT", () => process.exit(130))
+process.once("SIGTERM", () => process.exit(143))
 await program.parseAsync()

@@ -33,10 +33,9 @@ export type Run = z.infer<typeof Run>
 const Results = z.array(Run)
 
 export function describeMachine(postgresql: string): Machine {
-  const [{ model }] = cpus() as [{ model: string }]
   return {
     cores: cpus().length,
-    cpu: model.trim(),
+    cpu: cpus()[0]?.model.trim() ?? "unknown",
     memory_gb: Math.round(totalmem() / 2 ** 30),
     platform: `${process.platform} ${process.arch}`,
     node: process.version,

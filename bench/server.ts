@@ -107,6 +107,8 @@ export async function startServer(
 export const tokenFor = (user: string): string =>
   signToken(SECRET, readSettings({ JWT_SECRET: SECRET }), { user, admin: true, expires: "12h" })
 
+const STOP_MS = 15_000
+
 async function run(args: string[], env: Record<string, string>) {
   const child = spawn(process.execPath, args, {
     cwd: ROOT,
@@ -118,9 +120,12 @@ async function run(args: string[], env: Record<string, string>) {
     complaint = (complaint + data).slice(-2_000)
   })
   const exited = new Promise<number | null>((resolve) => child.once("exit", resolve))
+  process.once("exit", () => child.kill("SIGTERM"))
   const stop = async () => {
     child.kill("SIGTERM")
+    const late = setTimeout(() => child.kill("SIGKILL"), STOP_MS)
     await exited
+    clearTimeout(late)
   }
   const { value: line } = await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next()
   if (line === undefined) {

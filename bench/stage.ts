@@ -17,6 +17,8 @@ export interface Choice {
   quick: boolean
   clients?: number[] | undefined
   burst?: number[] | undefined
+  window?: number | undefined
+  series?: string[] | undefined
   servers?: ServerName[] | undefined
   changes?: number | undefined
   churn?: number | undefined

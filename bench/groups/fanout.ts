@@ -17,33 +17,19 @@ const SECONDS = 4
 const QUICK_SECONDS = 1.5
 /** Before it, for compilers and buffers. */
 const WARM_SECONDS = 1
-/** Bursts that are under way at the same time, where it is asked how much goes through. */
-const WINDOW = 4
-const SATURATING_BURST = 50
-
-interface Run {
-  name: string
-  burst: number
-  window: number
-  options: string
-}
+/** How much goes through is asked with several bursts under way at the same time. */
+const SATURATING = { burst: 50, window: 4 }
 
 export const fanout: Group = async function* (stage) {
-  const { quick, clients = [1_000], burst: bursts = [1, 10, 50] } = stage.choice
-  const runs: Run[] = bursts.map((burst) => ({
-    name: `bursts of ${burst}`,
-    burst,
-    window: 1,
-    options: `--burst ${burst}`,
-  }))
-  if (stage.choice.burst === undefined)
-    runs.push({ name: "saturated", burst: SATURATING_BURST, window: WINDOW, options: "" })
+  const { quick, clients = [1_000], burst, window = 1 } = stage.choice
+  const chosen = (burst ?? [1, 10, 50]).map((burst) => ({ burst, window }))
+  const runs = burst === undefined ? [...chosen, SATURATING] : chosen
   const seconds = quick ? QUICK_SECONDS : SECONDS
   for (const count of clients) {
-    const cells = runs.map(({ name, options }) => ({
+    const cells = runs.map(({ burst, window }) => ({
       group: "fanout",
-      name: `${count.toLocaleString("en")} clients, ${name}`,
-      command: `npm run bench -- fanout --clients ${count} ${options}`,
+      name: `${count.toLocaleString("en")} clients, bursts of ${burst}${window > 1 ? `, ${window} under way` : ""}`,
+      command: `npm run bench -- fanout --clients ${count} --burst ${burst}${window > 1 ? ` --window ${window}` : ""}`,
     }))
     const rows: Row[] = []
     for (const subject of stage.servers)

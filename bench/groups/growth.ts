@@ -29,6 +29,7 @@ interface Setting {
 }
 
 interface Series {
+  name: string
   what: string
   counts: number[]
   settingOf(count: number): Setting
@@ -36,9 +37,10 @@ interface Series {
 
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i + 1)
 
-const SERIES: Series[] = [
+export const SERIES: Series[] = [
   {
-    what: "tables, 100 clients",
+    name: "tables",
+    what: "tables under capture, 100 clients",
     counts: [1, 10, 50],
     settingOf: (count) => ({
       clients: 100,
@@ -49,7 +51,8 @@ const SERIES: Series[] = [
     }),
   },
   {
-    what: "channels, a client each",
+    name: "channels",
+    what: "channels with a client each",
     counts: [1, 100, 1_000],
     settingOf: (count) => ({
       clients: count,
@@ -60,6 +63,7 @@ const SERIES: Series[] = [
     }),
   },
   {
+    name: "lanes",
     what: "lanes, 1,000 clients",
     counts: [1, 10, 100, 1_000],
     settingOf: (count) => ({
@@ -74,14 +78,15 @@ const SERIES: Series[] = [
 
 export const growth: Group = async function* (stage) {
   const seconds = stage.choice.quick ? QUICK_SECONDS : SECONDS
-  for (const { what, counts, settingOf } of SERIES) {
+  const { series: chosen = SERIES.map(({ name }) => name) } = stage.choice
+  for (const { name, what, counts, settingOf } of SERIES.filter((series) => chosen.includes(series.name))) {
     const rows: Row[] = []
     for (const count of counts) {
       const setting = settingOf(count)
       const cell = {
         group: "growth",
-        name: `${count.toLocaleString("en")} ${what}`,
-        command: "npm run bench -- growth",
+        name: `${what}: ${count.toLocaleString("en")}`,
+        command: `npm run bench -- growth --series ${name}`,
       }
       rows.push(
         ...(await play(stage, "ours", [cell], async function* (server) {

@@ -12,14 +12,17 @@ const SETTLE_MS = 3_000
 const MB = 1_048_576
 
 export const memory: Group = async function* (stage) {
-  const { quick, clients = [quick ? 2_000 : 10_000], churn = quick ? 10_000 : 100_000 } = stage.choice
+  const { quick, clients, churn } = stage.choice
+  const both = clients === undefined && churn === undefined
+  const crowds = clients ?? (both ? [quick ? 2_000 : 10_000] : [])
+  const comers = churn !== undefined ? [churn] : both ? [quick ? 10_000 : 100_000] : []
   const rows: Row[] = []
   const settled = async (pid: number) => {
     await sleep(SETTLE_MS)
     return memoryOf(pid)
   }
   for (const subject of stage.servers) {
-    for (const count of clients) {
+    for (const count of crowds) {
       const cell = {
         group: "memory",
         name: `${count.toLocaleString("en")} idle connections`,
@@ -45,26 +48,28 @@ export const memory: Group = async function* (stage) {
       })
       rows.push(...idle)
     }
-    const cell = {
-      group: "memory",
-      name: `${churn.toLocaleString("en")} came and went`,
-      command: `npm run bench -- memory --churn ${churn}`,
+    for (const count of comers) {
+      const cell = {
+        group: "memory",
+        name: `${count.toLocaleString("en")} came and went`,
+        command: `npm run bench -- memory --churn ${count}`,
+      }
+      const gone = await play(stage, subject, [cell], async function* (server) {
+        const audience = stage.audience(server)
+        await audience.churn(WARM_CLIENTS)
+        const before = await settled(server.pid)
+        await audience.churn(count)
+        const after = await settled(server.pid)
+        if (!server.alive()) yield { kind: "invalid", reason: "the server died" }
+        else
+          yield measured(
+            figure("left", (after - before) / MB, "MB"),
+            figure("before", before / MB, "MB"),
+            figure("after", after / MB, "MB"),
+          )
+      })
+      rows.push(...gone)
     }
-    const gone = await play(stage, subject, [cell], async function* (server) {
-      const audience = stage.audience(server)
-      await audience.churn(WARM_CLIENTS)
-      const before = await settled(server.pid)
-      await audience.churn(churn)
-      const after = await settled(server.pid)
-      if (!server.alive()) yield { kind: "invalid", reason: "the server died" }
-      else
-        yield measured(
-          figure("left", (after - before) / MB, "MB"),
-          figure("before", before / MB, "MB"),
-          figure("after", after / MB, "MB"),
-        )
-    })
-    rows.push(...gone)
   }
   yield* compareSubjects(rows, ["a connection", "left"], ["nchan", "plain ws"])
 }

@@ -1,9 +1,10 @@
 /** Replay: how fast clients that return are brought to the present, from memory, from the log, and many at once. */
 
 import { now } from "../clock.ts"
-import { figure, measured, type Outcome, type Row } from "../row.ts"
+import { figure, measured, type Outcome } from "../row.ts"
+import type { Server } from "../server.ts"
 import { OWN_TABLE } from "../session.ts"
-import { type Group, play } from "../stage.ts"
+import { type Group, play, type Stage } from "../stage.ts"
 import { faultOf } from "../validity.ts"
 import { insert } from "../write.ts"
 
@@ -12,114 +13,122 @@ const QUICK_CHANGES = 20_000
 const CLIENTS = 1_000
 const QUICK_CLIENTS = 200
 /** What each of many has missed. */
-const MISSED = 1_000
+const MISSED_BY_MANY = 1_000
 const TRANSACTION = 100
 const PATIENCE_MS = 120_000
 
+interface Return {
+  name: string
+  options: string
+  clients: number
+  /** The changes that each has missed. */
+  missed: number
+  bufferMb: number
+  /** They return to a relay that has begun anew, and has nothing in memory. */
+  restarted: boolean
+}
+
 export const replay: Group = async function* (stage) {
-  const { quick, clients = [quick ? QUICK_CLIENTS : CLIENTS] } = stage.choice
-  const { changes = quick ? QUICK_CHANGES : CHANGES } = stage.choice
-  const cellOf = (name: string, options: string) => ({
-    group: "replay",
-    name,
-    command: `npm run bench -- replay ${options}`,
-  })
-  const many = changes.toLocaleString("en")
-  let cursor = ""
-  let late = ""
-  let total = 0
-  let plain = Number.NaN
-
-  const comeBack = (from: () => string, count: number, missed: () => number) =>
-    async function* (server: Parameters<Parameters<typeof play>[3]>[0]): AsyncGenerator<Outcome> {
-      const audience = stage.audience(server, [`/ws?cursor=${encodeURIComponent(from())}`])
-      const health = await stage.watch(server)
-      await audience.begin()
-      const began = now()
-      await audience.connect(count)
-      const { at } = await audience.reach(missed() * count, PATIENCE_MS)
-      const ms = (at - began) / 1_000
-      const report = await audience.report()
-      const { p99, max } = await health.stop()
-      const fault = faultOf({ reports: [report], expected: missed(), alive: server.alive() })
-      if (fault !== undefined) yield { kind: "invalid", reason: fault }
-      else
-        yield measured(
-          figure("changes", (report.events / ms) * 1_000, "/s"),
-          figure("took", ms, "ms"),
-          figure("health p99", p99, "ms"),
-          figure("health max", max, "ms"),
-        )
-    }
-
-  // The first relay is there while the changes are written, so that it has them in memory.
-  const fromMemory = await play(
-    stage,
-    "ours",
-    [cellOf(`${many} changes from memory`, `--changes ${changes}`)],
-    async function* (server) {
-      const session = await stage.session()
-      const here = async () => (await session.query("select relay.cursor() as it")).rows[0].it as string
-      const live = stage.audience(server)
-      await live.connect(1)
-      await live.begin()
-      cursor = await here()
-      const { rows } = await session.query("select coalesce(max(seq), 0)::text as seq from relay.change")
-      for (let written = 0; written < changes; written += TRANSACTION)
-        await insert(session, OWN_TABLE, Math.min(TRANSACTION, changes - written))
-      late = await here()
-      await insert(session, OWN_TABLE, MISSED)
-      total = changes + MISSED
-      await live.reach(total, PATIENCE_MS)
-      const began = now()
-      await session.query(
-        "select seq::text, xid::text, old, new, meta from relay.change where seq > $1 order by seq",
-        [rows[0].seq],
-      )
-      plain = (now() - began) / 1_000
-      yield* comeBack(
-        () => cursor,
-        1,
-        () => total,
-      )(server)
-    },
-    { REPLAY_BUFFER_MB: "4096" },
-  )
-  const fromLog = await play(
-    stage,
-    "ours",
-    [cellOf(`${many} changes from the log`, `--changes ${changes}`)],
-    comeBack(
-      () => cursor,
-      1,
-      () => total,
-    ),
-    { REPLAY_BUFFER_MB: "1" },
-  )
-  yield* [...fromMemory, ...fromLog].map((row) => againstSelect(row, plain))
-  for (const count of clients)
+  for (const each of returnsOf(stage)) {
+    const { name, options, bufferMb } = each
+    const cell = { group: "replay", name, command: `npm run bench -- replay ${options}` }
+    const settings = { REPLAY_BUFFER_MB: String(bufferMb) }
     yield* await play(
       stage,
       "ours",
-      [cellOf(`${count.toLocaleString("en")} clients at once, 1,000 changes each`, `--clients ${count}`)],
-      comeBack(
-        () => late,
-        count,
-        () => MISSED,
-      ),
-      { REPLAY_BUFFER_MB: "64" },
+      [cell],
+      async function* (first) {
+        const { cursor, selectMs } = await miss(stage, first, each.missed)
+        if (each.restarted) await first.stop()
+        const server = each.restarted ? await stage.server("ours", settings) : first
+        const outcome = await comeBack(stage, server, cursor, each)
+        yield each.clients === 1 ? against(outcome, selectMs) : outcome
+      },
+      settings,
     )
+  }
 }
 
-/** Beside a plain SELECT of the same rows by node-postgres in the same run. */
-function againstSelect(row: Row, plainMs: number): Row {
-  if (row.outcome.kind !== "measured") return row
-  const took = row.outcome.figures.find(({ name }) => name === "took")?.value ?? Number.NaN
-  return {
-    ...row,
-    outcome: {
-      ...row.outcome,
-      ratios: [{ figure: "took", to: "a SELECT of the same rows", value: took / plainMs }],
-    },
+function returnsOf({ choice: { quick, clients, changes } }: Stage): Return[] {
+  const both = clients === undefined && changes === undefined
+  const alone = changes ?? (quick ? QUICK_CHANGES : CHANGES)
+  const crowds = clients ?? (both ? [quick ? QUICK_CLIENTS : CLIENTS] : [])
+  const one = {
+    clients: 1,
+    missed: alone,
+    options: `--changes ${alone}`,
   }
+  const name = `${alone.toLocaleString("en")} changes`
+  return [
+    ...(both || changes !== undefined
+      ? [
+          { ...one, name: `${name} from memory`, bufferMb: 4_096, restarted: false },
+          { ...one, name: `${name} from the log`, bufferMb: 1, restarted: true },
+        ]
+      : []),
+    ...crowds.map((count) => ({
+      name: `${count.toLocaleString("en")} clients after a restart, ${MISSED_BY_MANY.toLocaleString("en")} changes each`,
+      options: `--clients ${count}`,
+      clients: count,
+      missed: MISSED_BY_MANY,
+      bufferMb: 64,
+      restarted: true,
+    })),
+  ]
+}
+
+/** Writes what will have been missed. @returns from where on, and what a plain SELECT of it takes node-postgres. */
+async function miss(
+  stage: Stage,
+  server: Server,
+  changes: number,
+): Promise<{ cursor: string; selectMs: number }> {
+  const session = await stage.session()
+  const live = stage.audience(server)
+  await live.connect(1)
+  await live.begin()
+  const { rows } = await session.query(
+    "select relay.cursor() as cursor, (select coalesce(max(seq), 0)::text from relay.change) as seq",
+  )
+  const [{ cursor, seq }] = rows as [{ cursor: string; seq: string }]
+  for (let written = 0; written < changes; written += TRANSACTION)
+    await insert(session, OWN_TABLE, Math.min(TRANSACTION, changes - written))
+  await live.reach(changes, PATIENCE_MS) // then the relay has all of it in memory
+  const began = now()
+  await session.query(
+    "select seq::text, xid::text, old, new, meta from relay.change where seq > $1 order by seq",
+    [seq],
+  )
+  return { cursor, selectMs: (now() - began) / 1_000 }
+}
+
+async function comeBack(
+  stage: Stage,
+  server: Server,
+  cursor: string,
+  { clients, missed }: Return,
+): Promise<Outcome> {
+  const audience = stage.audience(server, [`/ws?cursor=${encodeURIComponent(cursor)}`])
+  const health = await stage.watch(server)
+  await audience.begin()
+  const began = now()
+  await audience.connect(clients)
+  const { at } = await audience.reach(missed * clients, PATIENCE_MS)
+  const report = await audience.report()
+  const { p99, max } = await health.stop()
+  const fault = faultOf({ reports: [report], expected: missed, alive: server.alive() })
+  if (fault !== undefined) return { kind: "invalid", reason: fault }
+  const ms = (at - began) / 1_000
+  return measured(
+    figure("changes", (report.events / ms) * 1_000, "/s"),
+    figure("took", ms, "ms"),
+    figure("health p99", p99, "ms"),
+    figure("health max", max, "ms"),
+  )
+}
+
+function against(outcome: Outcome, selectMs: number): Outcome {
+  if (outcome.kind !== "measured") return outcome
+  const took = outcome.figures.find(({ name }) => name === "took")?.value ?? Number.NaN
+  return { ...outcome, ratios: [{ figure: "took", to: "a SELECT of the same rows", value: took / selectMs }] }
 }

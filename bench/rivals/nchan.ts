@@ -62,6 +62,8 @@ process.once("SIGTERM", async () => {
   process.exit()
 })
 
+process.once("exit", () => nginx.kill("SIGTERM"))
+
 const agent = new Agent({ keepAlive: true, maxSockets: 1 })
 const waiting: string[] = []
 let posting = false
