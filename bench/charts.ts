@@ -160,8 +160,15 @@ function draw({ title, panels }: Chart, rows: Row[]): string {
   chart.setOption(option)
   const svg = chart.renderToSVGString()
   chart.dispose()
-  return `${svg}\n`
+  return `${asImage(svg, title)}\n`
 }
+
+/** What echarts adds for a pointer is of no use in an image, and differs from run to run. */
+const asImage = (svg: string, title: string): string =>
+  svg
+    .replace(/<style[\s\S]*?<\/style>\s*/g, "")
+    .replace(/ (?:class|pointer-events)="[^"]*"/g, "")
+    .replace(/^<svg [^>]*>/, `$&\n<title>${title}</title>`)
 
 /** A bar with its value on top; where a run has none, that is said in its place. */
 function bar(rows: Row[], name: string, server: ServerName, figure: string) {

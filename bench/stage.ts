@@ -1,6 +1,6 @@
 /** Where a group plays: its own database, the servers and audiences that it starts, all gone when it is over. */
 
-import { mkdtemp, rm } from "node:fs/promises"
+import { chmod, mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type pg from "pg"
@@ -49,6 +49,7 @@ export interface Stage {
 
 export async function openStage(choice: Choice, note: (line: string) => void): Promise<Stage> {
   const home = await mkdtemp(join(tmpdir(), "commitcast-bench-"))
+  await chmod(home, 0o711) // as root, PostgreSQL runs as another user: it may pass, so that all of it is in here
   const database = await openDatabase(join(home, "database"))
   const { databaseUrl } = database
   const postgresql = await versionOf(databaseUrl)

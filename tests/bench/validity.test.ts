@@ -15,9 +15,7 @@ const CLIENTS = 5
 const EVENT = '{"type":"event"'
 
 /** A server with clients, and what it does to make a run good or bad. */
-async function stand(
-  t: Test,
-): Promise<{
+async function stand(t: Test): Promise<{
   audience: Audience
   send(texts: string[], to?: (client: number) => boolean): void
   cut(): void
