@@ -36,7 +36,8 @@ interface Chart {
   panels: Panel[]
 }
 
-const clientsOf = (name: string): string => name.split(",").slice(0, -1).join(",")
+const clientsOf = (name: string): string => name.split(", ")[0] ?? name
+const inTwoLines = (name: string): string => name.replace(", ", "\n")
 
 /** @returns the charts that the rows suffice for, by file name. */
 export function drawCharts(rows: Row[]): Map<string, string> {
@@ -45,11 +46,7 @@ export function drawCharts(rows: Row[]): Map<string, string> {
       .filter(fits)
       .map((name) => ({ name, label: label(name) }))
   const quiet = runsOf("latency", (name) => name.endsWith("quiet"), clientsOf)
-  const busy = runsOf(
-    "latency",
-    (name) => !name.endsWith("quiet"),
-    (name) => name,
-  )
+  const busy = runsOf("latency", (name) => !name.endsWith("quiet"), inTwoLines)
   const bursts = runsOf(
     "fanout",
     (name) => name.includes("bursts"),
@@ -126,7 +123,7 @@ function draw({ title, panels }: Chart, rows: Row[]): string {
       left: 64,
       right: 24,
       top: TOP + 38 + index * PANEL_HEIGHT,
-      height: PANEL_HEIGHT - 76,
+      height: PANEL_HEIGHT - 92,
     })),
     xAxis: panels.map(({ runs }, index) => ({
       gridIndex: index,
@@ -134,7 +131,7 @@ function draw({ title, panels }: Chart, rows: Row[]): string {
       data: runs.map(({ label }) => label),
       axisTick: { show: false },
       axisLine: { lineStyle: { color: FAINT } },
-      axisLabel: { color: INK, fontSize: 13 },
+      axisLabel: { color: INK, fontSize: 13, lineHeight: 17, interval: 0 },
     })),
     yAxis: panels.map((_, index) => ({
       gridIndex: index,

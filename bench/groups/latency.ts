@@ -24,7 +24,7 @@ const WITNESSES = 16
 const WRITERS = 4
 /** What they write together in a second, and what that may make the server deliver at most. */
 const BUSY_CHANGES = 200
-const BUSY_DELIVERIES = 60_000
+const BUSY_DELIVERIES = 40_000
 
 /** Times of a probe. Microseconds. */
 interface Written {
