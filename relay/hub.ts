@@ -276,6 +276,13 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     /** What a connection begins with. Its own user channel is joined anyhow, and makes no lane of its own. */
     startChannels: (requested: readonly string[], user: string): ReadonlySet<string> =>
       new Set(requested.length === 0 ? [ALL] : requested.filter((channel) => channel !== `user:${user}`)),
+    /** What can be said without counting. Users whose only connections are not live yet are not among them. */
+    size: () => ({
+      connections: connections.size,
+      users: router.users(),
+      replaying: replays.size(),
+      lanes: router.size(),
+    }),
     stats(): HubStats {
       const users = new Map<string, number>()
       const channels = new Map<string, number>()
