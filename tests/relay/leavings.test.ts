@@ -19,13 +19,8 @@ const { queryObjects } = v8 as typeof v8 & {
 }
 /** How many there are after a collection. */
 const count = (kind: unknown) => queryObjects(kind, { format: "count" })
-const counts = () => ({
-  connections: count(Connection),
-  websockets: count(WebSocket),
-  sockets: count(Socket),
-  requests: count(IncomingMessage),
-  lanes: count(Lane),
-})
+/** The relay's sessions at the database come and go, and its timers. */
+const OTHERS = 10
 
 const MASKED_CLOSE = Buffer.from([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8])
 /** How a client goes: it says so, hangs up, or cuts. */
@@ -76,18 +71,22 @@ t.test("after thousands of visits everything is as it was before", async (t) => 
     await until("all are gone", () => relay.relay.status().hub.connections === 0)
   }
   await visits(AT_ONCE)
-  const before = counts()
-  const resources = process.getActiveResourcesInfo().length
+  const before = {
+    sockets: count(Socket),
+    requests: count(IncomingMessage),
+    resources: process.getActiveResourcesInfo().length,
+  }
   await visits(CLIENTS)
   t.match(relay.relay.status().hub, { connections: 0, replaying: 0, users: {}, channels: {}, lanes: 0 })
-  await until("the sockets are closed", () => process.getActiveResourcesInfo().length <= resources)
-  await until("nothing is left of them", () => {
-    const now = counts()
-    return Object.keys(before).every(
-      (key) => now[key as keyof typeof now] <= before[key as keyof typeof before],
-    )
-  }).catch(() => {})
-  t.strictSame(counts(), before)
+  await until(
+    "the sockets are closed",
+    () => process.getActiveResourcesInfo().length < before.resources + OTHERS,
+  )
+  await until("nothing is left of them", () => count(Connection) === 0)
+  t.equal(count(WebSocket), 0)
+  t.equal(count(Lane), 0)
+  t.ok(count(Socket) < before.sockets + OTHERS)
+  t.ok(count(IncomingMessage) < before.requests + OTHERS)
 })
 
 t.test("a connection keeps no request", async (t) => {
