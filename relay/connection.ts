@@ -8,7 +8,7 @@ import { CloseCode, encodeMessage } from "./protocol.ts"
 import { frameText, type Wire } from "./wire.ts"
 
 /** What a socket is handed at once. The rest waits in the lane, where it lies once for all. Bytes. */
-const HANDED_BYTES = 262_144
+const HANDED_BYTES = 131_072
 /** How much of a replay may be owed before it waits. */
 const AHEAD_BYTES = 1_048_576
 /** How much may be owed beside the lane: answers, and what a lane that was left still had. */
