@@ -109,24 +109,34 @@ class Watched extends Set<string> {
   }
 }
 
-for (const [name, channel, rights] of [
-  ["channels", (n: number) => `committee:${n}`, () => EVERYTHING],
+for (const [name, channelsOf, rights] of [
+  ["channels", (n: number) => [`committee:${n}`], () => EVERYTHING],
+  [
+    "channels, with a token for all rows",
+    (n: number) => [`committee:${n}`, `hall:${n}`],
+    () => ({ ...EVERYTHING, channels: new Set(["election_updates"]) }),
+  ],
   [
     "committees in their tokens",
-    () => "election_updates",
+    () => ["election_updates"],
     (n: number) => ({ ...EVERYTHING, committees: new Set([`${n}`]) }),
   ],
   [
     "elections in their tokens",
-    () => "election_updates",
+    () => ["election_updates"],
     (n: number) => ({ ...EVERYTHING, elections: new Set([`${n}`]) }),
   ],
-] satisfies [string, (n: number) => string, (n: number) => Rights][]) {
+] satisfies [string, (n: number) => string[], (n: number) => Rights][]) {
   t.test(`a thousand lanes by ${name}: a change is held against those that it concerns`, async (t) => {
     const router = createRouter()
     const watched = Array.from({ length: 1_000 }, (_, n) => {
-      const channels = new Watched([channel(n)])
-      join(router, { channels, rights: rights(n) }, `${n}`)
+      const channels = new Watched(channelsOf(n))
+      const { lane } = join(router, { channels, rights: rights(n) }, `${n}`)
+      const has = lane.users.has.bind(lane.users)
+      lane.users.has = (user) => {
+        channels.looks++
+        return has(user)
+      }
       channels.looks = 0
       return channels
     })
@@ -134,7 +144,7 @@ for (const [name, channel, rights] of [
       [rowChange(null, { committee_id: 5, election_id: 5, user_id: 7 })],
       new Slice(),
     )
-    t.equal(touched.has(router.laneFor({ channels: new Set([channel(5)]), rights: rights(5) })), true)
+    t.equal(touched.has(router.laneFor({ channels: new Set(channelsOf(5)), rights: rights(5) })), true)
     t.same(
       watched.flatMap(({ looks }, n) => (looks > 0 ? [n] : [])),
       [5, 7],
