@@ -5,6 +5,7 @@ import pg from "pg"
 import { z } from "zod"
 import { type Change, readChange } from "./change.ts"
 import { parseSnapshot, type Snapshot } from "./cursor.ts"
+import { Slice } from "./slice.ts"
 
 /** What one read says beside the changes. */
 export interface Head {
@@ -213,7 +214,7 @@ async function openSession(connectionString: string): Promise<Session> {
           text: `${READ} limit $2::int + 2`,
           values: [since.text, limit],
         })
-        const changes = result.rows.slice(1, limit + 1).map(readChange)
+        const changes = await readChanges(result.rows.slice(1, limit + 1))
         return { head: readHead(result.rows[0], lineage), changes, cut: result.rows.length > limit + 1 }
       },
       async *pages(since, size, rest) {
@@ -233,7 +234,7 @@ async function openSession(connectionString: string): Promise<Session> {
           let rows = (await next(size)).rows
           for (;;) {
             const following = rows.length < size ? [] : (await next(size)).rows
-            yield { head, changes: rows.map(readChange), final: following.length === 0 }
+            yield { head, changes: await readChanges(rows), final: following.length === 0 }
             if (following.length === 0) return
             rows = following
           }
@@ -253,6 +254,17 @@ async function openSession(connectionString: string): Promise<Session> {
     close()
     throw error
   }
+}
+
+/** Reads rows of the log, in slices. @throws as readChange. */
+export async function readChanges(rows: readonly unknown[]): Promise<Change[]> {
+  const slice = new Slice()
+  const changes: Change[] = []
+  for (const row of rows) {
+    changes.push(readChange(row))
+    if (slice.over) await slice.turn()
+  }
+  return changes
 }
 
 function readHead(row: unknown, lineage: string): Head {

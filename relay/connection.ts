@@ -7,8 +7,8 @@ import type { ServerMessage } from "./messages.ts"
 import { CloseCode, encodeMessage } from "./protocol.ts"
 import { frameText, type Wire } from "./wire.ts"
 
-/** What may wait in the socket. The rest waits in the lane, where it lies once for all. */
-const HANDED_BYTES = 262_144
+/** What a socket is handed at once. The rest waits in the lane, where it lies once for all. Bytes. */
+const HANDED_BYTES = 131_072
 /** How much of a replay may be owed before it waits. */
 const AHEAD_BYTES = 1_048_576
 /** How much may be owed beside the lane: answers, and what a lane that was left still had. */
@@ -19,7 +19,7 @@ const CLOSE_GRACE_MS = 1_000
 export interface ConnectionDeps {
   wire: Wire
   /** Told before the close frame is sent: the connection takes no further part. */
-  onClosing(code: CloseCode): void
+  onClosing(connection: Connection, code: CloseCode): void
 }
 
 export class Connection implements Member {
@@ -43,14 +43,15 @@ export class Connection implements Member {
   closingSince = 0
 
   readonly #wire: Wire
-  readonly #onClosing: (code: CloseCode) => void
+  readonly #onClosing: ConnectionDeps["onClosing"]
   /** The next chunk of the current entry. */
   #chunk = 0
   /** What was still owed when the connection changed its lane. */
-  #owed: Buffer[] = []
+  #owed: Buffer[] | undefined
   #owedBytes = 0
-  #waiting: Array<() => void> = []
-  #mark = ""
+  #waiting: Array<() => void> | undefined
+  /** What the socket had sent when it was last looked at. Bytes. */
+  #sent = 0
 
   constructor({ wire, onClosing }: ConnectionDeps) {
     this.#wire = wire
@@ -83,7 +84,7 @@ export class Connection implements Member {
   leave(): void {
     this.lane?.remove(this)
     this.lane = undefined
-    this.#owed = []
+    this.#owed = undefined
     this.#owedBytes = 0
     this.#wake()
   }
@@ -101,8 +102,9 @@ export class Connection implements Member {
 
   /** Resolves when the socket has been handed all that it is owed, or the connection ends. */
   whenReady(): Promise<void> {
-    if (this.#owed.length === 0) return Promise.resolve()
+    if (this.#owed === undefined) return Promise.resolve()
     return new Promise((resolve) => {
+      this.#waiting ??= []
       this.#waiting.push(resolve)
     })
   }
@@ -110,25 +112,31 @@ export class Connection implements Member {
   /** Sends a message of its own, after everything that it is owed. Who asks without reading the answers is closed. */
   send(message: ServerMessage): void {
     const frame = frameText(encodeMessage(message))
-    if (this.#owed.length === 0 && this.#wire.queued < HANDED_BYTES) return this.#wire.write(frame)
-    this.#owe(frame)
-    if (this.#owed.length > OWED_FRAMES) this.close(CloseCode.slowConsumer, "slow consumer")
+    if (this.#owed === undefined && !this.#wire.full) return this.#wire.write(frame)
+    if (this.#owe(frame) > OWED_FRAMES) this.close(CloseCode.slowConsumer, "slow consumer")
   }
 
-  /** Writes what is owed, as one write, until the socket holds enough. Called each turn and when the socket drains. */
+  /** Writes what is owed, as one write, if the socket takes any. Called each turn and when the socket has drained. */
   pump(): void {
-    let corked = false
-    while (this.#wire.queued < HANDED_BYTES) {
-      const chunk = this.#next()
-      if (chunk === undefined) break
-      if (!corked) {
-        this.#wire.cork()
-        corked = true
-      }
+    if (this.#wire.full) return
+    const chunk = this.#next()
+    if (chunk === undefined) return
+    const following = this.#next()
+    if (following === undefined) this.#wire.write(chunk)
+    else this.#writeAll(chunk, following)
+    if (this.#owed === undefined) this.#wake()
+  }
+
+  #writeAll(first: Buffer, second: Buffer): void {
+    this.#wire.cork()
+    this.#wire.write(first)
+    let handed = first.length
+    for (let chunk: Buffer | undefined = second; chunk !== undefined; ) {
       this.#wire.write(chunk)
+      handed += chunk.length
+      chunk = handed < HANDED_BYTES ? this.#next() : undefined
     }
-    if (corked) this.#wire.uncork()
-    if (this.#owed.length === 0) this.#wake()
+    this.#wire.uncork()
   }
 
   /** Whether it fell off its lane's ring. */
@@ -138,9 +146,9 @@ export class Connection implements Member {
 
   /** Notes, once a while, whether a waiting socket takes anything. @returns how long it has not, in milliseconds. */
   stuckFor(now: number): number {
-    const mark = `${this.position}:${this.#chunk}:${this.#wire.untaken}`
-    if (this.#wire.queued === 0 || mark !== this.#mark) this.stuckAt = now
-    this.#mark = mark
+    const { queued, sent } = this.#wire
+    if (queued === 0 || sent !== this.#sent) this.stuckAt = now
+    this.#sent = sent
     return now - this.stuckAt
   }
 
@@ -151,7 +159,7 @@ export class Connection implements Member {
   close(code: CloseCode, reason: string): void {
     if (this.closingSince !== 0) return
     this.closingSince = performance.now()
-    this.#onClosing(code)
+    this.#onClosing(this, code)
     this.#wire.close(code, reason)
   }
 
@@ -165,20 +173,23 @@ export class Connection implements Member {
     this.#wire.terminate()
   }
 
-  #owe(chunk: Buffer): void {
-    this.#owed.push(chunk)
+  /** @returns how many frames and chunks it is owed. */
+  #owe(chunk: Buffer): number {
+    this.#owed ??= []
     this.#owedBytes += chunk.length
+    return this.#owed.push(chunk)
   }
 
   #wake(): void {
     const woken = this.#waiting
-    this.#waiting = []
-    for (const resolve of woken) resolve()
+    this.#waiting = undefined
+    for (const resolve of woken ?? []) resolve()
   }
 
   #next(): Buffer | undefined {
-    const chunk = this.#owed.shift()
+    const chunk = this.#owed?.shift()
     if (chunk === undefined) return this.#nextOfLane()
+    if (this.#owed?.length === 0) this.#owed = undefined
     this.#owedBytes -= chunk.length
     return chunk
   }

@@ -1,26 +1,21 @@
 /** Fan-out: what lies in lanes goes to their sockets, in slices that leave the event loop to others. */
 
-import { setTimeout as sleep, setImmediate as yieldLoop } from "node:timers/promises"
+import { setTimeout as sleep } from "node:timers/promises"
 import type { Lane } from "./lane.ts"
+import { Slice } from "./slice.ts"
 
-/** A flush yields to heartbeats, health and new connections after so long. Milliseconds. */
-const SLICE_MS = 2
 /** How long a huge batch waits for readers that keep up, a page. Milliseconds. */
 const RELIEF_MS = 1_000
 
 /** Lets each member write what it may. */
-export async function flush(lanes: Iterable<Lane>): Promise<void> {
-  let sliceStart = performance.now()
+export async function flush(lanes: Iterable<Lane>, slice = new Slice()): Promise<void> {
   for (const lane of lanes) {
     // Of those who come or go meanwhile, the former have nothing to write yet and the latter no more.
     const members = [...lane.members]
     const start = lane.start++
     for (let i = 0; i < members.length; i++) {
       members[(start + i) % members.length]?.pump()
-      if (i % 32 === 31 && performance.now() - sliceStart > SLICE_MS) {
-        await yieldLoop()
-        sliceStart = performance.now()
-      }
+      if (slice.over) await slice.turn()
     }
     lane.trim()
   }
@@ -38,15 +33,16 @@ export async function relieve(lanes: Iterable<Lane>, bytes: number): Promise<voi
 }
 
 /** Sends lanes frames that belong to no batch. */
-export function announce(lanes: Iterable<Lane>, frames: readonly Buffer[], laneBytes: number): void {
+export async function announce(
+  lanes: Iterable<Lane>,
+  frames: readonly Buffer[],
+  laneBytes: number,
+): Promise<void> {
   const shared = [Buffer.concat(frames)]
-  const entry = {
-    batch: Number.POSITIVE_INFINITY,
-    shared,
-    own: undefined,
-    bytes: shared[0]?.length ?? 0,
+  const entry = { batch: Number.POSITIVE_INFINITY, shared, own: undefined, bytes: shared[0]?.length ?? 0 }
+  const slice = new Slice()
+  for (const lane of lanes) {
+    lane.append(entry, laneBytes)
+    await flush([lane], slice)
   }
-  const touched = [...lanes]
-  for (const lane of touched) lane.append(entry, laneBytes)
-  void flush(touched)
 }

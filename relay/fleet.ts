@@ -80,7 +80,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   // Whoever is connected to two workers is one user, so that this is no sum.
   metrics.observe(
     "relay_users",
-    "Users connected now",
+    "Users with live connections now",
     async () => Object.keys((await hubs()).sum.users).length,
     "first",
   )

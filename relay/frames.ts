@@ -3,6 +3,7 @@
 import type { Change } from "./change.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
 import { encodeChange, encodeMessage } from "./protocol.ts"
+import type { Slice } from "./slice.ts"
 import type { Sight } from "./subscription.ts"
 import { frameText } from "./wire.ts"
 
@@ -25,19 +26,31 @@ export function frameOf({ change, as }: Sight, last: boolean): Buffer {
   return frame
 }
 
-/**
- * The frames in order. The last change of a transaction is found from the end.
- * @param closed whether all changes of the transactions are here; otherwise none is known to be the last.
- */
-export function framesOf(sights: readonly Sight[], closed: boolean): Buffer[] {
-  const result: Buffer[] = new Array(sights.length)
+/** The frames from the last to the first: the last change of a transaction is found from the end. */
+function* fromTheEnd(sights: readonly Sight[], closed: boolean): Generator<Buffer> {
   const seen = new Set<string>()
   for (let i = sights.length - 1; i >= 0; i--) {
     const sight = sights[i] as Sight
-    result[i] = frameOf(sight, closed && !seen.has(sight.change.xid))
+    yield frameOf(sight, closed && !seen.has(sight.change.xid))
     seen.add(sight.change.xid)
   }
-  return result
+}
+
+/**
+ * The frames in order.
+ * @param closed whether all changes of the transactions are here; otherwise none is known to be the last.
+ */
+export const framesOf = (sights: readonly Sight[], closed: boolean): Buffer[] =>
+  [...fromTheEnd(sights, closed)].reverse()
+
+/** The same in slices. */
+export async function makeFrames(sights: readonly Sight[], closed: boolean, slice: Slice): Promise<Buffer[]> {
+  const frames: Buffer[] = []
+  for (const frame of fromTheEnd(sights, closed)) {
+    frames.push(frame)
+    if (slice.over) await slice.turn()
+  }
+  return frames.reverse()
 }
 
 /** Everything up to the cursor was sent. @param replayed ends a replay of so many changes. */

@@ -17,6 +17,7 @@ import type { Hub } from "./hub.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { ClientMessage, CloseCode, type ErrorCode } from "./protocol.ts"
+import { createTurns } from "./turns.ts"
 import { createWire } from "./wire.ts"
 
 export interface GatewayDeps {
@@ -46,6 +47,9 @@ const MAX_FAULTS = 20
 
 export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps): Gateway {
   let stopping = false
+  /** What those asked for who have not shown a token yet. */
+  const asking = new Map<Connection, Omit<Handshake, "tokens">>()
+  const drained = createTurns()
   const server = new WebSocketServer({
     noServer: true,
     clientTracking: false,
@@ -61,7 +65,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    socket.on("error", () => socket.destroy())
+    socket.on("error", destroy)
     if (!URL.canParse(request.url ?? "", "http://relay")) return refuse(socket, 400, "bad_request")
     const url = new URL(request.url ?? "", "http://relay")
     if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(socket, 404, "wrong_path")
@@ -74,35 +78,42 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 
   function accept(websocket: WebSocket, socket: Duplex, asked: Handshake): void {
     metrics.connects.inc({ result: "accepted" })
-    const connection = new Connection({
-      wire: createWire(socket, websocket),
-      onClosing: (code) => {
-        hub.release(connection)
-        metrics.closes.inc({ code: String(code) })
-        log.debug(
-          { event: "closing", connection: connection.id, user: connection.user, code },
-          "closing a connection",
-        )
-      },
-    })
+    const wire = createWire(socket, websocket, () => void goOn(connection))
+    const connection = new Connection({ wire, onClosing })
     hub.track(connection)
-    socket.on("drain", () => connection.pump())
-    websocket.on("message", (data, isBinary) => receive(connection, asked, data, isBinary))
+    websocket.on("message", (data, isBinary) => receive(connection, data, isBinary))
     const heard = () => {
       connection.heardAt = performance.now()
     }
     websocket.on("pong", heard)
     websocket.on("ping", heard)
-    websocket.on("error", (error: Error & { code?: string }) =>
-      metrics.errors.inc({ code: error.code ?? "socket" }),
-    )
+    websocket.on("error", count)
     websocket.on("close", () => {
       hub.forget(connection)
+      asking.delete(connection)
       log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
     })
+    asking.set(connection, { channels: asked.channels, cursor: asked.cursor })
     if (asked.tokens.length > 1) return close(connection, CloseCode.badMessage, "more than one token")
-    if (asked.tokens.length === 1) authenticate(connection, asked, asked.tokens[0] as string)
+    if (asked.tokens.length === 1) authenticate(connection, asked.tokens[0] as string)
   }
+
+  /** Thousands of sockets may drain in one turn of the event loop. */
+  async function goOn(connection: Connection): Promise<void> {
+    await drained.next()
+    connection.pump()
+  }
+
+  function onClosing(connection: Connection, code: CloseCode): void {
+    hub.release(connection)
+    metrics.closes.inc({ code: String(code) })
+    log.debug(
+      { event: "closing", connection: connection.id, user: connection.user, code },
+      "closing a connection",
+    )
+  }
+
+  const count = (error: Error & { code?: string }) => metrics.errors.inc({ code: error.code ?? "socket" })
 
   function close(connection: Connection, code: CloseCode, reason: string): void {
     connection.close(code, reason)
@@ -117,9 +128,10 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     return undefined
   }
 
-  function authenticate(connection: Connection, asked: Handshake, token: string): void {
+  function authenticate(connection: Connection, token: string): void {
     const identity = verify(connection, token)
-    if (identity === undefined) return
+    const asked = asking.get(connection)
+    if (identity === undefined || asked === undefined) return
     const channels = hub.startChannels(asked.channels, identity.user)
     const forbidden = hub.forbidden(identity, channels)
     if (forbidden.length > 0)
@@ -127,6 +139,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     if (channels.size > settings.maxChannels)
       return close(connection, CloseCode.tooManyChannels, "too many channels")
     connection.identity = identity
+    asking.delete(connection)
     hub.join(connection, channels, asked.cursor, (joined) => {
       connection.send({
         type: "connection_success",
@@ -148,7 +161,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     connection.send({ type: "error", code, message, request })
   }
 
-  function receive(connection: Connection, asked: Handshake, data: RawData, isBinary: boolean): void {
+  function receive(connection: Connection, data: RawData, isBinary: boolean): void {
     connection.heardAt = performance.now()
     if (connection.closingSince !== 0) return
     if (isBinary) {
@@ -174,12 +187,12 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
       )
     }
     metrics.frames.inc({ type: parsed.data.type })
-    answer(connection, asked, parsed.data)
+    answer(connection, parsed.data)
   }
 
-  function answer(connection: Connection, asked: Handshake, message: ClientMessage): void {
+  function answer(connection: Connection, message: ClientMessage): void {
     if (message.type === "authenticate") {
-      if (connection.identity === undefined) authenticate(connection, asked, message.token)
+      if (connection.identity === undefined) authenticate(connection, message.token)
       else refresh(connection, message.token, message.request)
       return
     }
@@ -268,6 +281,10 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
       stopping = true
     },
   }
+}
+
+function destroy(this: Duplex): void {
+  this.destroy()
 }
 
 const secondsLeft = (identity: Identity): number =>

@@ -4,13 +4,14 @@
  * go and goes on with another read where it was: it holds up neither the others nor, by an old snapshot, a rotation.
  */
 
-import { setTimeout as sleep, setImmediate as yieldLoop } from "node:timers/promises"
+import { setTimeout as sleep } from "node:timers/promises"
 import type { Change } from "./change.ts"
 import type { Changelog, LogPage, Rest, Session } from "./changelog.ts"
 import { contains, intersection, type Snapshot } from "./cursor.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { type Recent, sizeOf } from "./recent.ts"
+import { Slice } from "./slice.ts"
 
 /** Somebody who misses what is in the log since a position. */
 export interface Reader {
@@ -59,7 +60,6 @@ const READS = 2
 const PATIENCE_MS = 250
 /** How long one read may hold its snapshot. Milliseconds. */
 const READ_MS = 10_000
-const SLICE_MS = 2
 
 interface Waiting {
   readonly reader: Reader
@@ -173,13 +173,10 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
 }
 
 async function give(page: LogPage, group: ReadonlySet<Waiting>): Promise<void> {
-  let sliceStart = performance.now()
+  const slice = new Slice()
   for (const { reader } of group) {
     reader.take(page)
-    if (performance.now() - sliceStart > SLICE_MS) {
-      await yieldLoop()
-      sliceStart = performance.now()
-    }
+    if (slice.over) await slice.turn()
   }
 }
 

@@ -15,6 +15,7 @@ import { CloseCode } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
 import { createReplays, type Joined, type Position } from "./replay.ts"
 import { createRouter } from "./router.ts"
+import { Slice } from "./slice.ts"
 import type { HubStats } from "./stats.ts"
 import { mayJoin } from "./subscription.ts"
 import { CHECKPOINT_MS, startWheel, type WheelSettings } from "./wheel.ts"
@@ -62,7 +63,10 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
   function place(connection: Connection, channels: ReadonlySet<string>): void {
     const identity = connection.identity as Identity
     const before = connection.lane
-    connection.enter(router.laneFor({ channels, rights: identity.rights }), inBatch ? batch : 0)
+    const lane = router.laneFor({ channels, rights: identity.rights })
+    // Rights may name thousands of committees, and thousands of tokens the same.
+    connection.identity = { ...identity, rights: lane.subscription.rights }
+    connection.enter(lane, inBatch ? batch : 0)
     router.retire(before)
   }
 
@@ -98,6 +102,14 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     replays.advance()
   }
 
+  async function closeAll(those: Iterable<Connection>, code: CloseCode, reason: string): Promise<void> {
+    const slice = new Slice()
+    for (const connection of those) {
+      connection.close(code, reason)
+      if (slice.over) await slice.turn()
+    }
+  }
+
   async function deliver(part: BatchPart): Promise<void> {
     if (part.first) {
       batch++
@@ -107,23 +119,22 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     }
     recent.append(part)
     const now = performance.now()
-    const { touched, unseen } = router.route(part.changes)
+    const slice = new Slice()
+    const { touched, unseen } = await router.route(part.changes, slice)
     metrics.unrouted.inc(unseen)
-    const mark = checkpointFrame(part.cursor)
+    const mark = [checkpointFrame(part.cursor)]
     // A batch in pages ends with a checkpoint in any case: it closes the transactions whose last change was not known.
     const paged = !(part.first && part.final)
+    const piece = { batch, changes: part.changes, closed: part.final }
     for (const lane of paged && part.final ? router.lanes() : touched) {
       const due = part.final && (paged || now - lane.checkpointAt >= CHECKPOINT_MS)
       if (due) lane.checkpointAt = now
       lane.unmarked = !due
       metrics.deliveries.inc(lane.sights.length * lane.members.length)
-      lane.append(
-        lane.takeEntry(batch, part.changes, part.final, due ? [mark] : []),
-        settings.laneBufferBytes,
-      )
+      lane.append(await lane.takeEntry(piece, due ? mark : [], slice), settings.laneBufferBytes)
       touched.add(lane)
     }
-    await flush(touched)
+    await flush(touched, slice)
     if (!part.final) {
       replays.advance()
       await relieve(touched, settings.laneBufferBytes / 2)
@@ -161,8 +172,10 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       head = undefined
       inBatch = false
       atBatchEnd.length = 0
-      for (const connection of connections)
-        connection.close(CloseCode.cannotContinue, "changes may have been missed")
+      const cut = [...connections]
+      // At once, for none of them may see what comes after; the closing takes its time.
+      for (const connection of cut) release(connection)
+      void closeAll(cut, CloseCode.cannotContinue, "changes may have been missed")
       replays.advance()
     },
   }
@@ -255,6 +268,13 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     /** What a connection begins with. Its own user channel is joined anyhow, and makes no lane of its own. */
     startChannels: (requested: readonly string[], user: string): ReadonlySet<string> =>
       new Set(requested.length === 0 ? [ALL] : requested.filter((channel) => channel !== `user:${user}`)),
+    /** What can be said without counting. Users whose only connections are not live yet are not among them. */
+    size: () => ({
+      connections: connections.size,
+      users: router.users(),
+      replaying: replays.size(),
+      lanes: router.size(),
+    }),
     stats(): HubStats {
       const users = new Map<string, number>()
       const channels = new Map<string, number>()
@@ -280,7 +300,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     async drain(timeoutMs: number): Promise<void> {
       wheel.stop()
       const deadline = performance.now() + timeoutMs
-      for (const connection of connections) connection.close(CloseCode.drain, "the relay is stopping")
+      await closeAll(connections, CloseCode.drain, "the relay is stopping")
       while (connections.size > 0 && performance.now() < deadline) {
         for (const connection of connections) connection.reap()
         await sleep(10)

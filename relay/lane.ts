@@ -1,7 +1,9 @@
 /** A lane: what connections that see the same share. Its frames lie once in a ring from which each connection pulls. */
 
 import type { Change } from "./change.ts"
-import { bytesOf, chunksOf, framesOf } from "./frames.ts"
+import { bytesOf, chunksOf, makeFrames } from "./frames.ts"
+import type { Register } from "./register.ts"
+import type { Slice } from "./slice.ts"
 import { type Sight, type Subscription, sightsOf, subscriptionKey } from "./subscription.ts"
 
 /** What one turn has for the lane, as chunks of whole frames. */
@@ -34,7 +36,7 @@ export class Lane {
   /** Where the next flush starts, so that nobody is always last. */
   start = 0
   checkpointAt = Number.NEGATIVE_INFINITY
-  /** Whether changes went out since the last checkpoint. */
+  /** Whether a checkpoint is owed: changes went out since the last, or a heartbeat. */
   unmarked = false
   /** What the batch part being routed has for this lane. */
   sights: Sight[] = []
@@ -44,8 +46,12 @@ export class Lane {
   #base = 0
   #bytes = 0
 
-  constructor(subscription: Subscription) {
+  readonly #presence: Register
+
+  /** @param presence is kept up to date with who is in which lanes. */
+  constructor(subscription: Subscription, presence: Register) {
     this.subscription = subscription
+    this.#presence = presence
     this.key = subscriptionKey(subscription)
   }
 
@@ -65,7 +71,9 @@ export class Lane {
 
   add(member: Member): void {
     member.index = this.members.push(member) - 1
-    this.users.set(member.user, (this.users.get(member.user) ?? 0) + 1)
+    const count = this.users.get(member.user) ?? 0
+    if (count === 0) this.#presence.add(member.user, this)
+    this.users.set(member.user, count + 1)
   }
 
   remove(member: Member): void {
@@ -75,8 +83,12 @@ export class Lane {
       last.index = member.index
     }
     const left = (this.users.get(member.user) ?? 1) - 1
-    if (left === 0) this.users.delete(member.user)
-    else this.users.set(member.user, left)
+    if (left > 0) {
+      this.users.set(member.user, left)
+    } else {
+      this.users.delete(member.user)
+      this.#presence.delete(member.user, this)
+    }
   }
 
   /** Adds an entry; the oldest fall off beyond the limit, and with them whoever has not read them. */
@@ -94,23 +106,31 @@ export class Lane {
   }
 
   /**
-   * Makes the entry of one part of a batch out of `sights` and `ownUsers`, and clears them.
+   * Makes the entry of one part of a batch out of `sights` and `ownUsers`, and clears them. In slices: meanwhile members
+   * may come, who skip the batch, and go.
    * @param closed whether the batch ends here, so that a transaction's last change is known to be its last.
    * @param after frames that follow, such as a checkpoint.
    */
-  takeEntry(batch: number, changes: readonly Change[], closed: boolean, after: readonly Buffer[]): Entry {
-    const shared = chunksOf([...framesOf(this.sights, closed), ...after])
-    let own: Map<string, readonly Buffer[]> | undefined
-    for (const user of this.ownUsers) {
-      const sights = sightsOf(changes, this.subscription, `user:${user}`)
-      own ??= new Map()
-      own.set(user, chunksOf([...framesOf(sights, closed), ...after]))
-    }
+  async takeEntry(
+    { batch, changes, closed }: { batch: number; changes: readonly Change[]; closed: boolean },
+    after: readonly Buffer[],
+    slice: Slice,
+  ): Promise<Entry> {
+    const { sights, ownUsers } = this
     this.sights = []
     this.ownUsers = new Set()
-    const ownBytes =
-      own === undefined ? 0 : [...own.values()].reduce((sum, buffers) => sum + bytesOf(buffers), 0)
-    return { batch, shared, own, bytes: bytesOf(shared) + ownBytes }
+    const join = async (sights: readonly Sight[]) =>
+      chunksOf([...(await makeFrames(sights, closed, slice)), ...after])
+    const shared = await join(sights)
+    let bytes = bytesOf(shared)
+    let own: Map<string, readonly Buffer[]> | undefined
+    for (const user of ownUsers) {
+      const chunks = await join(sightsOf(changes, this.subscription, `user:${user}`))
+      bytes += bytesOf(chunks)
+      own ??= new Map()
+      own.set(user, chunks)
+    }
+    return { batch, shared, own, bytes }
   }
 
   #drop(): void {

@@ -91,10 +91,10 @@ export function createRelay({ settings, databaseUrl, version, log, upstream, flo
   const startedAt = performance.now()
   let stopping: Promise<void> | undefined
 
-  metrics.observe("relay_connections", "Connections now", () => hub.stats().connections)
-  metrics.observe("relay_users", "Users connected now", () => Object.keys(hub.stats().users).length)
-  metrics.observe("relay_replays", "Connections that are not live yet", () => hub.stats().replaying)
-  metrics.observe("relay_lanes", "Lanes now", () => hub.stats().lanes)
+  metrics.observe("relay_connections", "Connections now", () => hub.size().connections)
+  metrics.observe("relay_users", "Users with live connections now", () => hub.size().users)
+  metrics.observe("relay_replays", "Connections that are not live yet", () => hub.size().replaying)
+  metrics.observe("relay_lanes", "Lanes now", () => hub.size().lanes)
 
   function problems(): string[] {
     return [...problemsOf(source.state()), ...(stopping === undefined ? [] : ["stopping"])]

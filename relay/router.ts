@@ -1,8 +1,17 @@
 /** The router: which lanes there are, and which of them a change concerns. */
 
-import type { Change, TableChange } from "./change.ts"
+import type { Change } from "./change.ts"
 import { Lane } from "./lane.ts"
-import { concernsEveryUser, type Subscription, subscriptionKey, usersOf, view } from "./subscription.ts"
+import { Register } from "./register.ts"
+import type { Slice } from "./slice.ts"
+import {
+  concernsEveryUser,
+  rowChannels,
+  type Subscription,
+  subscriptionKey,
+  usersOf,
+  view,
+} from "./subscription.ts"
 
 export interface Router {
   /** The lane of a subscription, made if it is the first. */
@@ -11,21 +20,27 @@ export interface Router {
   retire(lane: Lane | undefined): void
   lanes(): Iterable<Lane>
   size(): number
-  /** Puts each change among the sights of the lanes that see it. */
-  route(changes: readonly Change[]): { touched: Set<Lane>; unseen: number }
+  /** How many users are in lanes. */
+  users(): number
+  /** Puts each change among the sights of the lanes that see it, in slices. Lanes may come and go meanwhile. */
+  route(changes: readonly Change[], slice: Slice): Promise<{ touched: Set<Lane>; unseen: number }>
 }
 
 export function createRouter(): Router {
   const lanes = new Map<string, Lane>()
-  const byChannel = new Map<string, Set<Lane>>()
+  /** Under the channels that they joined. */
+  const byChannel = new Register()
+  /** Under channels of which a row must have one, so that a change costs what it concerns and not what there is. */
+  const byRow = new Register()
+  const byUser = new Register()
 
   /** The lanes that a change may concern; whether they see it is decided by `view`. */
   function candidates(change: Change): Iterable<Lane> {
     if (change.kind === "table") return lanes.values()
-    if (change.kind === "message") return byChannel.get(change.channel) ?? []
+    if (change.kind === "message") return byChannel.get(change.channel)
     const found = new Set<Lane>()
     const collect = (channel: string) => {
-      for (const lane of byChannel.get(channel) ?? []) found.add(lane)
+      for (const lane of byRow.get(channel)) found.add(lane)
     }
     change.before?.channels.forEach(collect)
     change.after?.channels.forEach(collect)
@@ -47,14 +62,21 @@ export function createRouter(): Router {
   /** Notes the users whose own channel shows them more than their lane does. */
   function routeOwn(change: Change, touched: Set<Lane>): boolean {
     let seen = false
-    for (const lane of lanes.values()) {
-      for (const user of change.kind === "table" ? usersOfTable(change, lane) : usersOf(change)) {
-        if (!lane.users.has(user)) continue
-        if (view(change, lane.subscription, `user:${user}`) === view(change, lane.subscription)) continue
-        lane.ownUsers.add(user)
-        touched.add(lane)
-        seen = true
+    const note = (user: string, lane: Lane): boolean => {
+      if (view(change, lane.subscription, `user:${user}`) === view(change, lane.subscription)) return false
+      lane.ownUsers.add(user)
+      touched.add(lane)
+      seen = true
+      return true
+    }
+    if (change.kind === "table") {
+      if (!concernsEveryUser(change)) return false
+      // It names no rows, so it is the same for all of a lane.
+      for (const lane of lanes.values()) {
+        for (const user of lane.users.keys()) if (!note(user, lane)) break
       }
+    } else {
+      for (const user of usersOf(change)) for (const lane of byUser.get(user)) note(user, lane)
     }
     return seen
   }
@@ -64,38 +86,32 @@ export function createRouter(): Router {
       const key = subscriptionKey(subscription)
       let lane = lanes.get(key)
       if (lane === undefined) {
-        lane = new Lane(subscription)
+        lane = new Lane(subscription, byUser)
         lanes.set(key, lane)
-        for (const channel of subscription.channels) {
-          const set = byChannel.get(channel) ?? new Set()
-          byChannel.set(channel, set.add(lane))
-        }
+        for (const channel of subscription.channels) byChannel.add(channel, lane)
+        for (const channel of rowChannels(subscription)) byRow.add(channel, lane)
       }
       return lane
     },
     retire(lane) {
       if (lane === undefined || lane.members.length > 0) return
       lanes.delete(lane.key)
-      for (const channel of lane.subscription.channels) {
-        const set = byChannel.get(channel)
-        set?.delete(lane)
-        if (set?.size === 0) byChannel.delete(channel)
-      }
+      for (const channel of lane.subscription.channels) byChannel.delete(channel, lane)
+      for (const channel of rowChannels(lane.subscription)) byRow.delete(channel, lane)
     },
     lanes: () => lanes.values(),
     size: () => lanes.size,
-    route(changes) {
+    users: () => byUser.size,
+    async route(changes, slice) {
       const touched = new Set<Lane>()
       let unseen = 0
       for (const change of changes) {
         const shared = routeShared(change, touched)
         const own = routeOwn(change, touched)
         if (!shared && !own) unseen++
+        if (slice.over) await slice.turn()
       }
       return { touched, unseen }
     },
   }
 }
-
-const usersOfTable = (change: TableChange, lane: Lane): Iterable<string> =>
-  concernsEveryUser(change) ? lane.users.keys() : []

@@ -36,6 +36,24 @@ export function mayJoin(channel: string, user: string, rights: Rights): boolean 
   return !(prefix === "election" && rights.elections !== null && !rights.elections.has(id))
 }
 
+/**
+ * Channels of which a row must have one to be seen. The subscription's own and each right will do; of these the fewest,
+ * and rather none in which all rows lie.
+ */
+export function rowChannels({ channels, rights }: Subscription): ReadonlySet<string> {
+  const scope = (prefix: string, ids: ReadonlySet<string> | null) =>
+    ids === null ? null : new Set([...ids].map((id) => `${prefix}:${id}`))
+  let best = channels
+  for (const one of [
+    rights.channels,
+    scope("committee", rights.committees),
+    scope("election", rights.elections),
+  ]) {
+    if (one !== null && (best.has(ALL) || (one.size < best.size && !one.has(ALL)))) best = one
+  }
+  return best
+}
+
 /** What the subscription sees of a change. `own` adds the user's own channel. */
 export function view(change: Change, subscription: Subscription, own?: string): View {
   switch (change.kind) {

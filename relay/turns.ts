@@ -1,9 +1,7 @@
-/** Turns: many tasks share the event loop in slices, so that heartbeats, health and live changes go between them. */
+/** Turns: many tasks share the event loop in slices, in the order in which they asked. */
 
 import { setImmediate as yieldLoop } from "node:timers/promises"
-
-/** After so long the event loop has its turn. Milliseconds. */
-const SLICE_MS = 2
+import { Slice } from "./slice.ts"
 
 export interface Turns {
   /** Resolves when the caller may work, until it next waits for anything. */
@@ -19,15 +17,12 @@ export function createTurns(): Turns {
     while (waiting.length > 0) {
       const round = waiting
       waiting = []
-      let sliceStart = performance.now()
+      const slice = new Slice()
       for (const go of round) {
         go()
         // Whoever was waiting runs before this goes on.
         await Promise.resolve()
-        if (performance.now() - sliceStart > SLICE_MS) {
-          await yieldLoop()
-          sliceStart = performance.now()
-        }
+        if (slice.over) await slice.turn()
       }
       await yieldLoop()
     }

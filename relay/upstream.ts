@@ -3,7 +3,7 @@
 import type { Duplex } from "node:stream"
 import { z } from "zod"
 import { Bulletin, type Standing, stateOf } from "./bulletin.ts"
-import { readChange } from "./change.ts"
+import { readChanges } from "./changelog.ts"
 import type { FeedConsumer } from "./feed.ts"
 import { createPipe, type Question } from "./pipe.ts"
 import { Report } from "./report.ts"
@@ -78,7 +78,7 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
         return consumer?.reset()
       case "part": {
         const { rows, cursor, first, final } = bulletin
-        await consumer?.deliver({ changes: rows.map(readChange), cursor, first, final })
+        await consumer?.deliver({ changes: await readChanges(rows), cursor, first, final })
         tell({ kind: "taken" })
       }
     }

@@ -1,11 +1,14 @@
 /** The one wheel: everything that depends on time, for all connections, once a second. No connection has a timer. */
 
 import type { Connection } from "./connection.ts"
+import type { Cursor } from "./cursor.ts"
 import { announce } from "./fanout.ts"
 import { checkpointFrame } from "./frames.ts"
+import type { Lane } from "./lane.ts"
 import { CloseCode, encodeMessage } from "./protocol.ts"
 import type { Position, Replays } from "./replay.ts"
 import type { Router } from "./router.ts"
+import { Slice } from "./slice.ts"
 import { frameText, PING_FRAME } from "./wire.ts"
 
 export interface WheelSettings {
@@ -35,6 +38,7 @@ export function startWheel({ settings, position, connections, router, replays }:
   stop(): void
 } {
   let heartbeatAt = performance.now()
+  let turning = false
 
   function check(connection: Connection, now: number): void {
     if (connection.closingSince !== 0) return connection.reap()
@@ -51,32 +55,57 @@ export function startWheel({ settings, position, connections, router, replays }:
       connection.close(CloseCode.noPong, "no pong")
   }
 
-  function heartbeat(): void {
-    const frames = [PING_FRAME, frameText(encodeMessage({ type: "ping" }))]
-    announce(router.lanes(), frames, settings.laneBufferBytes)
-    for (const connection of replays.connections()) connection.push(frames)
+  async function checkAll(): Promise<void> {
+    const slice = new Slice()
+    for (const connection of connections) {
+      check(connection, performance.now())
+      if (slice.over) await slice.turn()
+    }
   }
 
-  function turn(): void {
-    const now = performance.now()
-    for (const connection of connections) check(connection, now)
-    const beat = now - heartbeatAt >= settings.heartbeatMs
-    if (beat) {
-      heartbeatAt = now
-      heartbeat()
-    }
-    const { head, inBatch } = position()
-    // Never in the middle of a batch: what its cursor covers has not all been sent.
-    if (head === undefined || inBatch) return
+  async function heartbeat(): Promise<void> {
+    const frames = [PING_FRAME, frameText(encodeMessage({ type: "ping" }))]
     for (const lane of router.lanes()) {
-      if (!beat && !(lane.unmarked && now - lane.checkpointAt >= CHECKPOINT_MS)) continue
+      lane.unmarked = true
+      lane.checkpointAt = Number.NEGATIVE_INFINITY
+    }
+    await announce(router.lanes(), frames, settings.laneBufferBytes)
+    const slice = new Slice()
+    for (const connection of replays.connections()) {
+      connection.push(frames)
+      if (slice.over) await slice.turn()
+    }
+  }
+
+  /** The lanes that are owed a checkpoint, as long as the feed stands there. */
+  function* unmarked(head: Cursor): Generator<Lane> {
+    for (const lane of router.lanes()) {
+      const now = performance.now()
+      if (!lane.unmarked || now - lane.checkpointAt < CHECKPOINT_MS) continue
+      // Never in the middle of a batch: what its cursor covers has not all been sent.
+      if (position().inBatch || position().head !== head) return
       lane.checkpointAt = now
       lane.unmarked = false
-      announce([lane], [checkpointFrame(head)], settings.laneBufferBytes)
+      yield lane
     }
   }
 
-  const timer = setInterval(turn, TURN_MS)
+  async function turn(): Promise<void> {
+    await checkAll()
+    if (performance.now() - heartbeatAt >= settings.heartbeatMs) {
+      heartbeatAt = performance.now()
+      await heartbeat()
+    }
+    const { head } = position()
+    if (head !== undefined) await announce(unmarked(head), [checkpointFrame(head)], settings.laneBufferBytes)
+  }
+
+  const timer = setInterval(async () => {
+    if (turning) return
+    turning = true
+    await turn()
+    turning = false
+  }, TURN_MS)
   timer.unref()
   return { stop: () => clearInterval(timer) }
 }

@@ -1,30 +1,58 @@
 /** The one promise about ws that the relay relies on: whole frames of ours may go between its own. */
 
 import assert from "node:assert/strict"
+import { randomBytes } from "node:crypto"
 import { createServer } from "node:http"
 import { type AddressInfo, connect, type Socket } from "node:net"
-import type { Duplex } from "node:stream"
+import { type Duplex, PassThrough } from "node:stream"
 import fc from "fast-check"
 import t, { type Test } from "tap"
 import { WebSocket, WebSocketServer } from "ws"
 import { createWire, frameText, PING_FRAME, type Wire } from "../../relay/wire.ts"
+import { until } from "../helpers/wait.ts"
 
 interface Side {
   socket: Duplex
   websocket: WebSocket
   wire: Wire
+  /** How often the wire said that it has drained. */
+  drains: () => number
+  /** How many messages ws was given to frame. */
+  sends: () => number
+}
+
+interface Setup {
+  /** Whether compression is agreed on. */
+  compressed?: boolean
+  /** What the relay takes for the socket of the upgrade. */
+  taken?: (socket: Duplex) => Duplex
 }
 
 /** A server as the gateway sets it up. @returns its port, and the next connection's end of it. */
-async function serve(t: Test): Promise<{ port: number; next: () => Promise<Side> }> {
-  const server = new WebSocketServer({ noServer: true, clientTracking: false, perMessageDeflate: false })
+async function serve(
+  t: Test,
+  { compressed = false, taken = (socket) => socket }: Setup = {},
+): Promise<{ port: number; next: () => Promise<Side> }> {
+  const server = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: compressed && { threshold: 0 },
+  })
   const http = createServer()
   const waiting: Array<(side: Side) => void> = []
   const sides: Side[] = []
   http.on("upgrade", (request, socket, head) => {
     server.handleUpgrade(request, socket, head, (websocket) => {
       websocket.on("error", () => {})
-      const side = { socket, websocket, wire: createWire(socket, websocket) }
+      let drained = 0
+      let sent = 0
+      const send = websocket.send.bind(websocket) as (...args: unknown[]) => void
+      websocket.send = (...args: unknown[]) => {
+        sent++
+        send(...args)
+      }
+      const wire = createWire(taken(socket), websocket, () => drained++)
+      const side = { socket, websocket, wire, drains: () => drained, sends: () => sent }
       const take = waiting.shift()
       if (take === undefined) sides.push(side)
       else take(side)
@@ -48,9 +76,9 @@ interface Frame {
 }
 
 /** A client of ws with everything that it received, and the server's end. */
-async function pair(t: Test) {
-  const { port, next } = await serve(t)
-  const client = new WebSocket(`ws://127.0.0.1:${port}/`)
+async function pair(t: Test, setup: Setup = {}) {
+  const { port, next } = await serve(t, setup)
+  const client = new WebSocket(`ws://127.0.0.1:${port}/`, { perMessageDeflate: setup.compressed ?? false })
   const frames: Frame[] = []
   let wanted = 0
   let enough = () => {}
@@ -110,6 +138,65 @@ t.test("text of any size arrives as it was, between ws's own frames", async (t) 
     t.ok(found.filter(({ text }) => text.length > 10).every((frame) => frame.text === text))
   }
 })
+
+t.test("the bytes go past ws, and are counted as they leave", async (t) => {
+  const { wire, sends, take, client } = await pair(t)
+  const frame = frameText("x".repeat(10 * MIB))
+  const before = wire.sent
+  client.pause()
+  wire.write(frame)
+  t.ok(wire.full)
+  await until("the kernel has taken what it may", () => wire.sent > before)
+  const part = wire.sent - before
+  t.ok(part > 0 && part < frame.length, `${part} bytes of one write`)
+  t.ok(wire.queued > 0)
+  client.resume()
+  await take(1)
+  await until("it has drained", () => !wire.full)
+  t.equal(wire.sent - before, frame.length)
+  t.equal(wire.queued, 0)
+  t.equal(sends(), 0, "ws has framed nothing: if it has to, see createWire")
+})
+
+for (const [name, setup] of [
+  ["with an extension", { compressed: true }],
+  ["with a socket that ws does not write to", { taken: () => new PassThrough() }],
+] satisfies [string, Setup][]) {
+  t.test(`${name} each frame goes through ws, as it was and in order`, async (t) => {
+    const { wire, sends, drains, websocket, client, take } = await pair(t, setup)
+    t.equal(client.extensions !== "", "compressed" in setup)
+    for (const size of SIZES) {
+      const text = "x".repeat(size)
+      wire.cork()
+      wire.write(Buffer.concat([PING_FRAME, frameText(text), frameText("é")]))
+      wire.uncork()
+      websocket.send("of ws")
+      wire.write(frameText("last"))
+      const found = await take(5)
+      t.same(
+        found.filter(({ kind }) => kind === "message").map(({ text }) => text.length),
+        [size, 1, 5, 4],
+      )
+      t.equal(found.filter(({ kind }) => kind === "ping").length, 1)
+    }
+    t.equal(sends(), SIZES.length * 4)
+    await until("all was sent", () => wire.queued === 0 && !wire.full)
+    const before = { drains: drains(), sent: wire.sent }
+    client.pause()
+    const text = randomBytes(10 * MIB).toString("base64")
+    wire.write(frameText(text))
+    t.ok(wire.full)
+    t.equal(drains(), before.drains)
+    client.resume()
+    t.ok((await take(1))[0]?.text === text)
+    await until("it has drained", () => !wire.full)
+    t.equal(drains(), before.drains + 1)
+    t.equal(wire.sent - before.sent, text.length)
+    wire.close(4000, "bye")
+    t.notOk(wire.open)
+    wire.write(frameText("too late"))
+  })
+}
 
 t.test("a length is counted in bytes, not in characters", async (t) => {
   const { wire, take } = await pair(t)

@@ -30,10 +30,11 @@ const message = (xid: number): Change => ({
 function connect(): { connection: Connection; sent: string[] } {
   const sent: string[] = []
   const connection = new Connection({
-    onClosing: (code) => sent.push(`closed with ${code}`),
+    onClosing: (_, code) => sent.push(`closed with ${code}`),
     wire: {
       queued: 0,
-      untaken: 0,
+      full: false,
+      sent: 0,
       open: true,
       write: (frames) => sent.push(frames.toString("latin1")),
       cork() {},

@@ -1,0 +1,154 @@
+/** The router: every lane that sees a change gets it, and no other lane costs anything. */
+
+import assert from "node:assert/strict"
+import fc from "fast-check"
+import t from "tap"
+import { type Change, readChange } from "../../relay/change.ts"
+import type { Lane, Member } from "../../relay/lane.ts"
+import { createRouter, type Router } from "../../relay/router.ts"
+import { Slice } from "../../relay/slice.ts"
+import { type Rights, type Subscription, view } from "../../relay/subscription.ts"
+
+const EVERYTHING: Rights = { committees: null, elections: null, channels: null }
+const META = JSON.stringify({
+  scope: { committee: "committee_id", election: "election_id", user: "user_id" },
+})
+
+type Row = { committee_id: number | null; election_id: number | null; user_id: number | null }
+
+let seq = 0
+const base = () => ({
+  seq: String(++seq),
+  xid: "5",
+  at: "2026-11-03 20:15:00+00",
+  table: "public.vote",
+  type: "voting_update",
+})
+const rowChange = (before: Row | null, after: Row): Change =>
+  readChange({
+    ...base(),
+    op: before === null ? "insert" : "update",
+    old: before && JSON.stringify(before),
+    new: JSON.stringify(after),
+    meta: META,
+  })
+const truncate = (): Change => readChange({ ...base(), op: "truncate", old: null, new: null, meta: META })
+const message = (channel: string): Change =>
+  readChange({ ...base(), op: "message", old: null, new: "1", meta: JSON.stringify({ channel }) })
+
+/** Somebody in the lane of a subscription. */
+function join(router: Router, subscription: Subscription, user: string): { lane: Lane; member: Member } {
+  const lane = router.laneFor(subscription)
+  const member: Member = { user, position: 0, index: 0, pump() {} }
+  lane.add(member)
+  return { lane, member }
+}
+
+const id = fc.constantFrom(null, 1, 2)
+const row = fc.record({ committee_id: id, election_id: id, user_id: id })
+const change = fc.oneof(
+  row.map((after) => rowChange(null, after)),
+  fc.tuple(row, row).map(([before, after]) => rowChange(before, after)),
+  fc.constant(null).map(truncate),
+  fc.constantFrom("election_updates", "committee:1", "user:1", "hall:1").map(message),
+)
+const some = (...values: string[]) => fc.option(fc.subarray(values).map((found) => new Set(found)))
+const subscription: fc.Arbitrary<Subscription> = fc.record({
+  channels: fc
+    .subarray(["election_updates", "committee:1", "committee:2", "election:1", "hall:1"])
+    .map((channels) => new Set(channels)),
+  rights: fc.record({
+    committees: some("1", "2"),
+    elections: some("1", "2"),
+    channels: some("election_updates", "committee:1", "election:2", "user:1", "hall:1"),
+  }),
+})
+
+t.test(
+  "each lane gets what its subscription sees, and each user what only the own channel shows",
+  async (t) => {
+    const crowd = fc.array(fc.tuple(subscription, fc.constantFrom("1", "2", "3")), { maxLength: 8 })
+    const property = fc.asyncProperty(crowd, fc.array(change, { maxLength: 5 }), async (people, changes) => {
+      const router = createRouter()
+      const joined = people.map(([subscription, user]) => ({ ...join(router, subscription, user), user }))
+      const { touched, unseen } = await router.route(changes, new Slice())
+      let seen = new Set<Change>()
+      for (const { lane, user } of joined) {
+        const shared = changes.filter((one) => view(one, lane.subscription) !== "none")
+        const own = changes.filter(
+          (one) => view(one, lane.subscription) !== view(one, lane.subscription, `user:${user}`),
+        )
+        assert.deepEqual(
+          lane.sights.map((sight) => sight.change),
+          shared,
+        )
+        assert.equal(lane.ownUsers.has(user), own.length > 0)
+        assert.equal(touched.has(lane), lane.sights.length + lane.ownUsers.size > 0)
+        seen = new Set([...seen, ...shared, ...own])
+      }
+      assert.equal(unseen, changes.length - seen.size)
+      assert.equal(router.users(), new Set(joined.map(({ user }) => user)).size)
+      for (const { lane, member } of joined) {
+        lane.remove(member)
+        router.retire(lane)
+      }
+      assert.equal(router.users(), 0)
+      assert.equal(router.size(), 0)
+      assert.equal((await router.route(changes, new Slice())).touched.size, 0)
+    })
+    await t.resolves(fc.assert(property, { numRuns: 500 }))
+  },
+)
+
+/** Channels that note when somebody looks. */
+class Watched extends Set<string> {
+  looks = 0
+  override has(channel: string): boolean {
+    this.looks++
+    return super.has(channel)
+  }
+}
+
+for (const [name, channelsOf, rights] of [
+  ["channels", (n: number) => [`committee:${n}`], () => EVERYTHING],
+  [
+    "channels, with a token for all rows",
+    (n: number) => [`committee:${n}`, `hall:${n}`],
+    () => ({ ...EVERYTHING, channels: new Set(["election_updates"]) }),
+  ],
+  [
+    "committees in their tokens",
+    () => ["election_updates"],
+    (n: number) => ({ ...EVERYTHING, committees: new Set([`${n}`]) }),
+  ],
+  [
+    "elections in their tokens",
+    () => ["election_updates"],
+    (n: number) => ({ ...EVERYTHING, elections: new Set([`${n}`]) }),
+  ],
+] satisfies [string, (n: number) => string[], (n: number) => Rights][]) {
+  t.test(`a thousand lanes by ${name}: a change is held against those that it concerns`, async (t) => {
+    const router = createRouter()
+    const watched = Array.from({ length: 1_000 }, (_, n) => {
+      const channels = new Watched(channelsOf(n))
+      const { lane } = join(router, { channels, rights: rights(n) }, `${n}`)
+      const has = lane.users.has.bind(lane.users)
+      lane.users.has = (user) => {
+        channels.looks++
+        return has(user)
+      }
+      channels.looks = 0
+      return channels
+    })
+    const { touched } = await router.route(
+      [rowChange(null, { committee_id: 5, election_id: 5, user_id: 7 })],
+      new Slice(),
+    )
+    t.equal(touched.has(router.laneFor({ channels: new Set(channelsOf(5)), rights: rights(5) })), true)
+    t.same(
+      watched.flatMap(({ looks }, n) => (looks > 0 ? [n] : [])),
+      [5, 7],
+      "the committee's, and that of the row's user",
+    )
+  })
+}

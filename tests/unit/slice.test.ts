@@ -1,0 +1,186 @@
+/** However much there is to do, the event loop turns: what never ends must not hold up anybody either. */
+
+import t, { type Test } from "tap"
+import { type Change, readChange } from "../../relay/change.ts"
+import { Connection } from "../../relay/connection.ts"
+import { announce, flush } from "../../relay/fanout.ts"
+import { Lane } from "../../relay/lane.ts"
+import { Register } from "../../relay/register.ts"
+import { createRouter } from "../../relay/router.ts"
+import { Slice } from "../../relay/slice.ts"
+import { createTurns } from "../../relay/turns.ts"
+import { CHECKPOINT_MS, startWheel } from "../../relay/wheel.ts"
+import { until } from "../helpers/wait.ts"
+
+const SUBSCRIPTION = {
+  channels: new Set(["election_updates"]),
+  rights: { committees: null, elections: null, channels: null },
+}
+const laneOf = () => new Lane(SUBSCRIPTION, new Register())
+
+/** The same again and again, until it is over. */
+function endless<T>(value: T): { values: Iterable<T>; taken(): number; end(): void } {
+  let taken = 0
+  let over = false
+  function* values() {
+    for (; !over; taken++) yield value
+  }
+  return {
+    values: { [Symbol.iterator]: values },
+    taken: () => taken,
+    end: () => {
+      over = true
+    },
+  }
+}
+
+const turnOfTheLoop = () => new Promise(setImmediate)
+
+async function someTurns(t: Test, taken: () => number): Promise<void> {
+  for (let turn = 0; turn < 5; turn++) {
+    const before = taken()
+    await turnOfTheLoop()
+    await turnOfTheLoop()
+    t.ok(taken() > before, "it goes on")
+  }
+}
+
+for (const [name, work] of [
+  ["a flush", (lanes: Iterable<Lane>) => flush(lanes)],
+  ["an announcement", (lanes: Iterable<Lane>) => announce(lanes, [Buffer.from("x")], 10)],
+] as const) {
+  t.test(`${name} of lanes without end`, async (t) => {
+    const lane = laneOf()
+    lane.add({ user: "1", position: 0, index: 0, pump() {} })
+    const lanes = endless(lane)
+    const done = work(lanes.values)
+    await someTurns(t, lanes.taken)
+    lanes.end()
+    await done
+  })
+}
+
+t.test("a flush pumps each member once, wherever it starts", async (t) => {
+  const lane = laneOf()
+  const pumped: number[] = []
+  for (let n = 0; n < 3; n++) lane.add({ user: "1", position: 0, index: 0, pump: () => pumped.push(n) })
+  for (let round = 0; round < 3; round++) await flush([lane])
+  t.same(pumped, [0, 1, 2, 1, 2, 0, 2, 0, 1])
+})
+
+t.test("the wheel over connections without end", async (t) => {
+  const sent: string[] = []
+  const connection = new Connection({
+    onClosing() {},
+    wire: {
+      queued: 0,
+      full: false,
+      sent: 0,
+      open: true,
+      write: (frames) => sent.push(frames.toString()),
+      cork() {},
+      uncork() {},
+      close() {},
+      terminate() {},
+    },
+  })
+  const connections = endless(connection)
+  const wheel = startWheel({
+    settings: { laneBufferBytes: 1_000, heartbeatMs: 1_000_000, authTimeoutMs: 1_000_000 },
+    position: () => ({ head: undefined, lineages: new Set(), inBatch: false }),
+    connections: connections.values,
+    router: createRouter(),
+    replays: undefined as never,
+  })
+  await until("it turns", () => connections.taken() > 0, 20 * CHECKPOINT_MS)
+  await someTurns(t, connections.taken)
+  connections.end()
+  wheel.stop()
+})
+
+const CHANGES = Array.from(
+  { length: 20_000 },
+  (_, n): Change =>
+    readChange({
+      seq: String(n),
+      xid: "5",
+      at: "2026-11-03 20:15:00+00",
+      table: "public.vote",
+      op: "insert",
+      type: "voting_update",
+      old: null,
+      new: JSON.stringify({ id: n, user_id: n % 10, note: "x".repeat(200) }),
+      meta: JSON.stringify({ key: ["id"], scope: { user: "user_id" } }),
+    }),
+)
+
+/** How often the event loop turned meanwhile. */
+async function turnsDuring(work: Promise<unknown>): Promise<number> {
+  let turns = 0
+  let over = false
+  void work.finally(() => {
+    over = true
+  })
+  while (!over) {
+    await turnOfTheLoop()
+    turns++
+  }
+  return turns
+}
+
+t.test("twenty thousand changes are routed and made to frames in slices, whole and in order", async (t) => {
+  const router = createRouter()
+  const lane = router.laneFor(SUBSCRIPTION)
+  lane.add({ user: "3", position: 0, index: 0, pump() {} })
+  const nowhere = router.laneFor({ ...SUBSCRIPTION, channels: new Set() })
+  nowhere.add({ user: "3", position: 0, index: 0, pump() {} })
+  t.ok((await turnsDuring(router.route(CHANGES, new Slice()))) > 3, "routed")
+  t.equal(lane.sights.length, CHANGES.length)
+  t.same([...nowhere.ownUsers], ["3"])
+  const piece = { batch: 1, changes: CHANGES, closed: true }
+  const mark = [Buffer.from("mark")]
+  const made = lane.takeEntry(piece, mark, new Slice())
+  t.ok((await turnsDuring(made)) > 3, "made to frames")
+  const ids = (chunks: readonly Buffer[]) =>
+    [
+      ...Buffer.concat(chunks)
+        .toString("latin1")
+        .matchAll(/"action":"create","id":"(\d+)"/g),
+    ].map(([, id]) => Number(id))
+  const { shared, own, bytes } = await made
+  t.same(
+    ids(shared),
+    CHANGES.map(({ id }) => Number(id)),
+  )
+  t.equal(bytes, Buffer.concat(shared).length)
+  t.equal(own, undefined)
+  t.equal(
+    Buffer.concat(shared)
+      .toString("latin1")
+      .match(/"last":true/g)?.length,
+    1,
+  )
+  t.match(Buffer.concat(shared).toString("latin1"), /"last":true\}\}mark$/)
+  const his = await nowhere.takeEntry(piece, [], new Slice())
+  t.same(
+    ids(his.own?.get("3") ?? []),
+    CHANGES.filter((_, n) => n % 10 === 3).map(({ id }) => Number(id)),
+  )
+  t.equal(his.bytes, Buffer.concat(his.own?.get("3") ?? []).length)
+})
+
+t.test("who waits for its turn gets it in order, a few at a time", async (t) => {
+  const turns = createTurns()
+  const went: number[] = []
+  const all = Array.from({ length: 20 }, async (_, n) => {
+    await turns.next()
+    const end = performance.now() + 1
+    while (performance.now() < end);
+    went.push(n)
+  })
+  t.ok((await turnsDuring(Promise.all(all))) > 3)
+  t.same(
+    went,
+    all.map((_, n) => n),
+  )
+})

@@ -1,0 +1,102 @@
+/** The wheel tells lanes how far they are, and never more than what they were sent. */
+
+import t from "tap"
+import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
+import { Lane } from "../../relay/lane.ts"
+import { Register } from "../../relay/register.ts"
+import type { Position } from "../../relay/replay.ts"
+import type { Router } from "../../relay/router.ts"
+import { startWheel } from "../../relay/wheel.ts"
+import { until } from "../helpers/wait.ts"
+
+t.jobs = 3
+
+const cursor = (xid: number): Cursor => ({
+  lineage: "l",
+  snapshot: parseSnapshot(`${xid}:${xid}:`) as Snapshot,
+})
+
+const BEFORE = cursor(5)
+const AFTER = cursor(6)
+
+/** A lane of somebody who takes nothing, which is owed a checkpoint. */
+function laneOf(): { lane: Lane; sent: () => string[] } {
+  const rights = { committees: null, elections: null, channels: null }
+  const lane = new Lane({ channels: new Set(), rights }, new Register())
+  lane.add({ user: "1", position: 0, index: 0, pump() {} })
+  lane.unmarked = true
+  const sent = () =>
+    Array.from({ length: lane.end }, (_, at) => Buffer.concat(lane.at(at)?.shared ?? []).toString("latin1"))
+  return { lane, sent }
+}
+
+function start(position: () => Position, lanes: () => Iterable<Lane>, heartbeatMs = 1_000_000) {
+  let turns = 0
+  const wheel = startWheel({
+    settings: { laneBufferBytes: 1_000_000, heartbeatMs, authTimeoutMs: 1_000_000 },
+    position,
+    connections: {
+      [Symbol.iterator]: () => {
+        turns++
+        return [].values()
+      },
+    },
+    router: { lanes } as Router,
+    replays: { connections: () => [] } as never,
+  })
+  return { stop: wheel.stop, turned: (more: number) => until("it turns", () => turns >= more, 60_000) }
+}
+
+t.test("no checkpoint in the middle of a batch, and one after it", async (t) => {
+  const { lane, sent } = laneOf()
+  let inBatch = true
+  const wheel = start(
+    () => ({ head: BEFORE, lineages: new Set(), inBatch }),
+    () => [lane],
+  )
+  await wheel.turned(3)
+  t.same(sent(), [])
+  inBatch = false
+  await until("it is told", () => sent().length > 0)
+  wheel.stop()
+  t.match(sent(), [/"checkpoint","cursor":"l:5:5:"/])
+  t.notOk(lane.unmarked)
+})
+
+t.test(
+  "a batch that comes in the middle of a turn ends it: the others are told where the feed is then",
+  async (t) => {
+    const first = laneOf()
+    const second = laneOf()
+    let head = BEFORE
+    const wheel = start(
+      () => ({ head, lineages: new Set(), inBatch: false }),
+      function* () {
+        yield first.lane
+        if (first.lane.end === 1) head = AFTER
+        yield second.lane
+      },
+    )
+    await until("both are told", () => second.sent().length > 0, 60_000)
+    wheel.stop()
+    t.match(first.sent()[0], /"cursor":"l:5:5:"/)
+    t.match(second.sent()[0], /"cursor":"l:6:6:"/)
+  },
+)
+
+t.test("a heartbeat that falls into a batch is followed by its checkpoint", async (t) => {
+  const { lane, sent } = laneOf()
+  lane.unmarked = false
+  let inBatch = true
+  const wheel = start(
+    () => ({ head: BEFORE, lineages: new Set(), inBatch }),
+    () => [lane],
+    1,
+  )
+  await until("it beats", () => sent().length > 0, 60_000)
+  t.match(sent()[0], /"type":"ping"/)
+  t.notMatch(sent().join(), /checkpoint/)
+  inBatch = false
+  await until("it is told", () => sent().some((frame) => frame.includes("checkpoint")), 60_000)
+  wheel.stop()
+})
