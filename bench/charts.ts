@@ -5,12 +5,15 @@ import { GridComponent, LegendComponent, TitleComponent } from "echarts/componen
 import { type EChartsCoreOption, init, use } from "echarts/core"
 import { SVGRenderer } from "echarts/renderers"
 import { figureOf, type Row } from "./row.ts"
-import { SERVERS, type ServerName } from "./server.ts"
+import { SERVERS } from "./server.ts"
 
 use([BarChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer])
 
-const COLOURS: Record<ServerName, string> = {
+const COLOURS: Record<string, string> = {
   ours: "#0b62c4",
+  "ours, bulk flag": "#93c5fd",
+  "no trigger": "#d1d5db",
+  "plain NOTIFY": "#6b7280",
   "plain ws": "#6b7280",
   "Socket.IO": "#9ca3af",
   nchan: "#d1d5db",
@@ -33,6 +36,8 @@ interface Panel {
 interface Chart {
   file: string
   title: string
+  /** Whose bars stand beside each other. */
+  subjects: readonly string[]
   panels: Panel[]
 }
 
@@ -58,9 +63,21 @@ export function drawCharts(rows: Row[]): Map<string, string> {
     (name) => name.includes("idle"),
     (name) => name,
   )
+  const writing = runsOf(
+    "writers",
+    (name) => !name.includes("rows"),
+    (name) => inTwoLines(name),
+  )
   const charts: Chart[] = [
     {
+      file: "writers.svg",
+      title: "What is left to those who write",
+      subjects: ["no trigger", "ours, bulk flag", "ours", "plain NOTIFY"],
+      panels: [{ title: "commits a second", figure: "commits", runs: writing }],
+    },
+    {
       file: "latency-quiet.svg",
+      subjects: SERVERS,
       title: "From the answer to COMMIT to a client, one change at a time",
       panels: [
         { title: "half of the changes within, ms", figure: "p50", runs: quiet },
@@ -69,6 +86,7 @@ export function drawCharts(rows: Row[]): Map<string, string> {
     },
     {
       file: "latency-busy.svg",
+      subjects: SERVERS,
       title: "The same with four writers who wait for nobody",
       panels: [
         { title: "half of the changes within, ms", figure: "p50", runs: busy },
@@ -77,11 +95,13 @@ export function drawCharts(rows: Row[]): Map<string, string> {
     },
     {
       file: "fanout.svg",
+      subjects: SERVERS,
       title: "CPU time to tell one client of one change, by changes in a transaction",
       panels: [{ title: "µs, 1,000 clients", figure: "CPU a delivery", runs: bursts }],
     },
     {
       file: "memory.svg",
+      subjects: SERVERS,
       title: "Memory of an idle connection",
       panels: [{ title: "KB of the server's resident memory", figure: "a connection", runs: idle }],
     },
@@ -93,7 +113,7 @@ export function drawCharts(rows: Row[]): Map<string, string> {
   )
 }
 
-function draw({ title, panels }: Chart, rows: Row[]): string {
+function draw({ title, subjects, panels }: Chart, rows: Row[]): string {
   const height = TOP + panels.length * PANEL_HEIGHT
   const chart = init(null, null, { renderer: "svg", ssr: true, width: WIDTH, height })
   const text = { fontFamily: FONT, color: INK }
@@ -101,7 +121,7 @@ function draw({ title, panels }: Chart, rows: Row[]): string {
     animation: false,
     backgroundColor: "#ffffff",
     textStyle: text,
-    color: SERVERS.map((server) => COLOURS[server]),
+    color: subjects.map((subject) => COLOURS[subject]),
     legend: {
       top: 34,
       left: 16,
@@ -142,15 +162,15 @@ function draw({ title, panels }: Chart, rows: Row[]): string {
       splitLine: { lineStyle: { color: "#eceff3" } },
     })),
     series: panels.flatMap((panel, index) =>
-      SERVERS.map((server) => ({
+      subjects.map((subject) => ({
         type: "bar",
-        name: server,
+        name: subject,
         xAxisIndex: index,
         yAxisIndex: index,
         barMaxWidth: 44,
         barGap: "12%",
-        itemStyle: { color: COLOURS[server] },
-        data: panel.runs.map(({ name }) => bar(rows, name, server, panel.figure)),
+        itemStyle: { color: COLOURS[subject] },
+        data: panel.runs.map(({ name }) => bar(rows, name, subject, panel.figure)),
       })),
     ),
   }
@@ -168,8 +188,8 @@ const asImage = (svg: string, title: string): string =>
     .replace(/^<svg [^>]*>/, `$&\n<title>${title}</title>`)
 
 /** A bar with its value on top; where a run has none, that is said in its place. */
-function bar(rows: Row[], name: string, server: ServerName, figure: string) {
-  const row = rows.find((each) => each.name === name && each.subject === server)
+function bar(rows: Row[], name: string, subject: string, figure: string) {
+  const row = rows.find((each) => each.name === name && each.subject === subject)
   const value = row === undefined ? undefined : figureOf(row, figure)
   return {
     value: value ?? 0,
@@ -178,7 +198,7 @@ function bar(rows: Row[], name: string, server: ServerName, figure: string) {
       position: "top",
       fontSize: 11,
       color: value === undefined ? FAINT : INK,
-      fontWeight: server === "ours" ? "bold" : "normal",
+      fontWeight: subject === "ours" ? "bold" : "normal",
       formatter:
         value === undefined
           ? "none"

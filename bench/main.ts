@@ -6,15 +6,28 @@ import { fanout } from "./groups/fanout.ts"
 import { growth, SERIES } from "./groups/growth.ts"
 import { latency } from "./groups/latency.ts"
 import { memory } from "./groups/memory.ts"
+import { parts } from "./groups/parts.ts"
 import { prompt } from "./groups/prompt.ts"
 import { replay } from "./groups/replay.ts"
+import { workers } from "./groups/workers.ts"
+import { writers } from "./groups/writers.ts"
 import { describeMachine, keepResults, type Run, readResults } from "./results.ts"
 import { SERVERS, type ServerName } from "./server.ts"
 import { type Choice, type Group, openStage } from "./stage.ts"
 import { renderText } from "./table.ts"
 
 /** In the order in which they run. */
-const GROUPS: Record<string, Group> = { latency, fanout, memory, replay, growth, prompt }
+const GROUPS: Record<string, Group> = {
+  writers,
+  latency,
+  parts,
+  fanout,
+  workers,
+  memory,
+  replay,
+  growth,
+  prompt,
+}
 
 const note = (line: string) => void process.stderr.write(`${line}\n`)
 

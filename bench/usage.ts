@@ -12,6 +12,12 @@ export function cpuOf(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) * TICK_MICROS
 }
 
+/** CPU time of a process and of those that it has started. Microseconds. @throws Error without a /proc */
+export function cpuOfAll(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean)
+  return children.reduce((sum, child) => sum + cpuOf(Number(child)), cpuOf(pid))
+}
+
 /** Resident memory of a process. Bytes. @throws Error without a /proc */
 export function memoryOf(pid: number): number {
   const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]
