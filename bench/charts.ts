@@ -121,7 +121,7 @@ function draw({ title, subjects, panels }: Chart, rows: Row[]): string {
     animation: false,
     backgroundColor: "#ffffff",
     textStyle: text,
-    color: subjects.map((subject) => COLOURS[subject]),
+    color: subjects.map((subject) => COLOURS[subject] ?? INK),
     legend: {
       top: 34,
       left: 16,
@@ -169,7 +169,7 @@ function draw({ title, subjects, panels }: Chart, rows: Row[]): string {
         yAxisIndex: index,
         barMaxWidth: 44,
         barGap: "12%",
-        itemStyle: { color: COLOURS[subject] },
+        itemStyle: { color: COLOURS[subject] ?? INK },
         data: panel.runs.map(({ name }) => bar(rows, name, subject, panel.figure)),
       })),
     ),

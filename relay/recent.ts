@@ -72,10 +72,8 @@ export function createRecent(limitBytes: number): Recent {
         skipping = false
       }
       if (skipping) return
-      if (changes.length === 0 && parts.at(-1)?.batch !== batch) {
-        if (parts.length === 0) start = cursor.snapshot
-        return
-      }
+      // Where nothing was written, an older position is as good as the new one.
+      if (changes.length === 0 && parts.at(-1)?.batch !== batch) return
       const size = sizeOf(changes)
       parts.push({ changes, cursor, final, batch, bytes: size })
       bytes += size

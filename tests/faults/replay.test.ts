@@ -81,6 +81,8 @@ t.test("memory that forgets in the middle of a replay is continued from the log"
   const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "64" })
   const cursor = await cursorNow(db)
   await fill(db, 7_000)
+  const read = () => metricOf(relay, "relay_events_total", 'table="public.guarantee",op="insert"')
+  await until("they are in memory", async () => (await read()) === 7_000)
   const reader = await relay.connect({}, `?cursor=${cursor}`)
   await ended(reader)
   t.equal(await metricOf(relay, "relay_resume_total", 'result="memory"'), 1)
