@@ -3,6 +3,7 @@
  * at the least on this machine. Each part is measured by itself, with the relay's own code, one change at a time.
  */
 
+import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { setTimeout as sleep } from "node:timers/promises"
 import type pg from "pg"
 import { createChangelog } from "../../relay/changelog.ts"
@@ -58,13 +59,15 @@ async function measureParts(stage: Stage, relay: Server, events: number): Promis
   const audience = stage.audience(relay)
   await audience.connect(1)
   await audience.begin()
+  const line = await openLine()
   const part = (name: string): Part => ({ name, took: [], least: [] })
   const found = {
     commit: part("COMMIT with the capture; at the least, without it"),
     bell: part("until the bell; at the least, until any other NOTIFY"),
     read: part("the read of the log; at the least, select 1"),
     encode: part("from row to frame; at the least, its text to bytes"),
-    whole: part("COMMIT's answer to receipt, all of it; at the least, bell and frame without a log"),
+    line: part("written and received, and all waking up between; at the least, on a bare socket"),
+    whole: part("all of it, from COMMIT's answer to receipt; at the least, the sum of those"),
   }
   try {
     for (let n = 0; n < WARM_EVENTS + events; n++) {
@@ -91,14 +94,44 @@ async function measureParts(stage: Stage, relay: Server, events: number): Promis
       const text = frameOf({ change, as: "whole" }, true).toString()
       found.encode.took.push(repeated(() => frameOf({ change: { ...change }, as: "whole" }, true)))
       found.encode.least.push(repeated(() => Buffer.from(text)))
-      found.whole.least.push((found.bell.least.at(-1) ?? 0) + (found.encode.least.at(-1) ?? 0))
+      found.line.least.push(await line.pass(Buffer.from(text)))
+      const known = [found.bell, found.read, found.encode]
+      found.line.took.push(Math.max(0, last(found.whole.took) - sum(known.map(({ took }) => last(took)))))
+      found.whole.least.push(sum([...known, found.line].map(({ least }) => last(least))))
       await sleep(PAUSE_MS)
     }
   } finally {
+    line.close()
     session.close()
     await changelog.close()
   }
   return Object.values(found)
+}
+
+const last = (sample: readonly number[]): number => sample.at(-1) ?? 0
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0)
+
+/** A connection of this process with itself. */
+async function openLine(): Promise<{ pass(bytes: Buffer): Promise<number>; close(): void }> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  const accepted = new Promise<Socket>((resolve) => server.once("connection", resolve))
+  const far = connect({ port: (server.address() as AddressInfo).port, host: "127.0.0.1", noDelay: true })
+  const near = await accepted
+  near.setNoDelay(true)
+  return {
+    async pass(bytes) {
+      const came = new Promise<number>((resolve) => far.once("data", () => resolve(now())))
+      const began = now()
+      near.write(bytes)
+      return (await came) - began
+    },
+    close() {
+      near.destroy()
+      far.destroy()
+      server.close()
+    },
+  }
 }
 
 /** When it comes, which may be before the writer has its answer. */
