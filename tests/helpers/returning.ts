@@ -66,11 +66,12 @@ export async function continued(
 ): Promise<void> {
   const { client, told } = await comeBack(relay, cursor)
   t.match(told, { recovered: true, cursor }, `${cursor} is continued`)
+  // What the feed has not read yet when the replay ends comes live.
   await client.first(
     "the end of the replay",
-    ({ type, replayed }) => type === "checkpoint" && replayed === missed.length,
+    ({ type, replayed }) => type === "checkpoint" && typeof replayed === "number",
   )
-  t.same(votesOf(client.changes()), missed, "everything that was missed, once")
+  t.same(votesOf(await client.count(missed.length)), missed, "everything that was missed, once")
   const mark = nextMark()
   await execSql(url, `insert into vote (votes) values (${mark})`)
   t.same(votesOf(await client.count(missed.length + 1)), [...missed, mark], "then live")
