@@ -7,7 +7,7 @@ import { connect, type Socket } from "node:net"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { now } from "./clock.ts"
 import { FrameWalker } from "./frames.ts"
-import { serve } from "./helper.ts"
+import { serve } from "./subprocess.ts"
 
 /** How to be a client of a server. */
 export interface Target {

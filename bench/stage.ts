@@ -6,10 +6,10 @@ import { join } from "node:path"
 import type pg from "pg"
 import { type Audience, startAudience } from "./audience.ts"
 import { openDatabase } from "./database.ts"
-import { type Helper, startHelper } from "./helper.ts"
 import type { Cell, Outcome, Row } from "./row.ts"
 import { AbsentError, SERVERS, type Server, type ServerName, startServer } from "./server.ts"
 import { openSession } from "./session.ts"
+import { type Helper, startHelper } from "./subprocess.ts"
 import type { Watched, WatchOrder } from "./watch.ts"
 
 /** What was chosen on the command line; a group takes its own values where nothing was. */

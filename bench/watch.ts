@@ -3,8 +3,8 @@
 import { Agent, get } from "node:http"
 import { setTimeout as sleep } from "node:timers/promises"
 import { now } from "./clock.ts"
-import { serve } from "./helper.ts"
 import { type Percentiles, percentilesOf } from "./percentiles.ts"
+import { serve } from "./subprocess.ts"
 
 export type WatchOrder = { kind: "watch"; url: string } | { kind: "tell" }
 /** Milliseconds. */

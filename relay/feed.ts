@@ -82,6 +82,11 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
   /** Those who wait for a read that begins after they asked. */
   const asking = new Set<() => void>()
 
+  function readSoon(): void {
+    pending = true
+    interrupt?.()
+  }
+
   /** Waits for a wake-up, a stop or the time to poll. @returns why it reads. */
   async function pause(): Promise<"bell" | "poll"> {
     if (!pending && !closing.signal.aborted) {
@@ -248,13 +253,11 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
     },
     heard(xid) {
       bell.heard(xid)
-      pending = true
-      interrupt?.()
+      readSoon()
     },
     wake() {
       bell.doubt()
-      pending = true
-      interrupt?.()
+      readSoon()
     },
     refresh(timeoutMs) {
       return new Promise((resolve) => {
@@ -266,8 +269,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
         const answer = () => settle(true)
         const timer = setTimeout(settle, timeoutMs, false)
         asking.add(answer)
-        pending = true
-        interrupt?.()
+        readSoon()
       })
     },
     state: () => state,

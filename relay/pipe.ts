@@ -33,7 +33,8 @@ export interface Pipe {
   write(line: Buffer): void
   /** @throws if the pipe is closed before the answer or there is none within the time, in milliseconds. */
   ask(question: Question, timeoutMs: number): Promise<unknown>
-  close(): void
+  /** @param error why, where it is this side that cannot go on. */
+  close(error?: Error): void
 }
 
 /** A message as the bytes of its line. */
@@ -91,7 +92,7 @@ export function createPipe({ stream, told, asked, closed }: PipeDeps): Pipe {
         questions.delete(id)
       }
     },
-    close: () => end(),
+    close: end,
   }
 }
 

@@ -57,14 +57,9 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
       const bulletin = Bulletin.parse(message)
       if (bulletin.kind === "standing") standing = bulletin
       else if (bulletin.kind === "stop") onStop()
-      else inOrder = inOrder.then(() => pass(bulletin)).catch((error: Error) => end(error))
+      else inOrder = inOrder.then(() => pass(bulletin)).catch(pipe.close)
     },
   })
-
-  function end(error: Error): void {
-    pipe.close()
-    onClosed(error)
-  }
 
   async function pass(bulletin: Exclude<Bulletin, { kind: "standing" | "stop" }>): Promise<void> {
     switch (bulletin.kind) {
