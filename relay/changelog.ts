@@ -166,8 +166,15 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
         client.release()
         return slot === null ? "not_due" : "done"
       } catch (error) {
+        if ((error as { code?: string }).code === "55P03") {
+          // An error is told before its transaction has ended, and the next attempt would find this one still at work.
+          await client.query("rollback").then(
+            () => client.release(),
+            () => client.release(true),
+          )
+          return "refused"
+        }
         client.release(true)
-        if ((error as { code?: string }).code === "55P03") return "refused"
         throw error
       } finally {
         client.off("error", ignore)

@@ -92,20 +92,18 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
 $$;
 comment on function relay.rewritten(regclass) is 'Whether the table was rewritten after the snapshot, so that its types may be others.';
 
-create function relay.row_text(columns jsonb, target regclass, record text, believe_types boolean default true) returns text
+create function relay.row_columns(columns jsonb, target regclass, record text, believe_types boolean) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
-  select case when count(*) = 0 then '''{}'''
-    else format('(select row_to_json(r.*)::text from (select %s) r)',
-      string_agg(format('%s as %I', case
-        when believe_types then relay.harmless(format('%s.%I', record, n.name), a.atttypid)
-        else relay.harmless_today(format('%s.%I', record, n.name)) end, c->>'name'), ', ' order by o)) end
+  select coalesce(string_agg(format('%s as %I', case
+      when believe_types then relay.harmless(format('%s.%I', record, n.name), a.atttypid)
+      else relay.harmless_today(format('%s.%I', record, n.name)) end, c->>'name'), ', ' order by o), '')
   from jsonb_array_elements(columns) with ordinality u(c, o)
   cross join lateral relay.column_name(target, (c->>'num')::int) n(name)
   left join pg_attribute a on a.attrelid = target and a.attnum = (c->>'num')::int
   where n.name is not null
 $$;
-comment on function relay.row_text(jsonb, regclass, text, boolean) is
-  'The SQL expression of a captured row: columns found by number as they are called today, sent under the names they were tracked with.';
+comment on function relay.row_columns(jsonb, regclass, text, boolean) is
+  'The select list of a captured row: columns found by number as they are called today, sent under the names they were tracked with.';
 
 create function relay.meta_text(t relay.tracking) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
@@ -117,22 +115,32 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
     'scope', t.scope)::text
 $$;
 
-create function relay.capture_sql(t relay.tracking, op text, old_record text, new_record text, believe_types boolean default true) returns text
-language sql stable set search_path = pg_catalog, relay, pg_temp as $$
-  select format('insert into relay.change ("table", op, type, old, new, meta) ')
+create function relay.capture_sql(t relay.tracking, op text, old_record text, new_record text, whole boolean, believe_types boolean) returns text
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_old text := format('(select %s) o', relay.row_columns(t.columns, t.target, old_record, believe_types));
+  v_new text := format('(select %s) n', relay.row_columns(t.columns, t.target, new_record, believe_types));
+  -- Answered when the statement is planned: nothing is left of the way that is not taken.
+  v_whole text := format('relay.is_whole(%L::regclass, %s)', t.target::oid::text, t.id);
+  v_old_text text := 'row_to_json(o.*)::text';
+  v_new_text text := 'row_to_json(n.*)::text';
+begin
+  if whole then
+    v_old_text := format('case when %s then row_to_json(%s.*)::text else %s end', v_whole, old_record, v_old_text);
+    v_new_text := format('case when %s then row_to_json(%s.*)::text else %s end', v_whole, new_record, v_new_text);
+  end if;
+  return format('insert into relay.change ("table", type, meta, op, old, new) select %L, %L, %L, ', t.name, t.type, relay.meta_text(t))
     || case op
-         when 'rows' then format('select %L, ''insert'', %L, null, %s, %L from new_rows n',
-                t.name, t.type, relay.row_text(t.columns, t.target, 'n', believe_types), relay.meta_text(t))
-         when 'insert' then format('select %L, ''insert'', %L, null, %s, %L',
-                t.name, t.type, relay.row_text(t.columns, t.target, new_record, believe_types), relay.meta_text(t))
-         when 'delete' then format('select %L, ''delete'', %L, %s, null, %L',
-                t.name, t.type, relay.row_text(t.columns, t.target, old_record, believe_types), relay.meta_text(t))
-         when 'update' then format('select %L, ''update'', %L, d.o, d.n, %L from (select %s as o, %s as n offset 0) d where d.o <> d.n',
-                t.name, t.type, relay.meta_text(t), relay.row_text(t.columns, t.target, old_record, believe_types), relay.row_text(t.columns, t.target, new_record, believe_types))
-       end
+         when 'rows' then format('''insert'', null, %s from new_rows %I, lateral %s', v_new_text, new_record, v_new)
+         when 'insert' then format('''insert'', null, %s from %s', v_new_text, v_new)
+         when 'delete' then format('''delete'', %s, null from %s', v_old_text, v_old)
+         when 'update' then format('''update'', %s, %s from %s, %s where (%s or o.* operator(pg_catalog.*<>) n.*)',
+                                   v_old_text, v_new_text, v_old, v_new, case when whole then v_whole else 'false' end)
+       end;
+end
 $$;
-comment on function relay.capture_sql(relay.tracking, text, text, text, boolean) is
-  'The statement that writes one change (op insert, update, delete) or a whole transition table (op rows).';
+comment on function relay.capture_sql(relay.tracking, text, text, text, boolean, boolean) is
+  'The statement that writes one change (op insert, update, delete) or a whole transition table (op rows). whole: the row as it is, for which PostgreSQL need not put another one together, if relay.is_whole says so when the statement is planned.';
 
 create function relay.pin_settings() returns text[]
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
@@ -155,7 +163,7 @@ $$;
 
 create function relay.capture_sql(tracking_id integer, op text, written regclass) returns text
 language sql stable security definer set search_path = pg_catalog, relay, pg_temp as $$
-  select relay.capture_sql(t, op, '($1)', case op when 'update' then '($2)' else '($1)' end, not relay.rewritten(written))
+  select relay.capture_sql(t, op, '($1)', case op when 'update' then '($2)' when 'rows' then 'r' else '($1)' end, false, not relay.rewritten(written))
   from relay.tracking t where t.id = tracking_id
 $$;
 comment on function relay.capture_sql(integer, text, regclass) is
@@ -195,6 +203,42 @@ end
 $$;
 comment on function relay.unaltered(regclass, integer) is
   'Whether the code made for the table still fits it. Declared immutable on purpose: called with a regclass constant it is computed once, when a session plans the trigger, and PostgreSQL plans again after any ALTER of that table. So the check costs nothing a row.';
+
+create function relay.is_whole(target regclass, tracking_id integer) returns boolean
+language plpgsql immutable set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_last integer := (select max((c->>'num')::int) from relay.tracking t, jsonb_array_elements(t.columns) c where t.id = tracking_id);
+begin
+  -- The privilege tells of columns that a fixed snapshot does not show: it is null for those that do not exist.
+  return coalesce(has_column_privilege(target, (v_last + 1)::smallint, 'select') is null
+    and (select c.relkind = 'r' from pg_class c where c.oid = target)
+    and not exists (
+      select 1 from pg_attribute a
+      where a.attrelid = target and a.attnum > 0 and not a.attisdropped
+        and (relay.harmless('x', a.atttypid) <> 'x' or not exists (
+          select 1 from relay.tracking t, jsonb_array_elements(t.columns) c
+          where t.id = tracking_id and (c->>'num')::int = a.attnum))), false);
+end
+$$;
+comment on function relay.is_whole(regclass, integer) is
+  'Whether the row as it is may be sent: all columns are captured, and none has a type that users make. Declared immutable for the reason that relay.unaltered is, beside which alone it means something.';
+
+create function relay.captures() returns boolean
+language plpgsql stable as $$
+begin
+  return (pg_catalog.current_setting('relay.bulk_load', true) operator(pg_catalog.=) any ('{on,summary}'::pg_catalog.text[])) is not true;
+end
+$$;
+comment on function relay.captures() is
+  'Whether each row is captured in this session: relay.bulk_load is neither on nor summary. A condition of triggers, whose text PostgreSQL reads anew for every statement: to read and make this call costs less than half of what the expression would.';
+
+create function relay.summarises() returns boolean
+language plpgsql stable as $$
+begin
+  return pg_catalog.current_setting('relay.bulk_load', true) operator(pg_catalog.=) 'summary';
+end
+$$;
+comment on function relay.summarises() is 'Whether each statement is captured as one bulk_load in this session.';
 
 create sequence relay.pause_switch as smallint minvalue 0 maxvalue 1 start 0;
 comment on sequence relay.pause_switch is 'Its value is 1 while the capture is paused; set outside any transaction, so that no writer reads it stale.';

@@ -2,7 +2,8 @@
 
 create function relay.capture_functions(tracking_id integer) returns text[]
 language sql immutable set search_path = pg_catalog, relay, pg_temp as $$
-  select array['capture_rows_' || tracking_id, 'capture_row_' || tracking_id, 'capture_statement_' || tracking_id]
+  select array['capture_rows_' || tracking_id, 'capture_insert_' || tracking_id, 'capture_update_' || tracking_id,
+               'capture_delete_' || tracking_id, 'capture_statement_' || tracking_id]
 $$;
 
 create function relay.capture_code(t relay.tracking) returns void
@@ -14,9 +15,11 @@ declare
   v_owner name := (select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'relay');
   v_check text := format('relay.unaltered(%L::regclass, %s)', t.target::oid::text, t.id);
   v_running text := $w$pg_sequence_last_value('relay.pause_switch') is distinct from 1$w$;
-  -- Asked here once more, although relay.ring asks itself: while a relay polls, the call alone would cost a fifth of the capture.
-  v_unheard text := $w$((pg_sequence_last_value('relay.lease') - date_part('epoch', clock_timestamp()) * 1000) between 0 and 5000
-    and current_setting('relay.bell', true) is distinct from 'always') is not true$w$;
+  -- relay.ring asks the same, but while a relay polls the call alone would cost a fifth of the capture. In force means
+  -- 0 to 5000 ms ahead. Every transaction sets up each operator of an expression anew, so there are few.
+  v_heard text := $w$abs(pg_sequence_last_value('relay.lease') - date_part('epoch', clock_timestamp()) * 1000 - 2500) <= 2500
+    and current_setting('relay.bell', true) is distinct from 'always'$w$;
+  v_op text;
   v_name text;
 begin
   execute format(v_head, 'capture_rows_' || t.id, format($code$
@@ -25,7 +28,7 @@ declare
   v_settings text[];
   v_bulk text := current_setting('relay.bulk_load', true);
 begin
-  if v_bulk = 'on' or pg_sequence_last_value('relay.pause_switch') = 1 then
+  if v_bulk = 'on' or not (%8$s) then
     return null;
   end if;
   if v_bulk = 'summary' then
@@ -43,60 +46,66 @@ begin
     get diagnostics v_rows = row_count;
     perform relay.unpin_settings(v_settings);
   end if;
-  if v_rows > 0 and %7$s then
+  if v_rows > 0 and (%7$s) is not true then
     perform relay.ring(%1$L, 'insert', v_rows);
   end if;
   return null;
-end $code$, t.name, t.type, relay.meta_text(t), v_check, relay.capture_sql(t, 'rows', null, null), t.id, v_unheard));
+end $code$, t.name, t.type, relay.meta_text(t), v_check, relay.capture_sql(t, 'rows', 'r', 'r', true, true), t.id, v_heard, v_running));
 
-  -- Each IF is an expression that every transaction sets up anew, so the common ways have one before what they write.
-  execute format(v_head, 'capture_row_' || t.id, format($code$
+  -- One IF before the statement and one after it are the way of nearly every row. The rest is rare.
+  execute format(v_head, 'capture_insert_' || t.id, format($code$
 declare
-  v_rows bigint;
   v_settings text[];
 begin
-  if %2$s and TG_OP = 'INSERT' and %10$s and new.xmax::text = '0' then
-    %3$s;
-    get diagnostics v_rows = row_count;
-  elsif %2$s and TG_OP = 'UPDATE' and %10$s then
-    %4$s;
-    get diagnostics v_rows = row_count;
-  elsif %2$s and TG_OP = 'DELETE' and %10$s then
-    %5$s;
-    get diagnostics v_rows = row_count;
-  elsif not (%10$s) then
-    return null;
-  elsif not %2$s then
-    v_settings := relay.pin_settings();
-    if TG_OP = 'UPDATE' then
-      execute relay.capture_sql(%6$s, 'update', TG_RELID) using old, new;
-    elsif TG_OP = 'INSERT' then
-      execute relay.capture_sql(%6$s, 'insert', TG_RELID) using new;
-    else
-      execute relay.capture_sql(%6$s, 'delete', TG_RELID) using old;
+  if %3$s and %4$s and new.xmax = 0 then
+    %2$s;
+    if %5$s then
+      return null;
     end if;
-    get diagnostics v_rows = row_count;
+  elsif not (%4$s) then
+    return null;
+  elsif not %3$s then
+    v_settings := relay.pin_settings();
+    execute relay.capture_sql(%6$s, 'insert', TG_RELID) using new;
     perform relay.unpin_settings(v_settings);
   -- The row was updated or locked before this trigger came to it: by a function in RETURNING, say. If that update is
   -- in the log already, the insert would come too late, so that clients are told to load the table again instead.
   -- Not in one condition with xmax: that would be planned for each row, and planning locks all partitions of the log.
   elsif exists (
-      select 1 from relay.change c
-      where c.xid = pg_current_xact_id() and c."table" = %1$L and c.op in ('update', 'delete') and c.old = %7$s) then
+      select 1 from relay.change c, (select %7$s) n
+      where c.xid = pg_current_xact_id() and c."table" = %1$L and c.op in ('update', 'delete') and c.old = row_to_json(n.*)::text) then
     insert into relay.change ("table", op, type, meta)
     values (%1$L, 'bulk_load', %8$L, %9$L::jsonb || jsonb_build_object('op', 'insert', 'rows', 1));
-    v_rows := 1;
   else
-    %3$s;
-    get diagnostics v_rows = row_count;
+    %2$s;
   end if;
-  if v_rows > 0 and %11$s then
-    perform relay.ring(%1$L, lower(TG_OP), 1);
-  end if;
+  perform relay.ring(%1$L, 'insert', 1);
   return null;
-end $code$, t.name, v_check, relay.capture_sql(t, 'insert', 'old', 'new'),
-    relay.capture_sql(t, 'update', 'old', 'new'), relay.capture_sql(t, 'delete', 'old', 'new'), t.id,
-    relay.row_text(t.columns, t.target, 'new'), t.type, relay.meta_text(t), v_running, v_unheard));
+end $code$, t.name, relay.capture_sql(t, 'insert', 'old', 'new', true, true), v_check, v_running, v_heard, t.id,
+    relay.row_columns(t.columns, t.target, 'new', true), t.type, relay.meta_text(t)));
+
+  foreach v_op in array '{update,delete}'::text[] loop
+    execute format(v_head, format('capture_%s_%s', v_op, t.id), format($code$
+declare
+  v_settings text[];
+begin
+  if %3$s and %4$s then
+    %2$s;
+    if not found or %5$s then
+      return null;
+    end if;
+  elsif not (%4$s) then
+    return null;
+  else
+    v_settings := relay.pin_settings();
+    execute relay.capture_sql(%6$s, %7$L, TG_RELID) using %8$s;
+    perform relay.unpin_settings(v_settings);
+  end if;
+  perform relay.ring(%1$L, %7$L, 1);
+  return null;
+end $code$, t.name, relay.capture_sql(t, v_op, 'old', 'new', true, true), v_check, v_running, v_heard, t.id, v_op,
+      case v_op when 'update' then 'old, new' else 'old' end));
+  end loop;
 
   execute format(v_head, 'capture_statement_' || t.id, format($code$
 declare
@@ -156,8 +165,6 @@ declare
   v_before relay.tracking;
   v_remade boolean;
   v_partition regclass;
-  -- Every statement of a writer copies the conditions of all triggers, and reads its own: the shorter the better.
-  v_live text := $w$(current_setting('relay.bulk_load', true) ~ '^(on|summary)$') is not true$w$;
 begin
   if v_class.relkind not in ('r', 'p') or v_class.relpersistence = 't' then
     raise exception '% cannot be tracked: only ordinary and partitioned tables can', v_name using errcode = 'wrong_object_type';
@@ -259,14 +266,14 @@ begin
     execute format('create trigger "000_relay_insert" after insert on %s referencing new table as new_rows for each statement execute function relay.%I()',
       target, 'capture_rows_' || v_row.id);
   else
-    execute format('create trigger "000_relay_insert" after insert on %s for each row when (%s) execute function relay.%I()',
-      target, v_live, 'capture_row_' || v_row.id);
+    execute format('create trigger "000_relay_insert" after insert on %s for each row when (relay.captures()) execute function relay.%I()',
+      target, 'capture_insert_' || v_row.id);
   end if;
-  execute format('create trigger "000_relay_update" after update on %s for each row when (%s and old.* operator(pg_catalog.*<>) new.*) execute function relay.%I()',
-    target, v_live, 'capture_row_' || v_row.id);
-  execute format('create trigger "000_relay_delete" after delete on %s for each row when (%s) execute function relay.%I()',
-    target, v_live, 'capture_row_' || v_row.id);
-  execute format('create trigger "000_relay_bulk" after %s on %s for each statement when (current_setting(''relay.bulk_load'', true) = ''summary'') execute function relay.%I()',
+  execute format('create trigger "000_relay_update" after update on %s for each row when (relay.captures() and old.* operator(pg_catalog.*<>) new.*) execute function relay.%I()',
+    target, 'capture_update_' || v_row.id);
+  execute format('create trigger "000_relay_delete" after delete on %s for each row when (relay.captures()) execute function relay.%I()',
+    target, 'capture_delete_' || v_row.id);
+  execute format('create trigger "000_relay_bulk" after %s on %s for each statement when (relay.summarises()) execute function relay.%I()',
     case v_row.level when 'statement' then 'update or delete' else 'insert or update or delete' end, target, 'capture_statement_' || v_row.id);
   for v_partition in select target union select relid from pg_partition_tree(target) loop
     execute format('create trigger "000_relay_truncate" after truncate on %s for each statement execute function relay.%I()',
@@ -291,7 +298,7 @@ create function relay.is_current(t relay.tracking) returns boolean
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select exists (
     select 1 from pg_proc p
-    where p.proname = 'capture_row_' || t.id and p.pronamespace = 'relay'::regnamespace
+    where p.proname = 'capture_insert_' || t.id and p.pronamespace = 'relay'::regnamespace
       and position(format('relay.unaltered(%L', t.target::oid::text) in p.prosrc) > 0)
 $$;
 comment on function relay.is_current(relay.tracking) is

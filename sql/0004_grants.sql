@@ -5,7 +5,8 @@ revoke all on all tables in schema relay from public;
 revoke all on all sequences in schema relay from public;
 
 grant usage on schema relay to public;
-grant execute on function relay.cursor() to public;
+-- The condition of a trigger runs with the writer's rights.
+grant execute on function relay.cursor(), relay.captures(), relay.summarises() to public;
 
 comment on schema relay is
   'CommitCast: the changelog of the tracked tables. relay.track, relay.untrack, relay.tracked, relay.cursor(), relay.send_to_user, relay.broadcast.';

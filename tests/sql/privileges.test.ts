@@ -30,17 +30,20 @@ for (const version of VERSIONS) {
       },
     )
 
-    t.test("of the relay's functions everybody may call relay.cursor() alone", async (t) => {
-      const db = await database(t, { version })
-      const functions = await db.query<{ signature: string; open: boolean }>(`
+    t.test(
+      "of the relay's functions everybody may call relay.cursor() and the conditions of triggers alone",
+      async (t) => {
+        const db = await database(t, { version })
+        const functions = await db.query<{ signature: string; open: boolean }>(`
         select p.oid::regprocedure::text as signature, has_function_privilege('writer', p.oid, 'execute') as open
         from pg_proc p where p.pronamespace = 'relay'::regnamespace order by 1`)
-      t.ok(functions.length > 20)
-      t.same(
-        functions.filter(({ open }) => open).map(({ signature }) => signature),
-        ["relay.cursor()"],
-      )
-    })
+        t.ok(functions.length > 20)
+        t.same(
+          functions.filter(({ open }) => open).map(({ signature }) => signature),
+          ["relay.captures()", "relay.cursor()", "relay.summarises()"],
+        )
+      },
+    )
 
     t.test("everybody may neither read nor change a relation of the relay", async (t) => {
       const db = await database(t, { version })
@@ -182,8 +185,8 @@ for (const version of VERSIONS) {
         "select id from relay.tracking where name = 'public.vote'",
       )
       for (const sql of [
-        `select relay.capture_row_${id}()`,
-        `create trigger mine after insert on own.mine for each row execute function relay.capture_row_${id}()`,
+        `select relay.capture_insert_${id}()`,
+        `create trigger mine after insert on own.mine for each row execute function relay.capture_insert_${id}()`,
         `create trigger mine after insert on own.mine for each statement execute function relay.capture_statement_${id}()`,
         `select relay.capture_sql(${id}, 'rows', 'public.vote')`,
       ])

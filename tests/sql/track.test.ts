@@ -190,7 +190,7 @@ for (const version of VERSIONS) {
       await db.query("create table x (id int primary key)")
       const before = await functions()
       await db.query("select relay.track('x')")
-      t.equal((await functions()).length, before.length + 3)
+      t.equal((await functions()).length, before.length + 5)
       t.same(await db.query("select relay.untrack('x') as was"), [{ was: true }])
       t.same(await functions(), before)
       t.same(await triggersOf(db, "x"), [])
@@ -214,7 +214,7 @@ for (const version of VERSIONS) {
         "select relay.track('y'); drop table y; create table y (id int primary key); select relay.track('y'); insert into y values (1)",
       )
       t.same(await readOps(db), ["insert"])
-      t.equal((await db.query("select from pg_proc where proname ~ '^capture_row_'")).length, 4)
+      t.equal((await db.query("select from pg_proc where proname ~ '^capture_insert_'")).length, 4)
     })
 
     t.test(
