@@ -14,6 +14,7 @@ const COLOURS: Record<string, string> = {
   "ours, bulk flag": "#93c5fd",
   "no trigger": "#d1d5db",
   "plain NOTIFY": "#6b7280",
+  "a log and no more": "#9ca3af",
   "plain ws": "#6b7280",
   "Socket.IO": "#9ca3af",
   nchan: "#d1d5db",
@@ -72,7 +73,7 @@ export function drawCharts(rows: Row[]): Map<string, string> {
     {
       file: "writers.svg",
       title: "What is left to those who write, single rows inserted",
-      subjects: ["no trigger", "ours, bulk flag", "ours", "plain NOTIFY"],
+      subjects: ["no trigger", "ours, bulk flag", "a log and no more", "ours", "plain NOTIFY"],
       panels: [{ title: "commits a second", figure: "commits", runs: writing }],
     },
     {

@@ -1,0 +1,1 @@
+delete from writers_log where id = (select nextval('writers_log_next'));

@@ -1,0 +1,1 @@
+delete from writers_notify where id = (select nextval('writers_notify_next'));
