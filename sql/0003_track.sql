@@ -89,12 +89,12 @@ end $code$, t.name, relay.capture_sql(t, 'insert', 'old', 'new', true, true), v_
 declare
   v_settings text[];
 begin
-  if %3$s and %4$s then
+  if %3$s and %4$s%9$s then
     %2$s;
     if not found or %5$s then
       return null;
     end if;
-  elsif not (%4$s) then
+  elsif %3$s or not (%4$s) then
     return null;
   else
     v_settings := relay.pin_settings();
@@ -104,7 +104,8 @@ begin
   perform relay.ring(%1$L, %7$L, 1);
   return null;
 end $code$, t.name, relay.capture_sql(t, v_op, 'old', 'new', true, true), v_check, v_running, v_heard, t.id, v_op,
-      case v_op when 'update' then 'old, new' else 'old' end));
+      case v_op when 'update' then 'old, new' else 'old' end,
+      case v_op when 'update' then ' and old.* operator(pg_catalog.*<>) new.*' else '' end));
   end loop;
 
   execute format(v_head, 'capture_statement_' || t.id, format($code$
@@ -269,7 +270,7 @@ begin
     execute format('create trigger "000_relay_insert" after insert on %s for each row when (relay.captures()) execute function relay.%I()',
       target, 'capture_insert_' || v_row.id);
   end if;
-  execute format('create trigger "000_relay_update" after update on %s for each row when (relay.captures() and old.* operator(pg_catalog.*<>) new.*) execute function relay.%I()',
+  execute format('create trigger "000_relay_update" after update on %s for each row when (relay.captures()) execute function relay.%I()',
     target, 'capture_update_' || v_row.id);
   execute format('create trigger "000_relay_delete" after delete on %s for each row when (relay.captures()) execute function relay.%I()',
     target, 'capture_delete_' || v_row.id);
