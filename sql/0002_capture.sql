@@ -124,18 +124,19 @@ declare
   v_whole text := format('relay.is_whole(%L::regclass, %s)', t.target::oid::text, t.id);
   v_old_text text := 'row_to_json(o.*)::text';
   v_new_text text := 'row_to_json(n.*)::text';
+  v_differs text := 'o.* operator(pg_catalog.*<>) n.*';
 begin
   if whole then
     v_old_text := format('case when %s then row_to_json(%s.*)::text else %s end', v_whole, old_record, v_old_text);
     v_new_text := format('case when %s then row_to_json(%s.*)::text else %s end', v_whole, new_record, v_new_text);
+    v_differs := format('case when %s then %s.* operator(pg_catalog.*<>) %s.* else %s end', v_whole, old_record, new_record, v_differs);
   end if;
   return format('insert into relay.change ("table", type, meta, op, old, new) select %L, %L, %L, ', t.name, t.type, relay.meta_text(t))
     || case op
          when 'rows' then format('''insert'', null, %s from new_rows %I, lateral %s', v_new_text, new_record, v_new)
          when 'insert' then format('''insert'', null, %s from %s', v_new_text, v_new)
          when 'delete' then format('''delete'', %s, null from %s', v_old_text, v_old)
-         when 'update' then format('''update'', %s, %s from %s, %s where (%s or o.* operator(pg_catalog.*<>) n.*)',
-                                   v_old_text, v_new_text, v_old, v_new, case when whole then v_whole else 'false' end)
+         when 'update' then format('''update'', %s, %s from %s, %s where %s', v_old_text, v_new_text, v_old, v_new, v_differs)
        end;
 end
 $$;

@@ -89,12 +89,12 @@ end $code$, t.name, relay.capture_sql(t, 'insert', 'old', 'new', true, true), v_
 declare
   v_settings text[];
 begin
-  if %3$s and %4$s%9$s then
+  if %3$s and %4$s then
     %2$s;
     if not found or %5$s then
       return null;
     end if;
-  elsif %3$s or not (%4$s) then
+  elsif not (%4$s) then
     return null;
   else
     v_settings := relay.pin_settings();
@@ -104,8 +104,7 @@ begin
   perform relay.ring(%1$L, %7$L, 1);
   return null;
 end $code$, t.name, relay.capture_sql(t, v_op, 'old', 'new', true, true), v_check, v_running, v_heard, t.id, v_op,
-      case v_op when 'update' then 'old, new' else 'old' end,
-      case v_op when 'update' then ' and old.* operator(pg_catalog.*<>) new.*' else '' end));
+      case v_op when 'update' then 'old, new' else 'old' end));
   end loop;
 
   execute format(v_head, 'capture_statement_' || t.id, format($code$
