@@ -199,6 +199,60 @@ for (const version of VERSIONS) {
       }
     })
 
+    for (const level of ["row", "statement"]) {
+      t.test(`of a table captured whole, inserts by ${level}, a later column is not sent`, async (t) => {
+        const db = await database(t, { version })
+        const warm = await db.session()
+        await db.query(`create table note (id int primary key, text text);
+          select relay.track('note', level => '${level}'); insert into note values (1, 'a')`)
+        await warm.query("insert into note values (2, 'b'); update note set text = 'c' where id = 2")
+        const fixed = await db.session()
+        await fixed.query("begin isolation level repeatable read; select from vote")
+        await db.query("alter table note add secret text default 'hush'")
+        for (const [n, session] of [warm, fixed, await db.session()].entries()) {
+          await session.query(`insert into note values (1${n}, 'd'); update note set text = 'e', secret = 'hush!' where id = 1${n};
+            update note set secret = 'hush?' where id = 1${n}; delete from note where id = 1${n}; commit`)
+          const log = (await readLog(db)).slice(-3)
+          t.same(
+            log.map(({ op, old, new: after }) => [op, old, after]),
+            [
+              ["insert", null, { id: 10 + n, text: "d" }],
+              ["update", { id: 10 + n, text: "d" }, { id: 10 + n, text: "e" }],
+              ["delete", { id: 10 + n, text: "e" }, null],
+            ],
+          )
+        }
+        await db.query("select relay.track('note'); update note set text = 'f' where id = 2")
+        t.same((await lastEntry(db)).new, { id: 2, text: "f", secret: "hush" })
+      })
+
+      t.test(
+        `of a table captured whole, inserts by ${level}, a column retyped to an enum never runs its owner's cast`,
+        async (t) => {
+          const db = await database(t, { version })
+          const warm = await db.session()
+          await db.query(`create table note (id int primary key, text text);
+            select relay.track('note', level => '${level}'); create type mood as enum ('sad', 'ok');
+            create function trap(mood) returns json language plpgsql as $$ begin raise exception 'ran as %', current_user; end $$;
+            create cast (mood as json) with function trap(mood)`)
+          await warm.query("insert into note values (1, 'ok'); update note set id = 2")
+          const fixed = await db.session()
+          await fixed.query("begin isolation level repeatable read; select from vote")
+          await db.query("alter table note alter text type mood using text::mood")
+          const sessions = [warm, fixed, await db.session()]
+          for (const again of [false, true]) {
+            if (again) await db.query(`select relay.track('note', level => '${level}')`)
+            for (const [n, session] of sessions.entries()) {
+              await session.query(`insert into note values (1${n}, 'sad')`)
+              await session.query(`update note set text = 'ok' where id = 1${n}; commit`)
+              t.same((await lastEntry(db)).new, { id: 10 + n, text: "ok" })
+              await session.query(`delete from note where id = 1${n}`)
+            }
+          }
+        },
+      )
+    }
+
     t.test("a table tracked after a fixed snapshot was taken is written under it", async (t) => {
       const db = await database(t, { version })
       await db.query("create table item (id int primary key, name text, n int)")
