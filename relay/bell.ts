@@ -1,12 +1,12 @@
 /**
  * When to poll and when to wait for the bell. NOTIFY holds a lock of the whole cluster through the commit's fsync, so
- * that many writers queue behind it; while a relay polls anyway it takes a lease, and triggers that see it do not ring.
- * The way back must not lose those that skipped the bell and have not committed yet: after the lease a fence xid is
- * taken, and polling goes on until every transaction below it has ended.
+ * that many writers queue behind it; while a relay polls anyway it takes a lease, and triggers that see one do not ring.
+ * The way back must not lose those that skipped the bell and have not committed yet: when a lease is over, whoever took
+ * it, it is taken away, then a fence xid is taken, and polling goes on until every transaction below it has ended.
  */
 
 import { z } from "zod"
-import type { Session } from "./changelog.ts"
+import type { Head, Session } from "./changelog.ts"
 import type { Snapshot } from "./cursor.ts"
 import type { Metrics } from "./metrics.ts"
 import { createRung } from "./rung.ts"
@@ -41,7 +41,7 @@ export interface Bell {
   /** Decides, by what a read has shown, whether to take, renew or leave the lease. */
   afterRead(
     session: Session,
-    read: { snapshot: Snapshot; leaseMs: number; transactions: ReadonlySet<string> },
+    read: { snapshot: Snapshot; leaseMs: Head["leaseMs"]; transactions: ReadonlySet<string> },
   ): Promise<void>
   report(): BellReport
 }
@@ -93,11 +93,11 @@ export function createBell({
     mode = next
   }
 
-  async function renew(session: Session, leaseMs: number): Promise<number> {
+  async function renew(session: Session, leaseMs: Head["leaseMs"]): Promise<Head["leaseMs"]> {
     const busy =
       setting === "off" ||
       (mode.kind === "awake" ? commits.perSecond() >= STAY_PER_SECOND : bells.perSecond() >= ENTER_PER_SECOND)
-    if (!busy || leaseMs > RENEW_BELOW_MS) return leaseMs
+    if (!busy || (leaseMs ?? 0) > RENEW_BELOW_MS) return leaseMs
     await session.lease(LEASE_MS)
     return LEASE_MS
   }
@@ -126,9 +126,9 @@ export function createBell({
       counts.skipped += skipped
       metrics.skips.inc(skipped)
       const lease = setting === "always" ? leaseMs : await renew(session, leaseMs)
-      if (lease > 0) {
+      if (lease !== null && lease > 0) {
         enter({ kind: "awake" })
-      } else if (doubtful || mode.kind === "awake") {
+      } else if (lease !== null || doubtful || mode.kind === "awake") {
         // Before the fence: a doubt that comes up meanwhile needs a fence of its own.
         doubtful = false
         const over = await session.endLease()

@@ -11,8 +11,8 @@ import { Slice } from "./slice.ts"
 export interface Head {
   readonly snapshot: Snapshot
   readonly horizon: Snapshot
-  /** How much longer some relay promised to poll, in milliseconds; 0 if none did. */
-  readonly leaseMs: number
+  /** How much longer some relay promised to poll, in milliseconds: 0 if that is over or void, null if none did. */
+  readonly leaseMs: number | null
 }
 
 export interface Page {
@@ -84,7 +84,7 @@ const select = (snapshot: string, condition: string) => `
   select null as seq, ${snapshot}::text as xid, h::text as at,
          (select id from relay.lineage where log = 'relay.change'::regclass order by number desc limit 1) as "table",
          null as op, null as type,
-         (coalesce(pg_sequence_last_value('relay.lease'), 0) - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
+         (pg_sequence_last_value('relay.lease') - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
          null as new, null as meta, null::bigint as o
   from relay.horizon
   union all
@@ -116,7 +116,7 @@ const HeadRow = z.object({
   xid: z.string(),
   at: z.string(),
   table: z.string().nullable(),
-  old: z.coerce.number(),
+  old: z.string().transform(Number).nullable(),
 })
 
 /** A lease further ahead was set by a clock that has stepped since. */
@@ -278,8 +278,12 @@ function readHead(row: unknown, lineage: string): Head {
   const head = HeadRow.parse(row)
   // The log was made anew or restored while this session was open, and its tables were found by name.
   if (head.table !== lineage) throw new Error("the changelog is another one than at the start of the session")
-  const leaseMs = head.old > LEASE_MAX_MS ? 0 : Math.max(0, head.old)
-  return { snapshot: readSnapshot(head.xid), horizon: readSnapshot(head.at), leaseMs }
+  return { snapshot: readSnapshot(head.xid), horizon: readSnapshot(head.at), leaseMs: leaseLeft(head.old) }
+}
+
+function leaseLeft(aheadMs: number | null): number | null {
+  if (aheadMs === null) return null
+  return aheadMs > LEASE_MAX_MS ? 0 : Math.max(0, aheadMs)
 }
 
 function readSnapshot(text: string): Snapshot {

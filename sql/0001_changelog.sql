@@ -271,14 +271,14 @@ do $$ begin
                else 'create sequence relay.lease' end;
 end $$;
 comment on sequence relay.lease is
-  'Until when (milliseconds since 1970) some relay polls by itself and needs no bell.';
+  'Until when (milliseconds since 1970) some relay polls by itself and needs no bell. Triggers look only for whether there is a value; a relay whose read shows one that is over takes it away, and waits for those who saw it.';
 
 create function relay.lease_in_force(lease bigint) returns boolean
 language sql volatile set search_path = pg_catalog, relay, pg_temp as $$
   select (lease - (date_part('epoch', clock_timestamp()) * 1000)::bigint between 0 and 5000) is true
 $$;
 comment on function relay.lease_in_force(bigint) is
-  'Whether a lease with that end is in force now. One more than 5 s ahead is void: a clock that stepped back must not silence the bell for long.';
+  'Whether a lease with that end is in force now. One more than 5 s ahead is void: a clock that stepped back must not keep a relay polling for long.';
 
 create function relay.set_lease(duration_ms integer) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$

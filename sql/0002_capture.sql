@@ -297,8 +297,7 @@ begin
   if v_bell = 'off' then
     return;
   end if;
-  if v_bell = 'always'
-     or ((pg_sequence_last_value('relay.lease') - date_part('epoch', clock_timestamp()) * 1000) between 0 and 5000) is not true then
+  if v_bell = 'always' or pg_sequence_last_value('relay.lease') is null then
     perform pg_notify('election_updates',
       '{"v":1,"table":' || to_json(table_name)::text || ',"op":"' || op || '","rows":' || row_count
       || ',"xid":"' || pg_current_xact_id()::text || '"}');

@@ -3,7 +3,15 @@
 import t, { type Test } from "tap"
 import type { Client } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
-import { comesTo, leaseInForce, openSkipper, pollsOn, startBurst } from "../helpers/lease.ts"
+import {
+  comesTo,
+  leaseInForce,
+  leaseStands,
+  openSkipper,
+  placeLease,
+  pollsOn,
+  startBurst,
+} from "../helpers/lease.ts"
 import { processOn } from "../helpers/process.ts"
 import { metricOf, NO_FLOOR, startRelay } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
@@ -66,6 +74,26 @@ t.test(
     await client.count(burst.committed() + 1)
     isWhole(t, client, burst.committed() + 1)
     await comesTo(survivor, "quiet")
+  },
+)
+
+t.test(
+  "a lease that is over and that no relay was told of: the floor finds it, and takes it away",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db, TAKES_NONE)
+    const client = await relay.connect()
+    await comesTo(relay, "quiet")
+    await placeLease(db, -3_600_000)
+    const skipper = await openSkipper(db, 7)
+    await comesTo(relay, "tail")
+    t.notOk(await leaseStands(db))
+    await skipper.query("commit")
+    await client.count(1)
+    await comesTo(relay, "quiet")
+    await db.query("insert into vote (votes) values (8)")
+    await client.count(2)
+    isWhole(t, client, 2)
   },
 )
 

@@ -324,20 +324,26 @@ for (const version of VERSIONS) {
       },
     )
 
-    t.test("the read says how long a lease lasts, and nothing of one that is over or void", async (t) => {
-      const db = await database(t, { version })
-      const session = await openSession(t, db)
-      const since = parseSnapshot("3:3:") as Snapshot
-      t.equal((await session.read(since, 1)).head.leaseMs, 0)
-      await session.lease(2_000)
-      const { leaseMs } = (await session.read(since, 1)).head
-      t.ok(leaseMs > 0 && leaseMs <= 2_000, `${leaseMs} ms`)
-      for (const ahead of [-1, 60_000]) {
-        await db.query(
-          `select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + ${ahead})`,
-        )
-        t.equal((await session.read(since, 1)).head.leaseMs, 0)
-      }
-    })
+    t.test(
+      "the read says how long a lease lasts, and tells one that is over or void from none",
+      async (t) => {
+        const db = await database(t, { version })
+        const session = await openSession(t, db)
+        const since = parseSnapshot("3:3:") as Snapshot
+        const leaseMs = async () => (await session.read(since, 1)).head.leaseMs
+        t.equal(await leaseMs(), null)
+        await session.lease(2_000)
+        const left = (await leaseMs()) ?? 0
+        t.ok(left > 0 && left <= 2_000, `${left} ms`)
+        for (const ahead of [-1, 60_000]) {
+          await db.query(
+            `select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + ${ahead})`,
+          )
+          t.equal(await leaseMs(), 0)
+        }
+        t.equal(await session.endLease(), true)
+        t.equal(await leaseMs(), null)
+      },
+    )
   })
 }
