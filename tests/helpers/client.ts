@@ -49,8 +49,13 @@ export async function openClient(
   const texts: string[] = []
   const changes: Received[] = []
   const waiting = new Set<() => void>()
+  let ended: { code: number; reason: string } | undefined
   const closed = new Promise<{ code: number; reason: string }>((resolve) => {
-    socket.on("close", (code, reason) => resolve({ code, reason: reason.toString() }))
+    socket.on("close", (code, reason) => {
+      ended = { code, reason: reason.toString() }
+      resolve(ended)
+      for (const check of [...waiting]) check()
+    })
   })
   t.teardown(() => socket.terminate())
   socket.on("message", (data) => {
@@ -66,15 +71,17 @@ export async function openClient(
     return new Promise((resolve, reject) => {
       const check = () => {
         const found = find()
-        if (found === undefined) return
-        finish()
-        resolve(found)
+        if (found !== undefined) {
+          finish()
+          resolve(found)
+        } else if (ended !== undefined) give(`closed with ${ended.code} ${ended.reason}`)
       }
-      const timer = setTimeout(() => {
+      const give = (up: string) => {
         finish()
         const seen = `${messages.length} messages, ${changes.length} changes, the last: ${texts.slice(-3).join(" | ").slice(0, 600)}`
-        reject(new Error(`waited in vain for ${what}; ${seen}`))
-      }, DEADLINE_MS)
+        reject(new Error(`waited in vain for ${what}: ${up}; ${seen}`))
+      }
+      const timer = setTimeout(give, DEADLINE_MS, `${DEADLINE_MS} ms`)
       const finish = () => {
         clearTimeout(timer)
         waiting.delete(check)
