@@ -29,12 +29,22 @@ export interface Client {
   texts: string[]
   /** The changes among them. */
   changes(): Received[]
-  /** The first message, past or coming, that fits. */
+  /** The first message, past or coming, that fits. @throws where the connection ends before. */
   first(what: string, fits: (message: Received) => boolean): Promise<Received>
   /** Waits until so many changes are there. */
   count(changes: number): Promise<Received[]>
   send(message: unknown): void
   closed: Promise<{ code: number; reason: string }>
+}
+
+/** What is waited for, or undefined if the connection ends before it comes. */
+export async function unlessClosed<T>({ socket }: Client, waiting: Promise<T>): Promise<T | undefined> {
+  try {
+    return await waiting
+  } catch (error) {
+    if (socket.readyState === socket.CLOSED) return undefined
+    throw error
+  }
 }
 
 /** Opens a client; rejects if the upgrade is refused. Closed with the test. */
@@ -67,21 +77,28 @@ export async function openClient(
     for (const check of [...waiting]) check()
   })
 
+  /** Gives up when the connection has ended, or nothing came for the whole of the deadline. */
   function wait<T>(what: string, find: () => T | undefined): Promise<T> {
     return new Promise((resolve, reject) => {
+      let known = changes.length
       const check = () => {
         const found = find()
         if (found !== undefined) {
           finish()
           resolve(found)
-        } else if (ended !== undefined) give(`closed with ${ended.code} ${ended.reason}`)
+        } else if (ended !== undefined) {
+          giveUp(`closed with ${ended.code} ${ended.reason}`)
+        } else if (changes.length > known) {
+          known = changes.length
+          timer.refresh()
+        }
       }
-      const give = (up: string) => {
+      const giveUp = (why: string) => {
         finish()
         const seen = `${messages.length} messages, ${changes.length} changes, the last: ${texts.slice(-3).join(" | ").slice(0, 600)}`
-        reject(new Error(`waited in vain for ${what}: ${up}; ${seen}`))
+        reject(new Error(`waited in vain for ${what}: ${why}; ${seen}`))
       }
-      const timer = setTimeout(give, DEADLINE_MS, `${DEADLINE_MS} ms`)
+      const timer = setTimeout(giveUp, DEADLINE_MS, `nothing came for ${DEADLINE_MS} ms`)
       const finish = () => {
         clearTimeout(timer)
         waiting.delete(check)
