@@ -78,11 +78,12 @@ const COLUMNS = `seq::text, xid::text, at::text, "table", op, type, old, new, me
 
 /**
  * Rows, new snapshot, horizon and lease in one statement, so that they belong together. The upper bound keeps out the
- * foreign xids of a restored log.
+ * foreign xids of a restored log until the own ones have come that far; the lineage shows only while there is none of elsewhere.
  */
 const select = (snapshot: string, condition: string) => `
   select null as seq, ${snapshot}::text as xid, h::text as at,
-         (select id from relay.lineage where log = 'relay.change'::regclass order by number desc limit 1) as "table",
+         (select (array_agg(id order by number desc))[1] from relay.lineage
+          having bool_and(log = 'relay.change'::regclass) and count(distinct (system_identifier, database)) = 1) as "table",
          null as op, null as type,
          (pg_sequence_last_value('relay.lease') - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
          null as new, null as meta, null::bigint as o
@@ -276,7 +277,8 @@ export async function readChanges(rows: readonly unknown[]): Promise<Change[]> {
 
 function readHead(row: unknown, lineage: string): Head {
   const head = HeadRow.parse(row)
-  // The log was made anew or restored while this session was open, and its tables were found by name.
+  // The log was made anew or restored while this session was open, and its tables were found by name; or what was
+  // restored came into it in parts, this session in the middle.
   if (head.table !== lineage) throw new Error("the changelog is another one than at the start of the session")
   return { snapshot: readSnapshot(head.xid), horizon: readSnapshot(head.at), leaseMs: leaseLeft(head.old) }
 }

@@ -24,6 +24,8 @@ export interface RelayDeps {
   upstream?: Upstream
   /** How often the log is read where no bell rings and no lease is in force, in milliseconds; 1,000 by default. */
   floorMs?: number
+  /** How long a socket may take nothing although something waits, in milliseconds; 10,000 by default. */
+  slowMs?: number
 }
 
 /** How this process stands. */
@@ -52,7 +54,15 @@ export interface Relay {
 }
 
 /** @throws ConfigError if no key for tokens is set. */
-export function createRelay({ settings, databaseUrl, version, log, upstream, floorMs }: RelayDeps): Relay {
+export function createRelay({
+  settings,
+  databaseUrl,
+  version,
+  log,
+  upstream,
+  floorMs,
+  slowMs,
+}: RelayDeps): Relay {
   const metrics = createMetrics()
   const auth = createAuth(settings)
   const changelog = createChangelog(databaseUrl, (error) =>
@@ -70,6 +80,7 @@ export function createRelay({ settings, databaseUrl, version, log, upstream, flo
       laneBufferBytes: settings.LANE_BUFFER_MB * 1_048_576,
       heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
       authTimeoutMs: settings.AUTH_TIMEOUT_SECONDS * 1_000,
+      slowMs,
     },
   })
   const source: Source =

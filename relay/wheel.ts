@@ -15,6 +15,8 @@ export interface WheelSettings {
   laneBufferBytes: number
   heartbeatMs: number
   authTimeoutMs: number
+  /** As RelayDeps has it. */
+  slowMs?: number | undefined
 }
 
 export interface WheelDeps {
@@ -37,6 +39,7 @@ const PONG_MS = 10_000
 export function startWheel({ settings, position, connections, router, replays }: WheelDeps): {
   stop(): void
 } {
+  const { slowMs = SLOW_MS } = settings
   let heartbeatAt = performance.now()
   let turning = false
 
@@ -49,7 +52,7 @@ export function startWheel({ settings, position, connections, router, replays }:
     }
     if (Date.now() > connection.identity.expiresAt)
       return connection.close(CloseCode.tokenExpired, "token expired")
-    if (connection.overrun || connection.stuckFor(now) > SLOW_MS)
+    if (connection.overrun || connection.stuckFor(now) > slowMs)
       return connection.close(CloseCode.slowConsumer, "slow consumer")
     if (now - connection.heardAt > settings.heartbeatMs + PONG_MS)
       connection.close(CloseCode.noPong, "no pong")

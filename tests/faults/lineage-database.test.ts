@@ -8,7 +8,7 @@ import { install, uninstall } from "../../cli/install.ts"
 import { applySql, readElectionSchema, readMigrations } from "../../cli/migrations.ts"
 import type { Client } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { dump, noDump, restore } from "../helpers/dump.ts"
+import { dump, noDump, restore, restoreOnly } from "../helpers/dump.ts"
 import { missing, VERSIONS } from "../helpers/log.ts"
 import { startRelay, type TestRelay } from "../helpers/relay.ts"
 import { continued, cutOff, keptCursor, refused, writePast } from "../helpers/returning.ts"
@@ -37,14 +37,20 @@ async function world(t: Test, version: (typeof VERSIONS)[number]): Promise<World
 /** The client was told, the relay is there again, and agrees with another one about what a cursor is worth. */
 async function startsAnew(t: Test, { db, relay, client, cursor }: World): Promise<void> {
   await cutOff(t, client)
-  await until("ready", () => relay.relay.status().ready)
+  // It may have been ready before, on a log that was not whole yet.
+  await until("the relay has met the log that is there now", async () => {
+    const [row] = await db.query<{ id: string | null }>("select relay.present_lineage() as id")
+    const { ready, feed } = relay.relay.status()
+    return ready && feed.kind === "up" && feed.cursor.lineage === row?.id
+  })
   await writePast(db.url, cursor)
   await refused(t, relay, db.url, cursor)
   const other = await startRelay(t, db)
   await refused(t, other, db.url, cursor)
   const next = await relay.connect()
-  await db.query("insert into vote (votes) values (2)")
-  await next.count(1)
+  await db.query("insert into vote (votes) values (102)")
+  // The position that it begins at may lie before what the other relay's client has seen.
+  await next.first("its own", ({ data }) => data?.votes === 102)
   await continued(t, other, db.url, await keptCursor(next), [])
 }
 
@@ -170,5 +176,27 @@ for (const version of VERSIONS)
           }
           await startsAnew(t, { ...it, cursor })
         })
+
+      t.test(
+        "over itself, the lineages of the dump last, when the relay reads the log already",
+        async (t) => {
+          const it = await world(t, version)
+          const { db, relay, cursor } = it
+          const file = await dumpFile(t)
+          await dump(db.url, file)
+          await db.query(
+            "set client_min_messages = 'error'; drop schema relay cascade; drop owned by app cascade",
+          )
+          await restore(db.url, file, "--section=pre-data")
+          await cutOff(t, it.client)
+          const isLineage = (entry: string) => / relay (lineage|unbroken) /.test(entry)
+          await restoreOnly(db.url, file, "data", (entry) => !isLineage(entry))
+          await until("the relay reads", () => relay.relay.status().ready)
+          const client = await relay.connect()
+          await restoreOnly(db.url, file, "data", isLineage)
+          await restore(db.url, file, "--section=post-data")
+          await startsAnew(t, { ...it, client, cursor })
+        },
+      )
     })
   })

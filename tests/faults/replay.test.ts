@@ -5,7 +5,7 @@ import type { Client } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { cursorNow, rotate } from "../helpers/log.ts"
 import { startProxy } from "../helpers/proxy.ts"
-import { metricOf, startRelay, type TestRelay, token } from "../helpers/relay.ts"
+import { metricOf, startPatientRelay, startRelay, type TestRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 /** Rows that are large enough to fill sockets, in several transactions. */
@@ -49,7 +49,7 @@ t.test("a slow client is paced: it gets all, once, while others come and live on
   await db.query("select relay.meet_lineage()")
   const cursor = await cursorNow(db)
   await fill(db, 12_000)
-  const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "1" })
+  const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "1" })
   const live = await relay.connect({}, "?channels=election_updates")
   const slow = await comeBackSlowly(relay, cursor)
   await until(
@@ -78,7 +78,7 @@ t.test("a slow client is paced: it gets all, once, while others come and live on
 
 t.test("memory that forgets in the middle of a replay is continued from the log", async (t) => {
   const db = await database(t)
-  const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "64" })
+  const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "64" })
   const cursor = await cursorNow(db)
   await fill(db, 7_000)
   const read = () => metricOf(relay, "relay_events_total", 'table="public.guarantee",op="insert"')
@@ -95,7 +95,7 @@ t.test("memory that forgets in the middle of a replay is continued from the log"
   await reader.first("the last", ({ data }) => String(data?.voter_name).startsWith("7000:"))
   slow.socket.resume()
   await ended(slow)
-  await until("all", () => slow.changes().length >= 15_000)
+  await slow.count(15_000)
   t.equal(await metricOf(relay, "relay_resume_total", 'result="log"'), 1)
   await isWhole(t, db, slow)
 })
@@ -107,7 +107,7 @@ t.test(
     await db.query("select relay.meet_lineage()")
     const cursor = await cursorNow(db)
     await fill(db, 8_000)
-    const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "1" })
+    const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "1" })
     const slow = await comeBackSlowly(relay, cursor)
     await until(
       "it is cut",
@@ -129,7 +129,7 @@ t.test(
     const cursor = await cursorNow(db)
     await fill(db, 8_000)
     const proxy = await startProxy(t, db.port)
-    const relay = await startRelay(
+    const relay = await startPatientRelay(
       t,
       { url: db.url.replace(`:${db.port}`, `:${proxy.port}`) },
       { REPLAY_BUFFER_MB: "1" },
@@ -175,7 +175,7 @@ t.test("new rights hold in the middle of a replay", async (t) => {
   await db.query("select relay.meet_lineage()")
   const cursor = await cursorNow(db)
   await fill(db, 12_000)
-  const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "1" })
+  const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "1" })
   const slow = await comeBackSlowly(relay, cursor)
   await until(
     "it is cut",
@@ -209,7 +209,7 @@ t.test("what waited for the end of a replay is judged by the token of then", asy
   await db.query(
     `select relay.broadcast('committee:5', '"missed of 5"'), relay.broadcast('committee:3', '"missed of 3"')`,
   )
-  const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "1" })
+  const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "1" })
   const slow = await comeBackSlowly(relay, `${cursor}&channels=committee:3,committee:5`)
   await until(
     "it is cut",
@@ -242,7 +242,7 @@ t.test("a client that goes away in the middle leaves nothing behind", async (t) 
   await db.query("select relay.meet_lineage()")
   const cursor = await cursorNow(db)
   await fill(db, 8_000)
-  const relay = await startRelay(t, db, { REPLAY_BUFFER_MB: "1" })
+  const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "1" })
   for (let i = 0; i < 5; i++) {
     const client = await comeBackSlowly(relay, cursor)
     client.socket.terminate()

@@ -3,7 +3,7 @@
 import type pg from "pg"
 import t, { type Test } from "tap"
 import { createChangelog } from "../../relay/changelog.ts"
-import type { Client, Received } from "../helpers/client.ts"
+import { type Client, type Received, unlessClosed } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { newSeed, type Random, random } from "../helpers/random.ts"
 import { startRelay, type TestRelay, token } from "../helpers/relay.ts"
@@ -86,15 +86,15 @@ async function visit(
     await passed(run, chance.below(30))
     client.socket.resume()
   }
-  const greeting = await Promise.race([
+  const greeting = await unlessClosed(
+    client,
     client.first("a greeting", ({ type }) => type === "connection_success"),
-    closing,
-  ])
+  )
   let read = 0
   const take = () => {
     for (; read < client.messages.length; read++) learn(known, client.messages[read] as Received)
   }
-  if (greeting !== undefined && greeting?.recovered !== true) {
+  if (greeting !== undefined && greeting.recovered !== true) {
     count(known, String(greeting.reason))
     const fresh = { ...known, guarantees: new Set<string>(), votes: new Map<string, number>() }
     for (const message of client.messages) learn(fresh, message)
@@ -102,16 +102,16 @@ async function visit(
     known.cursor = fresh.cursor
     await load(known, session, fresh)
   } else if (greeting !== undefined) {
-    const end = await Promise.race([
+    const end = await unlessClosed(
+      client,
       client.first(
         "the end of the replay",
         ({ type, replayed }) => type === "checkpoint" && replayed != null,
       ),
-      closing,
-    ])
+    )
     if (end !== undefined) {
       known.continued++
-      known.replayed += Number(end?.replayed)
+      known.replayed += Number(end.replayed)
     }
   }
   if (run.last === undefined) await Promise.race([passed(run, 1 + chance.below(10)), closing])

@@ -29,12 +29,22 @@ export interface Client {
   texts: string[]
   /** The changes among them. */
   changes(): Received[]
-  /** The first message, past or coming, that fits. */
+  /** The first message, past or coming, that fits. @throws where the connection ends before. */
   first(what: string, fits: (message: Received) => boolean): Promise<Received>
   /** Waits until so many changes are there. */
   count(changes: number): Promise<Received[]>
   send(message: unknown): void
   closed: Promise<{ code: number; reason: string }>
+}
+
+/** What is waited for, or undefined if the connection ends before it comes. */
+export async function unlessClosed<T>({ socket }: Client, waiting: Promise<T>): Promise<T | undefined> {
+  try {
+    return await waiting
+  } catch (error) {
+    if (socket.readyState === socket.CLOSED) return undefined
+    throw error
+  }
 }
 
 /** Opens a client; rejects if the upgrade is refused. Closed with the test. */
@@ -49,8 +59,13 @@ export async function openClient(
   const texts: string[] = []
   const changes: Received[] = []
   const waiting = new Set<() => void>()
+  let ended: { code: number; reason: string } | undefined
   const closed = new Promise<{ code: number; reason: string }>((resolve) => {
-    socket.on("close", (code, reason) => resolve({ code, reason: reason.toString() }))
+    socket.on("close", (code, reason) => {
+      ended = { code, reason: reason.toString() }
+      resolve(ended)
+      for (const check of [...waiting]) check()
+    })
   })
   t.teardown(() => socket.terminate())
   socket.on("message", (data) => {
@@ -62,19 +77,28 @@ export async function openClient(
     for (const check of [...waiting]) check()
   })
 
+  /** Gives up when the connection has ended, or nothing came for the whole of the deadline. */
   function wait<T>(what: string, find: () => T | undefined): Promise<T> {
     return new Promise((resolve, reject) => {
+      let known = changes.length
       const check = () => {
         const found = find()
-        if (found === undefined) return
-        finish()
-        resolve(found)
+        if (found !== undefined) {
+          finish()
+          resolve(found)
+        } else if (ended !== undefined) {
+          giveUp(`closed with ${ended.code} ${ended.reason}`)
+        } else if (changes.length > known) {
+          known = changes.length
+          timer.refresh()
+        }
       }
-      const timer = setTimeout(() => {
+      const giveUp = (why: string) => {
         finish()
         const seen = `${messages.length} messages, ${changes.length} changes, the last: ${texts.slice(-3).join(" | ").slice(0, 600)}`
-        reject(new Error(`waited in vain for ${what}; ${seen}`))
-      }, DEADLINE_MS)
+        reject(new Error(`waited in vain for ${what}: ${why}; ${seen}`))
+      }
+      const timer = setTimeout(giveUp, DEADLINE_MS, `nothing came for ${DEADLINE_MS} ms`)
       const finish = () => {
         clearTimeout(timer)
         waiting.delete(check)

@@ -1,6 +1,7 @@
 /** pg_dump and pg_restore, where they are. */
 
 import { execFile, execFileSync } from "node:child_process"
+import { writeFile } from "node:fs/promises"
 import { promisify } from "node:util"
 
 const execute = promisify(execFile)
@@ -23,4 +24,17 @@ export async function dump(url: string, file: string): Promise<void> {
 /** Restores a dump, or a section of it. */
 export async function restore(url: string, file: string, ...options: string[]): Promise<void> {
   await execute("pg_restore", ["--exit-on-error", ...options, "-d", url, file])
+}
+
+/** Restores those entries of a section that fit, as `pg_restore --list` names them. */
+export async function restoreOnly(
+  url: string,
+  file: string,
+  section: string,
+  fits: (entry: string) => boolean,
+): Promise<void> {
+  const { stdout } = await execute("pg_restore", ["--list", `--section=${section}`, file])
+  const list = `${file}.list`
+  await writeFile(list, stdout.split("\n").filter(fits).join("\n"))
+  await restore(url, file, `--use-list=${list}`)
 }

@@ -37,19 +37,27 @@ export async function startRelay(
   t: Test,
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
-  deps: Pick<RelayDeps, "floorMs"> = {},
+  deps: Pick<RelayDeps, "floorMs" | "slowMs"> = {},
 ): Promise<TestRelay> {
   const started = await launchRelay(t, db, settings, deps)
   await started.relay.whenReady()
   return started
 }
 
-/** The same without waiting, where the database is not one to become ready on. */
+/** One that lets clients be that read nothing, however long a test takes for what it does meanwhile. */
+export const startPatientRelay = (
+  t: Test,
+  db: Pick<Database, "url">,
+  settings: Record<string, string> = {},
+): Promise<TestRelay> =>
+  startRelay(t, db, { HEARTBEAT_SECONDS: "3600", ...settings }, { slowMs: Number.POSITIVE_INFINITY })
+
+/** One without waiting, where the database is not one to become ready on. */
 export async function launchRelay(
   t: Test,
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
-  deps: Pick<RelayDeps, "floorMs"> = {},
+  deps: Pick<RelayDeps, "floorMs" | "slowMs"> = {},
 ): Promise<TestRelay> {
   const lines: Array<Record<string, unknown>> = []
   const read = readSettings({

@@ -2,7 +2,7 @@
 
 import type { Test } from "tap"
 import { parseCursor } from "../../relay/cursor.ts"
-import type { Client, Received } from "./client.ts"
+import { type Client, type Received, unlessClosed } from "./client.ts"
 import { execSql } from "./cluster.ts"
 import { type TestRelay, token } from "./relay.ts"
 import { until } from "./wait.ts"
@@ -26,10 +26,10 @@ export async function comeBack(
       headers: { authorization: `Bearer ${token()}` },
     })
     const success = client.first("connection_success", ({ type }) => type === "connection_success")
-    success.catch(() => {})
-    const told = await Promise.race([success, client.closed])
-    if ("type" in told) return { client, told }
-    if (told.code >= 4_500) throw new Error(`closed with ${told.code} ${told.reason}`)
+    const told = await unlessClosed(client, success)
+    if (told !== undefined) return { client, told }
+    const { code, reason } = await client.closed
+    if (code >= 4_500) throw new Error(`closed with ${code} ${reason}`)
   }
 }
 

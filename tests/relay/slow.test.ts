@@ -3,7 +3,7 @@
 import t from "tap"
 import type { Client } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { startRelay, type TestRelay } from "../helpers/relay.ts"
+import { startPatientRelay, startRelay, type TestRelay } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 /** More than the kernel and the relay hold for a socket that is not read: 20 MB. */
@@ -163,7 +163,7 @@ t.test("a client that asks and never reads is not buffered for without end", asy
 
 t.test("a client that joins a channel while much waits for it still gets all of it, in order", async (t) => {
   const db = await database(t)
-  const relay = await startRelay(t, db, { LANE_BUFFER_MB: "64" })
+  const relay = await startPatientRelay(t, db, { LANE_BUFFER_MB: "64" })
   const slow = await relay.connect({}, "?channels=committee:1")
   const quick = await relay.connect({}, "?channels=committee:1")
   slow.socket.pause()

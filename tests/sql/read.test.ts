@@ -345,5 +345,31 @@ for (const version of VERSIONS) {
         t.equal(await leaseMs(), null)
       },
     )
+
+    t.test(
+      "a log into which another one was restored is read no further, wherever that came from",
+      async (t) => {
+        const db = await database(t, { version })
+        const session = await openSession(t, db)
+        const since = parseSnapshot("3:3:") as Snapshot
+        const foreign = {
+          "another server": "system_identifier + 1, database, log",
+          "another database": "system_identifier, 1, log",
+          "another log": "system_identifier, database, 1",
+        }
+        for (const [from, identity] of Object.entries(foreign)) {
+          for (const number of [-1, 1]) {
+            await session.read(since, 1)
+            await db.query(
+              `insert into relay.lineage (id, number, system_identifier, database, log, timeline, postmaster_start, continues)
+             select 'foreign', number + ${number}, ${identity}, timeline, postmaster_start, false from relay.lineage order by number desc limit 1`,
+            )
+            await t.rejects(session.read(since, 1), /another one/, from)
+            await t.rejects(session.pages(since, 1).next(), /another one/, from)
+            await db.query("delete from relay.lineage where id = 'foreign'")
+          }
+        }
+      },
+    )
   })
 }
