@@ -26,6 +26,8 @@ export type FeedState =
   | { kind: "up"; since: number; cursor: Cursor }
 
 export interface FeedConsumer {
+  /** Whether there is anybody to whom a change could go. Otherwise the feed need not hurry. */
+  attended(): boolean
   /** The next part. The feed reads on when it resolves. */
   deliver(part: BatchPart): Promise<void>
   /** The log is of this lineage; of which the cursors hold. Told each time the feed has connected. */
@@ -91,7 +93,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
   async function pause(): Promise<"bell" | "poll"> {
     if (!pending && !closing.signal.aborted) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, bell.pollMs())
+        const timer = setTimeout(resolve, bell.pollMs(consumer.attended()))
         interrupt = () => {
           clearTimeout(timer)
           resolve()
