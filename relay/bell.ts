@@ -34,8 +34,8 @@ export interface Bell {
   heard(xid: string): void
   /** Bells may have been missed, or left out for a lease that no read has shown. */
   doubt(): void
-  /** How long to wait before reading without a bell, in milliseconds. */
-  pollMs(): number
+  /** How long to wait before reading without a bell, in milliseconds. @param attended whether somebody waits for changes. */
+  pollMs(attended: boolean): number
   /** That time is over. */
   polled(): void
   /** Decides, by what a read has shown, whether to take, renew or leave the lease. */
@@ -48,6 +48,11 @@ export interface Bell {
 
 const FLOOR_MS = 1_000
 const AWAKE_POLL_MS = 5
+/** From so many commits/s a read at each 5 ms would cost more than what it brings. */
+const RUSH_PER_SECOND = 2_000
+const RUSH_POLL_MS = 10
+/** While nobody is there to see the difference. A read still brings less than a page. */
+const UNATTENDED_POLL_MS = 50
 const OFF_POLL_MS = 50
 const WINDOW_MS = 200
 /** Below about 1,000 commits/s a bell for each is harmless; polling saves work from half of that. */
@@ -111,11 +116,12 @@ export function createBell({
     doubt() {
       doubtful = true
     },
-    pollMs() {
+    pollMs(attended) {
       if (setting === "off") return OFF_POLL_MS
       if (mode.kind === "quiet") return floorMs
-      if (mode.kind === "awake") return AWAKE_POLL_MS
-      return now() - mode.since < FAST_TAIL_MS ? 20 : 50
+      if (mode.kind === "tail") return now() - mode.since < FAST_TAIL_MS ? 20 : 50
+      if (!attended) return UNATTENDED_POLL_MS
+      return commits.perSecond() < RUSH_PER_SECOND ? AWAKE_POLL_MS : RUSH_POLL_MS
     },
     polled() {
       counts.polls++

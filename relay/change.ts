@@ -1,7 +1,7 @@
 /** A committed change: one row of the changelog, and what can be said of it without knowing who asks. Pure. */
 
 import { z } from "zod"
-import { type Row, scalarText, scanRow } from "./row.ts"
+import { looksWhole, type Row, scalarText, scanRow } from "./row.ts"
 
 /** What the capture writes beside a row. */
 const Meta = z.object({
@@ -29,12 +29,30 @@ export const LogRow = z.object({
 })
 export type LogRow = z.infer<typeof LogRow>
 
-/** One state of a row: its text, its values, and the channels that it lies in. */
-export interface Image {
+/** One state of a row. Its text is cut only where somebody asks for what is in it: most changes concern nobody. */
+export class Image {
   readonly text: string
-  readonly row: Row
-  /** `election_updates` first, then one channel for each scope column that is not null. */
-  readonly channels: readonly string[]
+  readonly #scope: Meta["scope"]
+  #channels: readonly string[] | undefined
+
+  constructor(text: string, scope: Meta["scope"]) {
+    this.text = text
+    this.#scope = scope
+  }
+
+  /**
+   * The channels that it lies in: `election_updates` first, then one for each scope column that is not null.
+   * @throws SyntaxError as `scanRow`.
+   */
+  get channels(): readonly string[] {
+    this.#channels ??= channelsOf(this.text, this.#scope)
+    return this.#channels
+  }
+
+  /** Its values, cut anew each time: what is remembered of a change stays small. @throws SyntaxError as `scanRow`. */
+  get row(): Row {
+    return scanRow(this.text)
+  }
 }
 
 export interface RowChange {
@@ -42,6 +60,7 @@ export interface RowChange {
   readonly op: "insert" | "update" | "delete"
   readonly id: string
   readonly xid: string
+  /** In UTC, as PostgreSQL writes it. */
   readonly at: string
   readonly table: string
   readonly type: string
@@ -57,6 +76,7 @@ export interface TableChange {
   readonly op: "truncate" | "bulk_load"
   readonly id: string
   readonly xid: string
+  /** In UTC, as PostgreSQL writes it. */
   readonly at: string
   readonly table: string
   readonly type: string
@@ -68,6 +88,7 @@ export interface Message {
   readonly op: "message"
   readonly id: string
   readonly xid: string
+  /** In UTC, as PostgreSQL writes it. */
   readonly at: string
   readonly channel: string
   readonly payload: string
@@ -78,27 +99,43 @@ export type Change = RowChange | TableChange | Message
 /** The channel that every row lies in, and every connection starts in. */
 export const ALL = "election_updates"
 
-const metas = new Map<string, Meta>()
-
-/** A table's meta is the same text in each of its rows, so it is parsed once. */
-function readMeta(text: string): Meta {
-  const known = metas.get(text)
-  if (known !== undefined) return known
-  const meta = Meta.parse(JSON.parse(text))
-  if (metas.size >= 1_000) metas.clear()
-  metas.set(text, meta)
-  return meta
+/** What the changes of one table have in common. */
+interface Kin {
+  readonly table: string
+  readonly type: string
+  readonly meta: Meta
+  /** That of `meta`. */
+  readonly text: string
 }
 
-function readImage(text: string | null, meta: Meta): Image | undefined {
-  if (text === null) return undefined
-  const row = scanRow(text)
+const kins = new Map<string, Kin>()
+
+/** It is the same in each row of a table, so it is read once, and kept once for all changes in memory. */
+function kinOf(row: LogRow): Kin {
+  const table = row.table ?? ""
+  const text = row.meta ?? "{}"
+  const known = kins.get(table)
+  if (known?.text === text && known.type === row.type) return known
+  const kin = { table, type: row.type, meta: Meta.parse(JSON.parse(text)), text }
+  if (kins.size >= 1_000) kins.clear()
+  kins.set(table, kin)
+  return kin
+}
+
+function channelsOf(text: string, scope: Meta["scope"]): readonly string[] {
   const channels = [ALL]
-  for (const prefix in meta.scope) {
-    const id = scalarText(row.get(meta.scope[prefix] as string))
+  const row = scanRow(text, Object.values(scope))
+  for (const prefix in scope) {
+    const id = scalarText(row.get(scope[prefix] as string))
     if (id !== undefined) channels.push(`${prefix}:${id}`)
   }
-  return { text, row, channels }
+  return channels
+}
+
+function readImage(text: string | null, { scope }: Meta): Image | undefined {
+  if (text === null) return undefined
+  if (!looksWhole(text)) throw new SyntaxError("a row must be a JSON object")
+  return new Image(text, scope)
 }
 
 /**
@@ -107,39 +144,21 @@ function readImage(text: string | null, meta: Meta): Image | undefined {
  */
 export function readChange(input: unknown): Change {
   const row = LogRow.parse(input)
-  const meta = readMeta(row.meta ?? "{}")
-  const base = {
-    id: row.seq,
-    xid: row.xid,
-    at: isoTime(row.at),
-    table: row.table ?? "",
-    type: row.type,
-    meta,
-  }
-  switch (row.op) {
+  const { table, type, meta } = kinOf(row)
+  const { seq: id, xid, at, op } = row
+  switch (op) {
     case "insert":
     case "update":
-    case "delete":
-      return {
-        kind: "row",
-        op: row.op,
-        ...base,
-        before: readImage(row.old, meta),
-        after: readImage(row.new, meta),
-      }
+    case "delete": {
+      const before = readImage(row.old, meta)
+      const after = readImage(row.new, meta)
+      return { kind: "row", op, id, xid, at, table, type, meta, before, after }
+    }
     case "truncate":
     case "bulk_load":
-      return { kind: "table", op: row.op, ...base }
+      return { kind: "table", op, id, xid, at, table, type, meta }
     case "message":
-      return {
-        kind: "message",
-        op: row.op,
-        id: row.seq,
-        xid: row.xid,
-        at: base.at,
-        channel: meta.channel ?? "",
-        payload: row.new ?? "null",
-      }
+      return { kind: "message", op, id, xid, at, channel: meta.channel ?? "", payload: row.new ?? "null" }
   }
 }
 
@@ -167,9 +186,6 @@ export function logRowOf(change: Change): LogRow {
     meta,
   }
 }
-
-/** PostgreSQL's `2026-11-03 20:15:00.25+00` (the reading session is in UTC and ISO) as RFC 3339. */
-const isoTime = (text: string): string => text.replace(" ", "T").replace(/\+00$/, "Z")
 
 /** The key of a row as JSON text; bigint and numeric columns as strings. */
 export function keyText(meta: Meta, row: Row): string {

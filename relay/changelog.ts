@@ -74,27 +74,29 @@ export interface Changelog {
   close(): Promise<void>
 }
 
-const COLUMNS = `seq::text, xid::text, at::text, "table", op, type, old, new, meta`
+const COLUMNS = `seq, xid, at, "table", op, type, old, new, meta`
 
 /**
  * Rows, new snapshot, horizon and lease in one statement, so that they belong together. The upper bound keeps out the
- * foreign xids of a restored log until the own ones have come that far; the lineage shows only while there is none of elsewhere.
+ * foreign xids of a restored log until the own ones have come that far; the lineage shows only while there is none of
+ * elsewhere. What is said beside the rows takes the columns that are text already: a cast of the others would be one of
+ * each row.
  */
 const select = (snapshot: string, condition: string) => `
-  select null as seq, ${snapshot}::text as xid, h::text as at,
+  select null::bigint as seq, null::xid8 as xid, null::timestamptz as at,
          (select (array_agg(id order by number desc))[1] from relay.lineage
           having bool_and(log = 'relay.change'::regclass) and count(distinct (system_identifier, database)) = 1) as "table",
-         null as op, null as type,
+         h::text as op, ${snapshot}::text as type,
          (pg_sequence_last_value('relay.lease') - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
-         null as new, null as meta, null::bigint as o
+         null as new, null as meta
   from relay.horizon
   union all
-  select ${COLUMNS}, seq from relay.change
+  select ${COLUMNS} from relay.change
   where xid >= pg_snapshot_xmax($1::pg_snapshot) and xid < pg_snapshot_xmax(pg_current_snapshot()) ${condition}
   union all
-  select ${COLUMNS}, seq from relay.change
+  select ${COLUMNS} from relay.change
   where xid = any(array(select pg_snapshot_xip($1::pg_snapshot))) ${condition}
-  order by o nulls first`
+  order by seq nulls first`
 
 const READ = select("pg_current_snapshot()", "")
 
@@ -113,18 +115,23 @@ const SESSION = `
 const LINEAGES = `
   select id from relay.lineage where number >= (select max(number) from relay.lineage where not continues)`
 
-const HeadRow = z.object({
-  xid: z.string(),
-  at: z.string(),
-  table: z.string().nullable(),
-  old: z.string().transform(Number).nullable(),
-})
+const HeadRow = z
+  .object({
+    table: z.string().nullable(),
+    op: z.string(),
+    type: z.string(),
+    old: z.string().transform(Number).nullable(),
+  })
+  .transform(({ table, op, type, old }) => ({ log: table, horizon: op, snapshot: type, aheadMs: old }))
 
 /** A lease further ahead was set by a clock that has stepped since. */
 const LEASE_MAX_MS = 5_000
 const QUERY_TIMEOUT_MS = 10_000
 /** The first row of a long read comes when all are sorted. */
 const LONG_QUERY_TIMEOUT_MS = 120_000
+
+/** A row's, in the order of COLUMNS. */
+type Values = Array<string | null>
 
 const asText = { getTypeParser: () => (value: string) => value }
 
@@ -203,6 +210,14 @@ async function openSession(connectionString: string): Promise<Session> {
     socket.destroySoon()
   }
 
+  /** Rows of the log. pg hands them over by position: objects with a key for each column cost it more than all else. */
+  async function rowsOf(query: Omit<pg.QueryArrayConfig, "rowMode"> & { query_timeout?: number }) {
+    const { rows } = await client.query<Values>({ ...query, rowMode: "array" })
+    return rows.map(([seq, xid, at, table, op, type, old, after, meta]) => {
+      return { seq, xid, at, table, op, type, old, new: after, meta }
+    })
+  }
+
   async function one(text: string, values: unknown[] = []): Promise<string> {
     const result = await client.query<[string]>({ text, values, rowMode: "array" })
     return result.rows[0]?.[0] as string
@@ -217,13 +232,14 @@ async function openSession(connectionString: string): Promise<Session> {
       lineage,
       lineages,
       async read(since, limit) {
-        const result = await client.query({
+        const [head, ...rows] = await rowsOf({
           name: "commitcast_read",
           text: `${READ} limit $2::int + 2`,
           values: [since.text, limit],
         })
-        const changes = await readChanges(result.rows.slice(1, limit + 1))
-        return { head: readHead(result.rows[0], lineage), changes, cut: result.rows.length > limit + 1 }
+        const cut = rows.length > limit
+        if (cut) rows.pop()
+        return { head: readHead(head, lineage), changes: await readChanges(rows), cut }
       },
       async *pages(since, size, rest) {
         // The lock comes before the snapshot: a rotation in between would otherwise empty what the snapshot promises.
@@ -234,14 +250,11 @@ async function openSession(connectionString: string): Promise<Session> {
             values: [since.text, rest?.until.text ?? null, rest?.after ?? "0"],
           })
           const next = (rows: number) =>
-            client.query({
-              text: `fetch ${rows} from commitcast_pages`,
-              query_timeout: LONG_QUERY_TIMEOUT_MS,
-            } as pg.QueryConfig)
-          const head = readHead((await next(1)).rows[0], lineage)
-          let rows = (await next(size)).rows
+            rowsOf({ text: `fetch ${rows} from commitcast_pages`, query_timeout: LONG_QUERY_TIMEOUT_MS })
+          const head = readHead((await next(1))[0], lineage)
+          let rows = await next(size)
           for (;;) {
-            const following = rows.length < size ? [] : (await next(size)).rows
+            const following = rows.length < size ? [] : await next(size)
             yield { head, changes: await readChanges(rows), final: following.length === 0 }
             if (following.length === 0) return
             rows = following
@@ -276,11 +289,11 @@ export async function readChanges(rows: readonly unknown[]): Promise<Change[]> {
 }
 
 function readHead(row: unknown, lineage: string): Head {
-  const head = HeadRow.parse(row)
+  const { log, snapshot, horizon, aheadMs } = HeadRow.parse(row)
   // The log was made anew or restored while this session was open, and its tables were found by name; or what was
   // restored came into it in parts, this session in the middle.
-  if (head.table !== lineage) throw new Error("the changelog is another one than at the start of the session")
-  return { snapshot: readSnapshot(head.xid), horizon: readSnapshot(head.at), leaseMs: leaseLeft(head.old) }
+  if (log !== lineage) throw new Error("the changelog is another one than at the start of the session")
+  return { snapshot: readSnapshot(snapshot), horizon: readSnapshot(horizon), leaseMs: leaseLeft(aheadMs) }
 }
 
 function leaseLeft(aheadMs: number | null): number | null {

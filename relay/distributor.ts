@@ -69,6 +69,8 @@ export function createDistributor(): Distributor {
   }
 
   const consumer: FeedConsumer = {
+    // Workers do not tell whether they have clients.
+    attended: () => true,
     async deliver({ changes, cursor, first, final }) {
       if (first) {
         before = head

@@ -26,6 +26,8 @@ export type FeedState =
   | { kind: "up"; since: number; cursor: Cursor }
 
 export interface FeedConsumer {
+  /** Whether there is anybody to whom a change could go. Otherwise the feed need not hurry. */
+  attended(): boolean
   /** The next part. The feed reads on when it resolves. */
   deliver(part: BatchPart): Promise<void>
   /** The log is of this lineage; of which the cursors hold. Told each time the feed has connected. */
@@ -91,7 +93,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
   async function pause(): Promise<"bell" | "poll"> {
     if (!pending && !closing.signal.aborted) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, bell.pollMs())
+        const timer = setTimeout(resolve, bell.pollMs(consumer.attended()))
         interrupt = () => {
           clearTimeout(timer)
           resolve()
@@ -112,9 +114,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
     final: boolean,
   ): Promise<void> {
     const stop = metrics.fanout.startTimer()
-    for (const change of changes) {
-      metrics.events.inc({ table: change.kind === "message" ? "" : change.table, op: change.op })
-    }
+    for (const { table, op, count } of runsOf(changes)) metrics.events.inc({ table, op }, count)
     await consumer.deliver({ changes, cursor: { lineage, snapshot }, first, final })
     stop()
   }
@@ -281,4 +281,17 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
       await running
     },
   }
+}
+
+/** How many changes of one table and operation follow one another, again and again. */
+function runsOf(changes: readonly Change[]): Array<{ table: string; op: string; count: number }> {
+  const runs: Array<{ table: string; op: string; count: number }> = []
+  for (const change of changes) {
+    const { op } = change
+    const table = change.kind === "message" ? "" : change.table
+    const run = runs.at(-1)
+    if (run?.table === table && run.op === op) run.count++
+    else runs.push({ table, op, count: 1 })
+  }
+  return runs
 }

@@ -151,6 +151,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
   })
 
   const consumer: FeedConsumer = {
+    attended: () => connections.size > 0,
     deliver,
     meet(lineage, known) {
       lineages = known

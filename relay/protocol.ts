@@ -3,7 +3,7 @@
 import { z } from "zod"
 import { ALL, type Change, changedColumns, keyText, type RowChange } from "./change.ts"
 import type { ServerMessage } from "./messages.ts"
-import type { Row } from "./row.ts"
+import { type Row, scanRow } from "./row.ts"
 
 /** A channel: a prefix, or a prefix and an id, such as `committee:7`. */
 export const ChannelName = z
@@ -68,10 +68,10 @@ export type View = "whole" | "enter" | "leave" | "none"
 export function encodeChange(change: Change, view: Exclude<View, "none">, last: boolean): string {
   const tx = `"tx":{"id":"${change.xid}","last":${last}}}`
   if (change.kind === "message") {
-    return `{"type":"message","id":"${change.id}","at":"${change.at}","channel":${JSON.stringify(change.channel)},"payload":${change.payload},${tx}`
+    return `{"type":"message","id":"${change.id}","at":"${isoTime(change.at)}","channel":${JSON.stringify(change.channel)},"payload":${change.payload},${tx}`
   }
   const head = (action: string) =>
-    `{"type":${JSON.stringify(change.type)},"action":"${action}","id":"${change.id}","at":"${change.at}","table":${JSON.stringify(change.table)},`
+    `{"type":${JSON.stringify(change.type)},"action":"${action}","id":"${change.id}","at":"${isoTime(change.at)}","table":${JSON.stringify(change.table)},`
   if (change.kind === "table") {
     const { op, rows, partition } = change.meta
     const facts = JSON.stringify({ operation: op, rows, partition, channels: [ALL] })
@@ -90,7 +90,7 @@ function rowFields(change: RowChange, view: Exclude<View, "none">): string {
   const { before, after, meta } = change
   const image = view === "leave" || change.op === "delete" ? before : after
   if (image === undefined) return ""
-  const key = `"key":${keyText(meta, image.row)},`
+  const key = `"key":${keyText(meta, scanRow(image.text, meta.key))},`
   if (view === "leave") return key
   const data = `${key}"data":${image.text},`
   const channels = `"channels":${JSON.stringify(image.channels)},`
@@ -106,3 +106,6 @@ function differences(change: RowChange, before: Row, after: Row): string {
     : ""
   return `"changed":${JSON.stringify(names)},"before":{${values.join(",")}},${moved}`
 }
+
+/** PostgreSQL's `2026-11-03 20:15:00.25+00` (the reading session is in UTC and ISO) as RFC 3339. */
+const isoTime = (text: string): string => text.replace(" ", "T").replace(/\+00$/, "Z")

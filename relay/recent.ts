@@ -33,8 +33,8 @@ export interface Recent {
   room(): number
 }
 
-/** Strings, values cut out of them, and frames: what a change holds in memory beside its text, in bytes. */
-const CHANGE_BYTES = 1_500
+/** What a change holds in memory when it was sent to somebody: its text, as a string and in one or two frames. Bytes. */
+const CHANGE_BYTES = 1_000
 const BYTES_PER_CHARACTER = 3
 
 /** Makes an empty ring. It covers nothing before `begin`. */

@@ -104,6 +104,7 @@ export function createRouter(): Router {
     users: () => byUser.size,
     async route(changes, slice) {
       const touched = new Set<Lane>()
+      if (lanes.size === 0) return { touched, unseen: changes.length }
       let unseen = 0
       for (const change of changes) {
         const shared = routeShared(change, touched)

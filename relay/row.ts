@@ -6,12 +6,17 @@
 /** Column name to the JSON text of its value, in the row's order. */
 export type Row = ReadonlyMap<string, string>
 
+/** Whether a text begins and ends as a row does. Where PostgreSQL wrote it, what is between is a row then. */
+export const looksWhole = (text: string): boolean =>
+  text.charCodeAt(0) === OPEN_BRACE && text.charCodeAt(text.length - 1) === CLOSE_BRACE
+
 /**
  * Cuts the text of a JSON object into its top-level values.
  * @param text what row_to_json wrote: valid JSON, possibly with white space inside json columns.
- * @throws SyntaxError if it is not an object.
+ * @param wanted leaves out all other columns, and ends with the last of these.
+ * @throws SyntaxError if it is not an object, as far as it is looked at.
  */
-export function scanRow(text: string): Row {
+export function scanRow(text: string, wanted?: readonly string[]): Row {
   const row = new Map<string, string>()
   let at = skipSpace(text, 0)
   if (text.charCodeAt(at) !== OPEN_BRACE) throw new SyntaxError("a row must be a JSON object")
@@ -22,7 +27,8 @@ export function scanRow(text: string): Row {
     const name = quoted.includes("\\") ? (JSON.parse(quoted) as string) : quoted.slice(1, -1)
     const valueStart = skipSpace(text, skipSpace(text, nameEnd) + 1)
     const valueEnd = endOfValue(text, valueStart)
-    row.set(name, text.slice(valueStart, valueEnd))
+    if (wanted === undefined || wanted.includes(name)) row.set(name, text.slice(valueStart, valueEnd))
+    if (row.size === wanted?.length) return row
     at = skipSpace(text, valueEnd)
     if (text.charCodeAt(at) === COMMA) at = skipSpace(text, at + 1)
   }

@@ -139,3 +139,27 @@ t.test(
     }
   },
 )
+
+t.test(
+  "a lease that nobody is there to see costs few reads, and whoever comes gets the usual ones",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db, {}, NO_FLOOR)
+    const bell = () => relay.relay.status().bell
+    async function pollsOfLease(): Promise<number> {
+      await comesTo(relay, "quiet")
+      await takeLease(db, 1_500)
+      await comesTo(relay, "awake")
+      const from = bell().polls
+      await until("the lease is over", () => bell().mode !== "awake")
+      return bell().polls - from
+    }
+    const unattended = await pollsOfLease()
+    // One each 50 ms at the most, and a few of the tail.
+    t.ok(unattended <= 30 + 5, `${unattended} reads`)
+    const client = await relay.connect()
+    await until("somebody is there", async () => (await pollsOfLease()) > unattended)
+    await db.query("insert into vote default values")
+    await client.count(1)
+  },
+)

@@ -57,7 +57,7 @@ t.test("a forgotten prepared transaction: the polls get slower, and end after a 
     since = head.snapshot
     const transactions = new Set(changes.map(({ xid }) => xid))
     await bell.afterRead(session, { snapshot: head.snapshot, leaseMs: head.leaseMs, transactions })
-    return { mode: bell.report().mode, pollMs: bell.pollMs() }
+    return { mode: bell.report().mode, pollMs: bell.pollMs(true) }
   }
   bell.doubt()
   const steps: Array<[seconds: number, mode: string, pollMs: number]> = [
@@ -74,4 +74,30 @@ t.test("a forgotten prepared transaction: the polls get slower, and end after a 
   }
   bell.doubt()
   t.match(await read(), { mode: "tail", pollMs: 20 }, "the next lease has a tail of its own")
+})
+
+t.test("it polls by who is there to see, and by how much is written", async (t) => {
+  const db = await database(t)
+  const changelog = createChangelog(db.url, () => {})
+  const session = await changelog.open()
+  t.teardown(async () => {
+    session.close()
+    await changelog.close()
+  })
+  let now = 0
+  const bell = createBell({ setting: "adaptive", metrics: createMetrics(), now: () => now })
+  const snapshot = await session.now()
+  const steps: Array<[commits: number, attended: number, unattended: number]> = [
+    [0, 5, 50],
+    [300, 5, 50],
+    [500, 10, 50],
+    [0, 10, 50],
+    [0, 5, 50],
+  ]
+  for (const [commits, attended, unattended] of steps) {
+    now += 200
+    const transactions = new Set(Array.from({ length: commits }, (_, n) => `${now} ${n}`))
+    await bell.afterRead(session, { snapshot, leaseMs: 1_000, transactions })
+    t.same([bell.pollMs(true), bell.pollMs(false)], [attended, unattended], `${commits} in 200 ms`)
+  }
 })

@@ -275,3 +275,12 @@ t.test("tables and messages have fields of their own", async (t) => {
     },
   )
 })
+
+t.test("a time goes out as RFC 3339", async (t) => {
+  const base = { seq: "1", xid: "2", op: "message", type: "message", table: null, old: null, new: "1" }
+  const at = (text: string): string =>
+    JSON.parse(encodeChange(readChange({ ...base, at: text, meta: '{"channel":"c"}' }), "whole", true)).at
+  t.equal(at("2026-11-03 20:54:56.647706+00"), "2026-11-03T20:54:56.647706Z")
+  t.equal(at("2026-11-03 20:54:56+00"), "2026-11-03T20:54:56Z")
+  t.ok(Number.isFinite(Date.parse(at("2026-11-03 20:54:56.6+00"))))
+})

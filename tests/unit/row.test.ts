@@ -54,6 +54,23 @@ t.test("every value is the slice of text that was written, in the order of the r
   t.doesNotThrow(() => fc.assert(property, { numRuns: 2_000 }))
 })
 
+t.test("of the values that are asked for each comes, whatever else is in the row", async (t) => {
+  const property = fc.property(
+    members,
+    fc.array(name, { maxLength: 2 }),
+    fc.nat(8),
+    (columns, others, count) => {
+      const text = `{${columns.map(([column, raw, escapes]) => `${quoted(column, escapes)}:${raw}`).join(",")}}`
+      const wanted = [...others, ...columns.slice(0, count).map(([column]) => column)].reverse()
+      const all = scanRow(text)
+      const found = scanRow(text, wanted)
+      for (const column of wanted) assert.equal(found.get(column), all.get(column))
+      assert.ok([...found.keys()].every((column) => wanted.includes(column)))
+    },
+  )
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }))
+})
+
 t.test("text that is no row is refused, or at least never hangs", async (t) => {
   for (const text of ["", " ", "null", "[]", '"{}"', "1", "]", "x{}"])
     t.throws(() => scanRow(text), SyntaxError, JSON.stringify(text))
