@@ -25,7 +25,7 @@ export interface ConnectionDeps {
 export class Connection implements Member {
   readonly id = randomUUID()
   /** Times are of the clock that is never set, in milliseconds. */
-  readonly connectedAt = performance.now()
+  connectedAt = performance.now()
   identity: Identity | undefined
   lane: Lane | undefined
   position = 0
@@ -150,6 +150,13 @@ export class Connection implements Member {
     if (queued === 0 || sent !== this.#sent) this.stuckAt = now
     this.#sent = sent
     return now - this.stuckAt
+  }
+
+  /** So many milliseconds do not count: the relay itself did not run. */
+  excuse(ms: number): void {
+    this.connectedAt += ms
+    this.heardAt += ms
+    this.stuckAt += ms
   }
 
   get open(): boolean {

@@ -20,6 +20,8 @@ export interface Share {
   taken(): void
   /** For how long it has taken nothing although a part waits; milliseconds. */
   stuckFor(): number
+  /** So many milliseconds do not count: this process itself did not run. */
+  excuse(ms: number): void
   /** The worker is gone. */
   end(): void
 }
@@ -122,6 +124,9 @@ export function createDistributor(): Distributor {
           waiting.resolve()
         },
         stuckFor: () => (member.owed === 0 ? 0 : performance.now() - member.since),
+        excuse(ms) {
+          member.since += ms
+        },
         end() {
           members.delete(member)
           newcomers.delete(member)

@@ -7,6 +7,7 @@ import { standingOf } from "./bulletin.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
 import { createDistributor, type Share } from "./distributor.ts"
+import { createLateness } from "./lateness.ts"
 import type { Log } from "./log.ts"
 import { createMetrics } from "./metrics.ts"
 import { createPipe, lineOf, type Pipe, type Question } from "./pipe.ts"
@@ -86,10 +87,14 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   )
   metrics.observe("relay_workers", "Worker processes now", () => workers.size)
 
+  const lateness = createLateness(STANDING_MS)
+
   function tellStanding(): void {
     const line = lineOf(standingOf(source.state()))
+    const late = lateness()
     for (const { pipe, share, fail } of workers) {
       pipe.write(line)
+      share.excuse(late)
       if (share.stuckFor() > STUCK_MS) fail("stuck")
     }
   }

@@ -5,6 +5,7 @@ import type { Cursor } from "./cursor.ts"
 import { announce } from "./fanout.ts"
 import { checkpointFrame } from "./frames.ts"
 import type { Lane } from "./lane.ts"
+import { createLateness } from "./lateness.ts"
 import { CloseCode, encodeMessage } from "./protocol.ts"
 import type { Position, Replays } from "./replay.ts"
 import type { Router } from "./router.ts"
@@ -42,6 +43,9 @@ export function startWheel({ settings, position, connections, router, replays }:
   const { slowMs = SLOW_MS } = settings
   let heartbeatAt = performance.now()
   let turning = false
+  const lateness = createLateness(TURN_MS)
+  /** For how long nobody has been excused yet. Milliseconds. */
+  let late = 0
 
   function check(connection: Connection, now: number): void {
     if (connection.closingSince !== 0) return connection.reap()
@@ -60,7 +64,10 @@ export function startWheel({ settings, position, connections, router, replays }:
 
   async function checkAll(): Promise<void> {
     const slice = new Slice()
+    const excused = late
+    late = 0
     for (const connection of connections) {
+      connection.excuse(excused)
       check(connection, performance.now())
       if (slice.over) await slice.turn()
     }
@@ -104,6 +111,7 @@ export function startWheel({ settings, position, connections, router, replays }:
   }
 
   const timer = setInterval(async () => {
+    late += lateness()
     if (turning) return
     turning = true
     await turn()

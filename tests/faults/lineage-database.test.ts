@@ -76,7 +76,7 @@ async function closed(
 }
 
 for (const version of VERSIONS)
-  t.test(`PostgreSQL ${version}`, { skip: missing(version), timeout: 60_000 }, async (t) => {
+  t.test(`PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
     t.test("uninstalled and installed again", async (t) => {
       const it = await world(t, version)
       await uninstall(it.db.url)

@@ -1,12 +1,14 @@
 /** The wheel tells lanes how far they are, and never more than what they were sent. */
 
 import t from "tap"
+import { Connection } from "../../relay/connection.ts"
 import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
 import { Lane } from "../../relay/lane.ts"
 import { Register } from "../../relay/register.ts"
 import type { Position } from "../../relay/replay.ts"
 import type { Router } from "../../relay/router.ts"
 import { startWheel } from "../../relay/wheel.ts"
+import type { Wire } from "../../relay/wire.ts"
 import { until } from "../helpers/wait.ts"
 
 t.jobs = 3
@@ -99,4 +101,52 @@ t.test("a heartbeat that falls into a batch is followed by its checkpoint", asyn
   inBatch = false
   await until("it is told", () => sent().some((frame) => frame.includes("checkpoint")), 60_000)
   wheel.stop()
+})
+
+/** A connection whose socket has taken a byte and takes no more. */
+function stuffed(more: Partial<Pick<Connection, "identity">>) {
+  const nothing = () => {}
+  const wire: Wire = {
+    queued: 1,
+    full: true,
+    sent: 1,
+    open: true,
+    write: nothing,
+    cork: nothing,
+    uncork: nothing,
+    close: nothing,
+    terminate: nothing,
+  }
+  const codes: number[] = []
+  const connection = new Connection({ wire, onClosing: (_, code) => codes.push(code) })
+  return { connection: Object.assign(connection, more), codes }
+}
+
+t.test("a relay that did not run for a while blames nobody for what could not reach it", async (t) => {
+  const rights = { committees: null, elections: null, channels: null }
+  const identity = { user: "1", admin: false, rights, expiresAt: Number.POSITIVE_INFINITY }
+  const all = { unknown: stuffed({}), slow: stuffed({ identity }), silent: stuffed({ identity }) }
+  let turns = 0
+  const wheel = startWheel({
+    settings: { laneBufferBytes: 1, heartbeatMs: 1, authTimeoutMs: 5_000, slowMs: 5_000 },
+    position: () => ({ head: undefined, lineages: new Set(), inBatch: false }),
+    connections: {
+      *[Symbol.iterator]() {
+        for (const { connection } of Object.values(all)) yield connection
+        turns++
+      },
+    },
+    router: { lanes: () => [] } as unknown as Router,
+    replays: { connections: () => [] } as never,
+  })
+  const turned = async () => {
+    const before = turns
+    await until("it turns", () => turns > before, 60_000)
+  }
+  await turned()
+  all.silent.connection.heardAt -= 6_000
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 6_000)
+  await turned()
+  wheel.stop()
+  for (const [who, { codes }] of Object.entries(all)) t.same(codes, [], who)
 })
