@@ -4,6 +4,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import express, { type Express, type Request, type Response } from "express"
 import helmet from "helmet"
+import { bearerTokens } from "../relay/handshake.ts"
 import type { Relay } from "../relay/relay.ts"
 
 export interface AppSettings {
@@ -40,8 +41,12 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
   )
 
   app.get("/api/utils/websocket/health/", async (request, response) => {
-    const identity = relay.auth.verify(bearer(request))
-    if (!identity.ok) {
+    const tokens = bearerTokens(request)
+    if (tokens.length > 1) return void response.status(400).json({ error: "more than one token" })
+    const identity = await relay.auth.verify(tokens[0])
+    if (!identity.ok && identity.reason === "unavailable") {
+      response.set("Retry-After", "10").status(503).json({ error: "the token cannot be checked now" })
+    } else if (!identity.ok) {
       response
         .set("WWW-Authenticate", "Bearer")
         .status(401)
@@ -77,9 +82,6 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
   })
   return app
 }
-
-const bearer = (request: Request): string | undefined =>
-  /^Bearer\s+(\S+)$/i.exec(request.get("authorization") ?? "")?.[1]
 
 function readTrustProxy(text: string): boolean | number | string {
   if (text === "true" || text === "false") return text === "true"

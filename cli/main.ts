@@ -21,7 +21,7 @@ import { packageVersion } from "./version.ts"
 type SettingName = keyof Settings
 
 const DATABASE: SettingName[] = ["DATABASE_URL", "COMMITCAST_DIR"]
-const KEYS: SettingName[] = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_ISSUER", "JWT_AUDIENCE"]
+const KEYS: SettingName[] = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"]
 
 const print = (line: string) => process.stdout.write(`${line}\n`)
 const note = (line: string) => process.stderr.write(`${line}\n`)

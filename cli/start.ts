@@ -71,7 +71,8 @@ async function openDefault(settings: Readonly<Settings>, log: Log): Promise<Embe
 
 /** The embedded default signs and checks tokens with its own secret unless a key is set. */
 async function embeddedKeys(settings: Readonly<Settings>): Promise<Pick<Settings, "JWT_SECRET"> | object> {
-  if (settings.JWT_SECRET !== undefined || settings.JWT_PUBLIC_KEY !== undefined) return {}
+  const { JWT_SECRET, JWT_PUBLIC_KEY, JWKS_URL } = settings
+  if (JWT_SECRET !== undefined || JWT_PUBLIC_KEY !== undefined || JWKS_URL !== undefined) return {}
   return { JWT_SECRET: (await readSecrets(settings.COMMITCAST_DIR)).jwt_secret }
 }
 

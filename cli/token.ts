@@ -16,11 +16,13 @@ export interface TokenOptions {
 
 /** The secret that tokens are signed with: JWT_SECRET, or the embedded default's own. @throws ConfigError */
 export async function findSecret(
-  settings: Pick<Settings, "JWT_SECRET" | "JWT_PUBLIC_KEY" | "DATABASE_URL" | "COMMITCAST_DIR">,
+  settings: Pick<Settings, "JWT_SECRET" | "JWT_PUBLIC_KEY" | "JWKS_URL" | "DATABASE_URL" | "COMMITCAST_DIR">,
 ): Promise<string> {
   if (settings.JWT_SECRET !== undefined) return settings.JWT_SECRET
   if (settings.JWT_PUBLIC_KEY !== undefined)
     throw new ConfigError("JWT_PUBLIC_KEY only checks tokens: whoever has the private key must sign them")
+  if (settings.JWKS_URL !== undefined)
+    throw new ConfigError("JWKS_URL only checks tokens: the issuer whose keys it has must sign them")
   if (settings.DATABASE_URL !== undefined)
     throw new ConfigError("JWT_SECRET is not set: tokens are signed with it")
   return (await readSecrets(settings.COMMITCAST_DIR)).jwt_secret

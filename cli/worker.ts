@@ -20,7 +20,7 @@ process.on("disconnect", () => process.exit(1))
 const upstream = createUpstream({
   stream: new Socket({ fd: PIPE_FD }),
   async asked(question) {
-    if (question === "hub") return relay.status().hub
+    if (question === "hub" || question === "keys") return relay.status()[question]
     return question === "metrics" ? relay.metrics.registry.getMetricsAsJSON() : null
   },
   onStop: () => void relay.stop().then(() => process.exit(0)),
@@ -38,5 +38,6 @@ const relay = createRelay({
   upstream,
 })
 receiveDeals(createHttpServer(relay, settings))
+relay.start()
 await relay.whenReady()
 upstream.tell({ kind: "ready" })

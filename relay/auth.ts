@@ -1,23 +1,54 @@
 /** Tokens: a JWT in, the user and its rights out. */
 
-import { createPublicKey, type KeyObject } from "node:crypto"
 import jwt from "jsonwebtoken"
 import { z } from "zod"
-import { ConfigError, type Settings } from "./config.ts"
+import type { Settings } from "./config.ts"
+import type { Key, KeyHint, Keys } from "./keys.ts"
 import type { Rights } from "./subscription.ts"
+
+/**
+ * The header. What it says of keys (`jku`, `jwk`, `x5u`, `x5c`) is never looked at, and neither is what somebody else
+ * would have to understand (`crit`, RFC 7515, section 4.1.11). Tokens of other kinds say so in `typ` (RFC 8725, 3.11).
+ */
+const Header = z.object({
+  alg: z.string(),
+  kid: z.string().max(256).optional(),
+  typ: z
+    .string()
+    .regex(/^(application\/)?(jwt|at\+jwt)$/i)
+    .optional(),
+  crit: z.undefined().optional(),
+  b64: z.literal(true).optional(),
+})
 
 /** Ids in tokens come as strings or numbers; a number that a double cannot hold is refused rather than rounded. */
 const Id = z.union([z.string().min(1).max(128), z.int().transform(String)])
 const Ids = z.array(Id).max(10_000).optional()
 
+/**
+ * What issuers write on tokens that are to be shown to themselves, or to an application about its user: good signatures,
+ * and no leave to come in. SimpleJWT, Cognito, Keycloak, Flask-JWT-Extended, OpenID Connect.
+ */
+const kinds = {
+  token_type: z.literal("access").optional(),
+  token_use: z.literal("access").optional(),
+  typ: z.enum(["Bearer", "JWT", "at+jwt", "access"]).optional(),
+  type: z
+    .unknown()
+    .refine((type) => type !== "refresh")
+    .optional(),
+  at_hash: z.undefined().optional(),
+  c_hash: z.undefined().optional(),
+}
+
 /** The claims that count. A claim of a wrong type makes the token invalid; it never widens it. */
 const Claims = z
   .object({
+    ...kinds,
     sub: Id.optional(),
     user_id: Id.optional(),
     /** Up to the year 9999: beyond, it is no time that anybody meant. */
     exp: z.number().min(0).max(253_402_300_799),
-    token_type: z.literal("access").optional(),
     role: z.string().optional(),
     is_staff: z.boolean().optional(),
     committees: Ids,
@@ -30,43 +61,67 @@ export interface Identity {
   readonly user: string
   readonly admin: boolean
   readonly rights: Rights
-  /** Milliseconds since 1970. */
+  /** When the connection is closed. Milliseconds since 1970. */
   readonly expiresAt: number
 }
 
+/** `unavailable`: the issuer cannot be asked for a key that is not known here. */
 export type AuthResult =
   | { ok: true; identity: Identity }
-  | { ok: false; reason: "missing" | "invalid" | "expired" }
+  | { ok: false; reason: "missing" | "invalid" | "expired" | "unavailable" }
 
 export interface Auth {
-  /** Checks a token. Never throws, and says no more than that it is invalid or expired. */
-  verify(token: string | undefined): AuthResult
+  /** Whether there is a key to check any token with. */
+  ready(): boolean
+  /** Checks a token. Never rejects, and says no more than that it is invalid or expired. */
+  verify(token: string | undefined): Promise<AuthResult>
 }
 
 /** Clocks of issuer and relay may differ by this much. */
 const LEEWAY_SECONDS = 5
+/** Those whose tokens expire together are closed over the leeway, or over this share of what is left. */
+const SPREAD = 0.1
 
-/**
- * Makes the verifier. The algorithm is pinned by the key: a secret means HS256, an RSA key RS256, a P-256 key ES256.
- * @throws ConfigError if there is no key, or one of another type.
- */
-export function createAuth(
-  settings: Pick<Settings, "JWT_SECRET" | "JWT_PUBLIC_KEY" | "JWT_ISSUER" | "JWT_AUDIENCE">,
-): Auth {
-  const { key, algorithm } = verificationKey(settings)
-  const options: jwt.VerifyOptions = { algorithms: [algorithm], clockTolerance: LEEWAY_SECONDS }
+export function createAuth(keys: Keys, settings: Pick<Settings, "JWT_ISSUER" | "JWT_AUDIENCE">): Auth {
+  const options: jwt.VerifyOptions = { clockTolerance: LEEWAY_SECONDS }
   if (settings.JWT_ISSUER !== undefined) options.issuer = settings.JWT_ISSUER
   if (settings.JWT_AUDIENCE !== undefined) options.audience = settings.JWT_AUDIENCE
+
+  function check(token: string, { key, algorithm }: Key): AuthResult {
+    try {
+      const claims = Claims.parse(jwt.verify(token, key, { ...options, algorithms: [algorithm] }))
+      return { ok: true, identity: identityOf(claims) }
+    } catch (error) {
+      return { ok: false, reason: error instanceof jwt.TokenExpiredError ? "expired" : "invalid" }
+    }
+  }
+
   return {
-    verify(token) {
+    ready: () => keys.report().known > 0,
+    async verify(token) {
       if (token === undefined || token === "") return { ok: false, reason: "missing" }
-      try {
-        const claims = Claims.parse(jwt.verify(token, key, options))
-        return { ok: true, identity: identityOf(claims) }
-      } catch (error) {
-        return { ok: false, reason: error instanceof jwt.TokenExpiredError ? "expired" : "invalid" }
+      const hint = readHeader(token)
+      if (hint === undefined) return { ok: false, reason: "invalid" }
+      const found = await keys.find(hint)
+      if (found.kind === "unavailable") return { ok: false, reason: "unavailable" }
+      if (found.kind === "unknown") return { ok: false, reason: "invalid" }
+      let refusal: AuthResult = { ok: false, reason: "invalid" }
+      for (const key of found.keys) {
+        const result = check(token, key)
+        if (result.ok) return result
+        if (result.reason === "expired") refusal = result
       }
+      return refusal
     },
+  }
+}
+
+/** Read by the one that checks the token, so that both see the same. */
+function readHeader(token: string): KeyHint | undefined {
+  try {
+    return Header.safeParse(jwt.decode(token, { complete: true })?.header).data
+  } catch {
+    return undefined
   }
 }
 
@@ -80,42 +135,13 @@ function identityOf(claims: z.infer<typeof Claims>): Identity {
       elections: set(claims.elections),
       channels: set(claims.channels),
     },
-    expiresAt: (claims.exp + LEEWAY_SECONDS) * 1_000,
+    expiresAt: closingTime(claims.exp),
   }
 }
 
-function verificationKey(settings: Pick<Settings, "JWT_SECRET" | "JWT_PUBLIC_KEY">): {
-  key: string | KeyObject
-  algorithm: jwt.Algorithm
-} {
-  if (settings.JWT_SECRET !== undefined) return { key: settings.JWT_SECRET, algorithm: "HS256" }
-  if (settings.JWT_PUBLIC_KEY === undefined) {
-    throw new ConfigError(
-      "JWT_SECRET (--jwt-secret) is missing: set it, or JWT_PUBLIC_KEY, to what your tokens are signed with",
-    )
-  }
-  const key = publicKey(settings.JWT_PUBLIC_KEY)
-  if (key.asymmetricKeyType === "rsa") {
-    // RFC 7518, section 3.3.
-    if ((key.asymmetricKeyDetails?.modulusLength ?? 0) < 2_048)
-      throw new ConfigError(
-        "JWT_PUBLIC_KEY (--jwt-public-key) is wrong: an RSA key must have 2048 bits or more",
-      )
-    return { key, algorithm: "RS256" }
-  }
-  if (key.asymmetricKeyType === "ec" && key.asymmetricKeyDetails?.namedCurve === "prime256v1")
-    return { key, algorithm: "ES256" }
-  throw new ConfigError("JWT_PUBLIC_KEY (--jwt-public-key) is wrong: it must be an RSA key or a P-256 key")
-}
-
-function publicKey(pem: string): KeyObject {
-  if (pem.includes("PRIVATE KEY"))
-    throw new ConfigError(
-      "JWT_PUBLIC_KEY (--jwt-public-key) is wrong: it is a private key, and the relay needs the public key only",
-    )
-  try {
-    return createPublicKey(pem.replaceAll("\\n", "\n"))
-  } catch (cause) {
-    throw new ConfigError("JWT_PUBLIC_KEY (--jwt-public-key) is wrong: it is not a PEM public key", { cause })
-  }
+/** Never after the leeway, and hardly ever the same for two: those who come back then do not come all at once. */
+function closingTime(exp: number): number {
+  const end = (exp + LEEWAY_SECONDS) * 1_000
+  const left = Math.max(0, end - Date.now())
+  return end - Math.random() * Math.min(LEEWAY_SECONDS * 1_000, SPREAD * left)
 }

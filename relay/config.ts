@@ -17,6 +17,21 @@ const list = z
       .map((item) => item.trim())
       .filter((item) => item !== ""),
   )
+/** Whoever can answer in an issuer's place can let anybody in. */
+function isTrustworthy(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, hostname, username, password } = new URL(text)
+  const own = hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname)
+  return username === "" && password === "" && (protocol === "https:" || (protocol === "http:" && own))
+}
+const secret = z
+  .string()
+  .refine((text) => Buffer.byteLength(text) >= 32, "must be at least 32 bytes: openssl rand -base64 48")
+  .refine(
+    (text) => !text.includes("-----BEGIN"),
+    "must be no PEM key, which others may have: set JWT_PUBLIC_KEY",
+  )
+  .optional()
 const flag = (value: boolean) =>
   z
     .enum(["true", "false", "1", "0", "on", "off", "yes", "no"])
@@ -53,16 +68,21 @@ export const Settings = z.object({
     .string()
     .default("false")
     .describe("the proxies whose X-Forwarded headers count: false, true, a number of hops, or addresses"),
-  JWT_SECRET: z
-    .string()
-    .refine((secret) => Buffer.byteLength(secret) >= 32, "must be at least 32 bytes: openssl rand -base64 48")
-    .optional()
-    .describe("the secret that HS256 tokens are signed with, 32 bytes or more"),
+  JWT_SECRET: secret.describe("the secret that HS256 tokens are signed with, 32 bytes or more"),
+  JWT_SECRET_PREVIOUS: secret.describe("the secret before it: its tokens still count"),
   JWT_PUBLIC_KEY: z
     .string()
     .refine((key) => key.includes("-----BEGIN"), "must be a PEM public key")
     .optional()
-    .describe("the PEM public key of RS256 or ES256 tokens"),
+    .describe("the PEM public key of RS256 or ES256 tokens, or several one after another"),
+  JWKS_URL: z
+    .string()
+    .refine(isTrustworthy, "must be an https URL without a password; http only to this machine itself")
+    .optional()
+    .describe("where the issuer of RS256 or ES256 tokens publishes its keys; needs issuer and audience"),
+  JWKS_REFRESH_SECONDS: seconds(600)
+    .pipe(z.number().max(86_400))
+    .describe("the time between two looks at JWKS_URL: a withdrawn key counts for so long"),
   JWT_ISSUER: z.string().min(1).optional().describe("the only accepted `iss`"),
   JWT_AUDIENCE: z.string().min(1).optional().describe("the only accepted `aud`"),
   QUERY_TOKEN: flag(true).describe("whether the token may come as ?token=, where proxies may log it"),
@@ -152,10 +172,22 @@ export function readSettings(...sources: Array<Record<string, string | undefined
     const name = String(issue?.path[0])
     throw new ConfigError(`${name} (${flagOf(name)}) is wrong: ${issue?.message}`)
   }
-  if (result.data.JWT_SECRET !== undefined && result.data.JWT_PUBLIC_KEY !== undefined) {
-    throw new ConfigError(
-      "JWT_SECRET and JWT_PUBLIC_KEY are both set: keep the one that your tokens are signed for",
-    )
-  }
+  checkKeySettings(result.data)
   return Object.freeze(result.data)
+}
+
+function checkKeySettings(settings: Settings): void {
+  const isSet = (name: keyof Settings) => settings[name] !== undefined
+  const sources = (["JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"] as const).filter(isSet)
+  if (sources.length > 1)
+    throw new ConfigError(
+      `${sources.join(" and ")} are both set: keep the one that your tokens are signed for`,
+    )
+  if (isSet("JWT_SECRET_PREVIOUS") && !isSet("JWT_SECRET"))
+    throw new ConfigError("JWT_SECRET_PREVIOUS (--jwt-secret-previous) is set without JWT_SECRET")
+  const missing = (["JWT_ISSUER", "JWT_AUDIENCE"] as const).filter((name) => !isSet(name))
+  if (isSet("JWKS_URL") && missing.length > 0)
+    throw new ConfigError(
+      `JWKS_URL needs ${missing.join(" and ")}: the same keys sign tokens for other applications`,
+    )
 }

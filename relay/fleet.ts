@@ -7,11 +7,12 @@ import { standingOf } from "./bulletin.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
 import { createDistributor, type Share } from "./distributor.ts"
+import { KeysReport, settledKeys, worstOf } from "./keys.ts"
 import { createLateness } from "./lateness.ts"
 import type { Log } from "./log.ts"
 import { createMetrics } from "./metrics.ts"
 import { createPipe, lineOf, type Pipe, type Question } from "./pipe.ts"
-import { problemsOf, type Report, reportOf } from "./report.ts"
+import { keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createSource } from "./source.ts"
 import { HubStats, sumOf } from "./stats.ts"
 import { News } from "./upstream.ts"
@@ -60,8 +61,21 @@ interface Worker {
   fail(reason: "closed" | "stuck"): void
 }
 
-/** Makes it, without workers. */
+/** What is told where no worker says how it stands. */
+const NO_KEYS: KeysReport = {
+  source: "jwks",
+  known: 0,
+  fetched_seconds_ago: null,
+  error: "no worker answers",
+}
+
+/**
+ * Makes it, without workers.
+ * @throws ConfigError if the workers could not check any token.
+ */
 export function createFleet({ settings, databaseUrl, version, size, log }: FleetDeps): Fleet {
+  // The workers have keys of their own.
+  if (settings.JWKS_URL === undefined) settledKeys(settings)
   const metrics = createMetrics()
   const changelog = createChangelog(databaseUrl, (error) =>
     log.debug({ event: "idle_connection_lost", error: error.message }),
@@ -118,16 +132,23 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   }
 
   async function report(): Promise<Report> {
-    const [tables, { answers, sum }] = await Promise.all([source.tables(), hubs()])
+    const [tables, { answers, sum }, theirs] = await Promise.all([
+      source.tables(),
+      hubs(),
+      askAll("keys", KeysReport),
+    ])
+    const keys = worstOf(theirs.map(([, each]) => each)) ?? NO_KEYS
     const missing = size - answers.length
     return reportOf({
       problems: [
         ...problemsOf(source.state()),
+        ...keyProblems(keys),
         ...(missing > 0 ? [`${missing} of ${size} workers do not answer`] : []),
       ],
       version,
       startedAt,
       source: source.state(),
+      keys,
       hub: sum,
       workers: answers.map(([{ pid }, { connections }]) => ({ pid, connections })),
       tables,
@@ -149,6 +170,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       case "metrics":
         return exposition()
       case "hub":
+      case "keys":
         return null
     }
   }

@@ -1,8 +1,9 @@
-/** The gateway: the upgrade, the token, and the frames of clients. */
+/** The gateway: the upgrade, and the frames of clients. */
 
 import type { IncomingMessage, Server } from "node:http"
 import type { Duplex } from "node:stream"
 import { type RawData, type WebSocket, WebSocketServer } from "ws"
+import { createAdmission } from "./admission.ts"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
 import {
@@ -47,8 +48,7 @@ const MAX_FAULTS = 20
 
 export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps): Gateway {
   let stopping = false
-  /** What those asked for who have not shown a token yet. */
-  const asking = new Map<Connection, Omit<Handshake, "tokens">>()
+  const admission = createAdmission({ hub, auth, log, metrics, settings, fault, obey: receive })
   const drained = createTurns()
   const server = new WebSocketServer({
     noServer: true,
@@ -70,7 +70,8 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     const url = new URL(request.url ?? "", "http://relay")
     if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(socket, 404, "wrong_path")
     if (!originAllowed(request, settings.allowedOrigins)) return refuse(socket, 403, "origin")
-    if (stopping || !hub.ready()) return refuse(socket, 503, stopping ? "stopping" : "not_ready")
+    if (stopping || !hub.ready() || !auth.ready())
+      return refuse(socket, 503, stopping ? "stopping" : "not_ready")
     const asked = readHandshake(request, url, settings.queryToken)
     if (asked === undefined) return refuse(socket, 400, "bad_request")
     server.handleUpgrade(request, socket, head, (websocket) => accept(websocket, socket, asked))
@@ -81,7 +82,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     const wire = createWire(socket, websocket, () => void goOn(connection))
     const connection = new Connection({ wire, onClosing })
     hub.track(connection)
-    websocket.on("message", (data, isBinary) => receive(connection, data, isBinary))
+    websocket.on("message", (data, isBinary) => hear(connection, data, isBinary))
     const heard = () => {
       connection.heardAt = performance.now()
     }
@@ -90,12 +91,10 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     websocket.on("error", count)
     websocket.on("close", () => {
       hub.forget(connection)
-      asking.delete(connection)
+      admission.forget(connection)
       log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
     })
-    asking.set(connection, { channels: asked.channels, cursor: asked.cursor })
-    if (asked.tokens.length > 1) return close(connection, CloseCode.badMessage, "more than one token")
-    if (asked.tokens.length === 1) authenticate(connection, asked.tokens[0] as string)
+    admission.open(connection, asked)
   }
 
   /** Thousands of sockets may drain in one turn of the event loop. */
@@ -119,41 +118,6 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     connection.close(code, reason)
   }
 
-  function verify(connection: Connection, token: string): Identity | undefined {
-    const result = auth.verify(token)
-    if (result.ok) return result.identity
-    metrics.authFailures.inc({ reason: result.reason })
-    if (result.reason === "expired") close(connection, CloseCode.tokenExpired, "token expired")
-    else close(connection, CloseCode.invalidToken, "invalid token")
-    return undefined
-  }
-
-  function authenticate(connection: Connection, token: string): void {
-    const identity = verify(connection, token)
-    const asked = asking.get(connection)
-    if (identity === undefined || asked === undefined) return
-    const channels = hub.startChannels(asked.channels, identity.user)
-    const forbidden = hub.forbidden(identity, channels)
-    if (forbidden.length > 0)
-      return close(connection, CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`.slice(0, 120))
-    if (channels.size > settings.maxChannels)
-      return close(connection, CloseCode.tooManyChannels, "too many channels")
-    connection.identity = identity
-    asking.delete(connection)
-    hub.join(connection, channels, asked.cursor, (joined) => {
-      connection.send({
-        type: "connection_success",
-        user: identity.user,
-        connection: connection.id,
-        channels: [...channels, `user:${identity.user}`],
-        ...joined,
-        heartbeat_seconds: settings.heartbeatMs / 1_000,
-        expires_in: secondsLeft(identity),
-      })
-      log.debug({ event: "connected", connection: connection.id, user: identity.user }, "a client connected")
-    })
-  }
-
   function fault(connection: Connection, code: ErrorCode, message: string, request?: string | number): void {
     metrics.errors.inc({ code })
     connection.faults++
@@ -161,14 +125,17 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     connection.send({ type: "error", code, message, request })
   }
 
-  function receive(connection: Connection, data: RawData, isBinary: boolean): void {
+  function hear(connection: Connection, data: RawData, isBinary: boolean): void {
     connection.heardAt = performance.now()
+    if (!isBinary) return receive(connection, data.toString())
     if (connection.closingSince !== 0) return
-    if (isBinary) {
-      metrics.frames.inc({ type: "binary" })
-      return close(connection, CloseCode.badMessage, "frames must be JSON text")
-    }
-    const json = readJson(data.toString())
+    metrics.frames.inc({ type: "binary" })
+    close(connection, CloseCode.badMessage, "frames must be JSON text")
+  }
+
+  function receive(connection: Connection, text: string): void {
+    if (connection.closingSince !== 0 || admission.holds(connection, text)) return
+    const json = readJson(text)
     const parsed = ClientMessage.safeParse(json)
     if (!parsed.success) {
       metrics.frames.inc({ type: "invalid" })
@@ -191,11 +158,8 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   }
 
   function answer(connection: Connection, message: ClientMessage): void {
-    if (message.type === "authenticate") {
-      if (connection.identity === undefined) authenticate(connection, message.token)
-      else refresh(connection, message.token, message.request)
-      return
-    }
+    if (message.type === "authenticate")
+      return void admission.present(connection, message.token, message.request)
     if (connection.identity === undefined)
       return fault(connection, "not_authenticated", "send authenticate first", message.request)
     switch (message.type) {
@@ -208,22 +172,6 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
       case "unsubscribe":
         return unsubscribe(connection, message)
     }
-  }
-
-  function refresh(connection: Connection, token: string, request: string | number | undefined): void {
-    const identity = verify(connection, token)
-    if (identity === undefined) return
-    if (identity.user !== connection.user)
-      return fault(connection, "other_user", "a refresh must be for the same user", request)
-    const done = hub.reauthorise(connection, identity, () =>
-      connection.send({
-        type: "authenticated",
-        user: identity.user,
-        expires_in: secondsLeft(identity),
-        request,
-      }),
-    )
-    if (!done) busy(connection, request)
   }
 
   function busy(connection: Connection, request: string | number | undefined): void {
@@ -286,9 +234,6 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 function destroy(this: Duplex): void {
   this.destroy()
 }
-
-const secondsLeft = (identity: Identity): number =>
-  Math.max(0, Math.floor((identity.expiresAt - Date.now()) / 1_000))
 
 function readJson(text: string): unknown {
   try {

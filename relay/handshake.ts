@@ -23,15 +23,23 @@ export function originAllowed(request: IncomingMessage, allowed: readonly string
   return URL.canParse(origin) && new URL(origin).host === host
 }
 
+/** The tokens of all its Authorization headers: Node itself shows the first alone. Whatever follows the scheme is one. */
+export const bearerTokens = (request: IncomingMessage): string[] =>
+  (request.headersDistinct.authorization ?? []).flatMap(
+    (header) =>
+      /^Bearer(?:\s+(.*))?$/i
+        .exec(header)
+        ?.slice(1)
+        .map((token) => token ?? "") ?? [],
+  )
+
 /** Reads an upgrade request. @returns undefined if a parameter is malformed. */
 export function readHandshake(
   request: IncomingMessage,
   url: URL,
   queryToken: boolean,
 ): Handshake | undefined {
-  const tokens: string[] = []
-  const authorization = /^Bearer\s+(\S+)$/i.exec(request.headers.authorization ?? "")
-  if (authorization !== null) tokens.push(authorization[1] as string)
+  const tokens = bearerTokens(request)
   for (const offered of (request.headers["sec-websocket-protocol"] ?? "").split(",")) {
     if (offered.trim().startsWith(BEARER)) tokens.push(offered.trim().slice(BEARER.length))
   }

@@ -240,26 +240,29 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
         }
       })
     },
-    /** Gives a connection new rights. A replay has them at once; a live connection takes another lane. */
-    reauthorise(connection: Connection, identity: Identity, done: () => void): boolean {
+    /**
+     * Gives a connection another identity, until which the old one is in force with its end. A replay has it at once; a live
+     * connection takes another lane.
+     * @param done told the channels that are still allowed.
+     * @returns false if too much waits already.
+     */
+    reauthorise(
+      connection: Connection,
+      identity: Identity,
+      done: (channels: ReadonlySet<string>) => void,
+    ): boolean {
       const allowed = (channels: ReadonlySet<string>) =>
         new Set([...channels].filter((channel) => mayJoin(channel, identity.user, identity.rights)))
-      if (connection.identity !== undefined)
-        connection.identity = { ...connection.identity, expiresAt: identity.expiresAt }
+      let kept: ReadonlySet<string> = new Set()
+      const change = (channels: ReadonlySet<string>) => {
+        connection.identity = identity
+        kept = allowed(channels)
+        return kept
+      }
       const replayed = replays.channels(connection)
-      if (replayed === undefined)
-        return this.rejoin(
-          connection,
-          (channels) => {
-            connection.identity = identity
-            return allowed(channels)
-          },
-          undefined,
-          done,
-        )
-      connection.identity = identity
-      replays.narrow(connection, allowed(replayed))
-      done()
+      if (replayed === undefined) return this.rejoin(connection, change, undefined, () => done(kept))
+      replays.narrow(connection, change(replayed))
+      done(kept)
       return true
     },
     /** The channels among these that the token does not allow. */

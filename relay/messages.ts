@@ -74,6 +74,7 @@ export const ServerMessage = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("authenticated"),
     user: z.string(),
+    channels,
     expires_in: z.number(),
     request,
   }),

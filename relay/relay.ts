@@ -7,10 +7,12 @@ import type { Settings } from "./config.ts"
 import { createGateway } from "./gateway.ts"
 import { createHistory } from "./history.ts"
 import { createHub } from "./hub.ts"
+import { createJwks } from "./jwks.ts"
+import { type KeysReport, settledKeys } from "./keys.ts"
 import type { Log } from "./log.ts"
 import { createMetrics, type Metrics } from "./metrics.ts"
 import { createRecent } from "./recent.ts"
-import { problemsOf, type Report, reportOf } from "./report.ts"
+import { keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
 import type { HubStats } from "./stats.ts"
 import type { Upstream } from "./upstream.ts"
@@ -33,13 +35,14 @@ export interface RelayStatus extends SourceState {
   ready: boolean
   /** Why not, in words. */
   problems: string[]
+  keys: KeysReport
   hub: HubStats
 }
 
 export interface Relay {
   readonly auth: Auth
   readonly metrics: Metrics
-  /** Begins to listen and to read, and keeps trying. */
+  /** Begins to listen, to read and to fetch keys, and keeps trying. */
   start(): void
   /** Resolves once clients can connect and changes arrive. */
   whenReady(): Promise<void>
@@ -53,6 +56,9 @@ export interface Relay {
   stop(): Promise<void>
 }
 
+/** The longest that the issuer of tokens is waited for. */
+const MAX_FETCH_MS = 5_000
+
 /** @throws ConfigError if no key for tokens is set. */
 export function createRelay({
   settings,
@@ -64,7 +70,18 @@ export function createRelay({
   slowMs,
 }: RelayDeps): Relay {
   const metrics = createMetrics()
-  const auth = createAuth(settings)
+  const keys =
+    settings.JWKS_URL === undefined
+      ? settledKeys(settings)
+      : createJwks({
+          url: settings.JWKS_URL,
+          refreshMs: settings.JWKS_REFRESH_SECONDS * 1_000,
+          // Who brings a token at once has the answer before the time to authenticate is over.
+          timeoutMs: Math.min(MAX_FETCH_MS, settings.AUTH_TIMEOUT_SECONDS * 500),
+          log,
+          metrics,
+        })
+  const auth = createAuth(keys, settings)
   const changelog = createChangelog(databaseUrl, (error) =>
     log.debug({ event: "idle_connection_lost", error: error.message }),
   )
@@ -107,14 +124,22 @@ export function createRelay({
   metrics.observe("relay_replays", "Connections that are not live yet", () => hub.size().replaying)
   metrics.observe("relay_lanes", "Lanes now", () => hub.size().lanes)
 
+  /** What keeps clients away, or changes from them. */
   function problems(): string[] {
-    return [...problemsOf(source.state()), ...(stopping === undefined ? [] : ["stopping"])]
+    return [
+      ...problemsOf(source.state()),
+      ...(auth.ready() ? [] : keyProblems(keys.report())),
+      ...(stopping === undefined ? [] : ["stopping"]),
+    ]
   }
 
   return {
     auth,
     metrics,
-    start: source.start,
+    start() {
+      keys.start()
+      source.start()
+    },
     async whenReady() {
       while (problems().length > 0 && stopping === undefined)
         await new Promise((resolve) => setTimeout(resolve, 20))
@@ -122,18 +147,26 @@ export function createRelay({
     attach: gateway.attach,
     status() {
       const found = problems()
-      return { ready: found.length === 0, problems: found, hub: hub.stats(), ...source.state() }
+      return {
+        ready: found.length === 0,
+        problems: found,
+        keys: keys.report(),
+        hub: hub.stats(),
+        ...source.state(),
+      }
     },
     report:
       upstream?.report ??
       (async () => {
         // The report is most wanted when the database is away: it must not wait for it.
         const tables = await source.tables()
+        const found = new Set([...problems(), ...keyProblems(keys.report())])
         return reportOf({
-          problems: problems(),
+          problems: [...found],
           version,
           startedAt,
           source: source.state(),
+          keys: keys.report(),
           hub: hub.stats(),
           tables,
         })
@@ -142,6 +175,7 @@ export function createRelay({
     stop() {
       stopping ??= (async () => {
         gateway.stop()
+        keys.stop()
         await hub.drain(settings.DRAIN_TIMEOUT_SECONDS * 1_000)
         history.stop()
         await source.stop()

@@ -4,6 +4,7 @@ import { z } from "zod"
 import { BellReport } from "./bell.ts"
 import { TrackedTable } from "./changelog.ts"
 import { cursorText } from "./cursor.ts"
+import { KeysReport } from "./keys.ts"
 import type { SourceState } from "./source.ts"
 import { HubStats } from "./stats.ts"
 
@@ -27,6 +28,8 @@ export const Report = z.object({
     bell: BellReport,
     error: z.string().nullable(),
   }),
+  /** What tokens are checked with. */
+  keys: KeysReport,
   connections: z.object({
     total: z.number(),
     by_user: HubStats.shape.users,
@@ -55,6 +58,14 @@ export function problemsOf({ listener, feed, lagMs }: SourceState): string[] {
   return found
 }
 
+/** Nobody can come in without a key, and the relay is not ready; keys that cannot be fetched anew are no more than a problem. */
+export const keyProblems = ({ known, error }: KeysReport): string[] =>
+  known === 0
+    ? [`there are no keys for tokens: ${error ?? "not fetched yet"}`]
+    : error === null
+      ? []
+      : [`the keys for tokens cannot be fetched anew: ${error}`]
+
 /** Everything that a report is made of. */
 export interface Findings {
   problems: string[]
@@ -62,13 +73,23 @@ export interface Findings {
   /** By the clock that is never set, in milliseconds. */
   startedAt: number
   source: SourceState
+  keys: KeysReport
   hub: HubStats
   workers?: Report["workers"]
   tables: TrackedTable[]
 }
 
 /** The report. */
-export function reportOf({ problems, version, startedAt, source, hub, workers, tables }: Findings): Report {
+export function reportOf({
+  problems,
+  version,
+  startedAt,
+  source,
+  keys,
+  hub,
+  workers,
+  tables,
+}: Findings): Report {
   const { listener, feed, lagMs, bell } = source
   const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
   return {
@@ -90,6 +111,7 @@ export function reportOf({ problems, version, startedAt, source, hub, workers, t
       bell,
       error: feed.kind === "down" ? (feed.error ?? null) : null,
     },
+    keys,
     connections: {
       total: hub.connections,
       by_user: hub.users,

@@ -98,6 +98,7 @@ t.test("the report says how everything stands", async (t) => {
       bell: { mode: /^(quiet|tail)$/, heard: 1, skipped: 0, polls: Number },
       error: null,
     },
+    keys: { source: "settings", known: 1, fetched_seconds_ago: null, error: null },
   })
   t.same(found.connections, {
     total: 3,
@@ -120,6 +121,7 @@ t.test("the report says how everything stands", async (t) => {
   t.same(Object.keys(found).sort(), [
     "connections",
     "feed",
+    "keys",
     "listener",
     "problems",
     "status",

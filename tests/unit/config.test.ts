@@ -1,5 +1,7 @@
 /** Settings: what they default to, what they refuse, and how they say it. */
 
+import { readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
 import fc from "fast-check"
 import t from "tap"
 import { ConfigError, environmentOf, flagOf, readSettings, Settings } from "../../relay/config.ts"
@@ -48,8 +50,20 @@ const WRONG: Record<string, string[]> = {
   DATABASE_URL: ["mysql://h/d", "localhost", "host=localhost dbname=x", " postgres://h/d"],
   PORT: ["x", "-1", "65536", "80.5", "Infinity", "8080x"],
   WS_PATH: ["ws", "ws://h/ws", "/ws?x", "/ws#x", "/w s"],
-  JWT_SECRET: ["short", "x".repeat(31)],
+  JWT_SECRET: ["short", "x".repeat(31), `-----BEGIN PUBLIC KEY-----${"x".repeat(64)}`],
+  JWT_SECRET_PREVIOUS: ["short"],
   JWT_PUBLIC_KEY: ["x", "ssh-rsa AAAA", "/etc/keys/public.pem"],
+  JWKS_URL: [
+    "x",
+    "issuer.example/jwks",
+    "http://issuer.example/jwks",
+    "http://127.0.0.1.example/jwks",
+    "http://127.0.0.1@issuer.example/jwks",
+    "https://user:password@issuer.example/jwks",
+    "file:///etc/keys.json",
+    "data:application/json,{}",
+  ],
+  JWKS_REFRESH_SECONDS: ["0", "-1", "x", "86401"],
   QUERY_TOKEN: ["maybe", "TRUE!", "2"],
   RETENTION_HOURS: ["0", "-1", "x", "8761", "NaN"],
   RETENTION_MB: ["0", "-4", "x"],
@@ -107,6 +121,39 @@ t.test("a secret and a public key at once are refused, from whatever sources", a
   })
   t.throws(() => readSettings(secret, key), ConfigError)
   t.match(readSettings({ ...secret, JWT_PUBLIC_KEY: "" }), secret)
+})
+
+t.test("keys that are fetched need an issuer and an audience, and no others beside them", async (t) => {
+  const url = { JWKS_URL: "https://issuer.example/jwks" }
+  const bound = { ...url, JWT_ISSUER: "issuer", JWT_AUDIENCE: "relay" }
+  t.match(readSettings(bound), bound)
+  for (const own of ["http://localhost:1/jwks", "http://127.0.0.1/jwks", "http://[::1]:9/jwks"])
+    t.match(readSettings({ ...bound, JWKS_URL: own }), { JWKS_URL: own })
+  const refused = (settings: Record<string, string>, message: RegExp) =>
+    t.throws(() => readSettings(settings), { name: "ConfigError", message })
+  refused(url, /JWKS_URL needs JWT_ISSUER and JWT_AUDIENCE/)
+  refused({ ...url, JWT_AUDIENCE: "relay" }, /JWKS_URL needs JWT_ISSUER:/)
+  refused({ ...url, JWT_ISSUER: "issuer" }, /JWKS_URL needs JWT_AUDIENCE:/)
+  refused({ ...bound, JWT_SECRET: "x".repeat(32) }, /JWT_SECRET and JWKS_URL/)
+  refused({ ...bound, JWT_PUBLIC_KEY: "-----BEGIN PUBLIC KEY-----" }, /JWT_PUBLIC_KEY and JWKS_URL/)
+})
+
+t.test("a previous secret is nothing without a present one", async (t) => {
+  const previous = { JWT_SECRET_PREVIOUS: "x".repeat(32) }
+  t.throws(() => readSettings(previous), { name: "ConfigError", message: /without JWT_SECRET/ })
+  t.match(readSettings({ ...previous, JWT_SECRET: "y".repeat(32) }), previous)
+})
+
+t.test("the README's table has every setting, with its default and what it means", async (t) => {
+  const readme = readFileSync(fileURLToPath(import.meta.resolve("#root/README.md")), "utf8")
+  const rows = [...readme.matchAll(/^\| `([A-Z_]+)` \| (.*?) ?\| (.*) \|$/gm)].map(([, ...cells]) => cells)
+  const defaults: Record<string, unknown> = readSettings({})
+  const expected = Object.entries(Settings.shape).map(([name, field]) => {
+    const value = defaults[name]
+    const shown = value === undefined || (Array.isArray(value) && value.length === 0) ? "" : `\`${value}\``
+    return [name, shown, field.description]
+  })
+  t.same(rows, expected)
 })
 
 t.test("later sources win, and what is empty or unknown does not count", async (t) => {

@@ -1,0 +1,96 @@
+/** A renewed token counts from one moment on, with its rights and its end together; until then the old one does. */
+
+import t from "tap"
+import type { Identity } from "../../relay/auth.ts"
+import { readSettings } from "../../relay/config.ts"
+import { Connection } from "../../relay/connection.ts"
+import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
+import type { BatchPart } from "../../relay/feed.ts"
+import { createHub } from "../../relay/hub.ts"
+import { createLog } from "../../relay/log.ts"
+import { createMetrics } from "../../relay/metrics.ts"
+import { createRecent } from "../../relay/recent.ts"
+
+const cursor = (xmax: number): Cursor => ({
+  lineage: "l",
+  snapshot: parseSnapshot(`${xmax}:${xmax}:`) as Snapshot,
+})
+const part = (xmax: number, of: Pick<BatchPart, "first" | "final">): BatchPart => ({
+  changes: [],
+  cursor: cursor(xmax),
+  ...of,
+})
+
+function identity(expiresAt: number, committees: string[] | null): Identity {
+  const rights = { committees: committees && new Set(committees), elections: null, channels: null }
+  return { user: "7", admin: false, rights, expiresAt }
+}
+
+const OLD = identity(1_000, null)
+const NEW = identity(2_000, ["1"])
+
+/** A hub in the middle of a batch, and somebody who came before it. */
+async function inBatch() {
+  const hub = createHub({
+    log: createLog(readSettings({}), { write() {} }),
+    metrics: createMetrics(),
+    recent: createRecent(1_000_000),
+    history: { read: async () => t.fail("nobody returns") as never, stop() {} },
+    refresh: async () => true,
+    settings: { laneBufferBytes: 1_000_000, heartbeatMs: 1_000_000, authTimeoutMs: 1_000_000 },
+  })
+  t.teardown(() => hub.drain(0))
+  hub.consumer.meet("l", new Set(["l"]))
+  hub.consumer.begin(cursor(10))
+  const connection = new Connection({
+    onClosing: () => t.fail("it is not closed"),
+    wire: {
+      queued: 0,
+      full: false,
+      sent: 0,
+      open: true,
+      write() {},
+      cork() {},
+      uncork() {},
+      close() {},
+      terminate() {},
+    },
+  })
+  connection.identity = OLD
+  hub.join(connection, new Set(["committee:1", "committee:2"]), undefined, () => {})
+  await hub.consumer.deliver(part(11, { first: true, final: false }))
+  return { hub, connection }
+}
+
+t.test("in the middle of a batch the old token counts, and ends, as long as its rights do", async (t) => {
+  const { hub, connection } = await inBatch()
+  const told: Array<ReadonlySet<string>> = []
+  t.equal(
+    hub.reauthorise(connection, NEW, (channels) => told.push(channels)),
+    true,
+  )
+  t.match(connection.identity, { expiresAt: OLD.expiresAt, rights: OLD.rights })
+  t.same(told, [], "no answer before it counts")
+  await hub.consumer.deliver(part(12, { first: false, final: true }))
+  t.match(connection.identity, { expiresAt: NEW.expiresAt, rights: NEW.rights })
+  t.strictSame(told, [new Set(["committee:1"])], "what is not allowed any more has ended")
+})
+
+t.test("a renewal for which there is no room changes nothing", async (t) => {
+  const { hub, connection } = await inBatch()
+  while (
+    hub.rejoin(
+      connection,
+      (channels) => channels,
+      undefined,
+      () => {},
+    )
+  );
+  t.equal(
+    hub.reauthorise(connection, NEW, () => t.fail("it was refused")),
+    false,
+  )
+  t.match(connection.identity, { expiresAt: OLD.expiresAt, rights: OLD.rights })
+  await hub.consumer.deliver(part(12, { first: false, final: true }))
+  t.match(connection.identity, { expiresAt: OLD.expiresAt, rights: OLD.rights })
+})
