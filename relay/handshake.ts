@@ -96,6 +96,6 @@ export function answerPlainly(http: Server, request: IncomingMessage, socket: Du
   response.assignSocket(socket as Socket)
   destroyOnceEnded(socket)
   response.once("finish", () => socket.end())
-  for (const end of ["error", "timeout"]) socket.on(end, () => socket.destroy())
+  socket.on("error", () => socket.destroy())
   http.emit("request", request, response)
 }
