@@ -18,10 +18,28 @@ export interface Service {
   stop(): Promise<void>
 }
 
+/** Both together, as Node counts them: a URL and all headers. A cursor may fill most of it. Bytes. */
+const MAX_HEADER_BYTES = 16_384
+/** A socket on which nothing moves for this long is cut, such as one that does not take its answer. Milliseconds. */
+const IDLE_MS = 10_000
+
 /** Puts a relay and its API behind an HTTP server, which does not listen yet. */
 export function createHttpServer(relay: Relay, settings: Readonly<Settings>): Server {
   const app = createApp(relay, { trustProxy: settings.TRUST_PROXY, wsPath: settings.WS_PATH })
-  const server = createServer({ maxHeaderSize: 16_384 }, app)
+  // Who dawdles over a request is no better than who dawdles over a token.
+  const patienceMs = Math.ceil(settings.AUTH_TIMEOUT_SECONDS * 1_000)
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: patienceMs,
+      requestTimeout: patienceMs,
+      connectionsCheckingInterval: 1_000,
+    },
+    app,
+  )
+  server.timeout = IDLE_MS
+  // Node would leave out the headers beyond a thousand without a word, such as what a proxy adds behind those of its client.
+  server.maxHeadersCount = 0
   relay.attach(server)
   return server
 }

@@ -107,7 +107,9 @@ export const Settings = z.object({
       "when triggers NOTIFY: adaptive (not while the relay is busy polling), always, off (poll every 50 ms)",
     ),
   HEARTBEAT_SECONDS: seconds(25).describe("the time between two heartbeats to a client"),
-  AUTH_TIMEOUT_SECONDS: seconds(10).describe("how long a connection may take to authenticate"),
+  AUTH_TIMEOUT_SECONDS: seconds(10).describe(
+    "how long a request may take to come, and then its connection to authenticate",
+  ),
   MAX_CHANNELS: z.coerce
     .number()
     .int()

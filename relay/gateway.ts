@@ -7,11 +7,14 @@ import { createAdmission } from "./admission.ts"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
 import {
+  answering,
   answerPlainly,
   answerRefusal,
   type Handshake,
+  misformed,
   originAllowed,
   readHandshake,
+  readTarget,
   SUBPROTOCOL,
 } from "./handshake.ts"
 import type { Hub } from "./hub.ts"
@@ -45,6 +48,8 @@ export interface Gateway {
 /** Commands are small; ws closes with 1009 beyond. */
 const MAX_FRAME_BYTES = 16_384
 const MAX_FAULTS = 20
+/** How long a client that has broken the protocol, or closes, may leave its end of the socket open. Milliseconds. */
+const CLOSE_TIMEOUT_MS = 1_000
 
 export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps): Gateway {
   let stopping = false
@@ -56,8 +61,11 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     perMessageDeflate: false,
     maxPayload: MAX_FRAME_BYTES,
     maxFragments: 16,
+    closeTimeout: CLOSE_TIMEOUT_MS,
     handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
   } as ConstructorParameters<typeof WebSocketServer>[0])
+  // What it finds wrong is answered and counted like anything else.
+  server.on("wsClientError", (_error, socket) => refuse(socket, 400, "bad_request"))
 
   function refuse(socket: Duplex, status: number, result: string): void {
     metrics.connects.inc({ result })
@@ -66,8 +74,10 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", destroy)
-    if (!URL.canParse(request.url ?? "", "http://relay")) return refuse(socket, 400, "bad_request")
-    const url = new URL(request.url ?? "", "http://relay")
+    const url = readTarget(request)
+    if (url === undefined) return refuse(socket, 400, "bad_request")
+    const status = misformed(request)
+    if (status !== undefined) return refuse(socket, status, "bad_request")
     if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(socket, 404, "wrong_path")
     if (!originAllowed(request, settings.allowedOrigins)) return refuse(socket, 403, "origin")
     if (stopping || !hub.ready() || !auth.ready())
@@ -221,7 +231,8 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   return {
     attach: (http) => {
       http.on("upgrade", (request, socket, head) => {
-        if (request.headers.upgrade?.toLowerCase() === "websocket") upgrade(request, socket, head)
+        if (answering(socket)) socket.destroy()
+        else if (request.headers.upgrade?.toLowerCase() === "websocket") upgrade(request, socket, head)
         else answerPlainly(http, request, socket)
       })
     },

@@ -33,6 +33,36 @@ export const bearerTokens = (request: IncomingMessage): string[] =>
         .map((token) => token ?? "") ?? [],
   )
 
+/**
+ * Reads the target of a request: a path, or a whole URL as proxies write it.
+ * @returns undefined if it is neither, or written so that servers and proxies may take it for different paths.
+ */
+export function readTarget({ url: target = "" }: IncomingMessage): URL | undefined {
+  const path = /^(?:https?:\/\/[^/?#\\]+)?(\/[^?#]*)(?:\?[^#]*)?$/i.exec(target)?.[1]
+  if (path === undefined || !URL.canParse(target, "http://relay")) return undefined
+  const url = new URL(target, "http://relay")
+  return url.pathname === path ? url : undefined
+}
+
+/** What is wrong with the form of an upgrade request, as an HTTP status; undefined if nothing is. */
+export function misformed({ method, httpVersion, headersDistinct }: IncomingMessage): number | undefined {
+  if (method !== "GET") return 405
+  const { host, "content-length": lengths = [], "transfer-encoding": encodings } = headersDistinct
+  // A proxy in front may read another host, or a body where frames are read here.
+  if (httpVersion !== "1.1" || host?.length !== 1) return 400
+  if (encodings !== undefined || lengths.some((length) => length !== "0")) return 400
+  // ws takes version 8 too, in which browsers name their origin in another header.
+  if (headersDistinct["sec-websocket-version"]?.join() !== "13") return 426
+  return undefined
+}
+
+/**
+ * Whether an answer to an earlier request on this socket is under way: frames would fall into it, and Node throws where
+ * another answer is begun. It keeps the answer in a field of its own.
+ */
+export const answering = (socket: Duplex): boolean =>
+  ((socket as Duplex & { _httpMessage?: object | null })._httpMessage ?? null) !== null
+
 /** Reads an upgrade request. @returns undefined if a parameter is malformed. */
 export function readHandshake(
   request: IncomingMessage,
@@ -52,12 +82,18 @@ export function readHandshake(
 /** Whoever does not hang up in turn keeps no socket. */
 const destroyOnceEnded = (socket: Duplex): Duplex => socket.once("finish", () => socket.destroy())
 
+/** What some statuses must say beside themselves. */
+const REMEDIES: Record<number, string> = {
+  405: "Allow: GET\r\n",
+  426: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+  503: "Retry-After: 1\r\n",
+}
+
 /** Answers an upgrade that is refused. */
 export function answerRefusal(socket: Duplex, status: number): void {
   destroyOnceEnded(socket)
-  const retry = status === 503 ? "Retry-After: 1\r\n" : ""
   socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${retry}\r\n`,
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${REMEDIES[status] ?? ""}\r\n`,
   )
 }
 

@@ -1,10 +1,9 @@
 /** A relay with its API on a free port, in the test's own process, as `commitcast start` wires it. */
 
-import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import jwt from "jsonwebtoken"
 import type { Test } from "tap"
-import { createApp } from "../../api/app.ts"
+import { createHttpServer } from "../../cli/server.ts"
 import { readSettings } from "../../relay/config.ts"
 import { createLog } from "../../relay/log.ts"
 import { createRelay, type Relay, type RelayDeps } from "../../relay/relay.ts"
@@ -25,6 +24,8 @@ export interface TestRelay {
   connect(claims?: Record<string, unknown>, query?: string): Promise<Client>
   /** Connects as told, and waits for nothing but the socket. */
   open(path: string, options?: Parameters<typeof openClient>[2]): Promise<Client>
+  /** How many sockets it holds, upgraded or not. */
+  sockets(): Promise<number>
   stop(): Promise<void>
 }
 
@@ -68,8 +69,7 @@ export async function launchRelay(
   })
   const log = createLog(read, { write: (line) => lines.push(JSON.parse(line)) })
   const relay = createRelay({ settings: read, databaseUrl: db.url, version: "0.0.0-test", log, ...deps })
-  const server = createServer(createApp(relay, { trustProxy: read.TRUST_PROXY, wsPath: read.WS_PATH }))
-  relay.attach(server)
+  const server = createHttpServer(relay, read)
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const stop = async () => {
@@ -86,6 +86,7 @@ export async function launchRelay(
     lines,
     stop,
     open,
+    sockets: () => new Promise((resolve) => server.getConnections((_error, count) => resolve(count))),
     async connect(claims = {}, query = "") {
       const client = await open(`/ws${query}`, { headers: { authorization: `Bearer ${token(claims)}` } })
       await client.first("connection_success", (message) => message.type === "connection_success")
