@@ -5,6 +5,7 @@ import type { Duplex } from "node:stream"
 import { type RawData, type WebSocket, WebSocketServer } from "ws"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
+import { amendFilter } from "./filter.ts"
 import {
   answerPlainly,
   answerRefusal,
@@ -16,7 +17,7 @@ import {
 import type { Hub } from "./hub.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
-import { ClientMessage, CloseCode, type ErrorCode } from "./protocol.ts"
+import { ClientMessage, CloseCode, describeFault, type ErrorCode, requestOf } from "./protocol.ts"
 import { createTurns } from "./turns.ts"
 import { createWire } from "./wire.ts"
 
@@ -44,11 +45,12 @@ export interface Gateway {
 /** Commands are small; ws closes with 1009 beyond. */
 const MAX_FRAME_BYTES = 16_384
 const MAX_FAULTS = 20
+const TOO_MANY_FILTERS = "too many different filters at this moment: take one that others have, or try again"
 
 export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps): Gateway {
   let stopping = false
   /** What those asked for who have not shown a token yet. */
-  const asking = new Map<Connection, Omit<Handshake, "tokens">>()
+  const asking = new Map<Connection, Pick<Handshake, "channels" | "cursor">>()
   const drained = createTurns()
   const server = new WebSocketServer({
     noServer: true,
@@ -95,6 +97,8 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     })
     asking.set(connection, { channels: asked.channels, cursor: asked.cursor })
     if (asked.tokens.length > 1) return close(connection, CloseCode.badMessage, "more than one token")
+    if (typeof asked.filter === "string") return close(connection, CloseCode.badMessage, asked.filter)
+    connection.filter = amendFilter(undefined, asked.filter)
     if (asked.tokens.length === 1) authenticate(connection, asked.tokens[0] as string)
   }
 
@@ -135,9 +139,11 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     const channels = hub.startChannels(asked.channels, identity.user)
     const forbidden = hub.forbidden(identity, channels)
     if (forbidden.length > 0)
-      return close(connection, CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`.slice(0, 120))
+      return close(connection, CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`)
     if (channels.size > settings.maxChannels)
       return close(connection, CloseCode.tooManyChannels, "too many channels")
+    if (hub.crowded(identity, channels, connection.filter))
+      return close(connection, CloseCode.tryAgain, TOO_MANY_FILTERS)
     connection.identity = identity
     asking.delete(connection)
     hub.join(connection, channels, asked.cursor, (joined) => {
@@ -180,11 +186,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
           "unknown_type",
           "the type must be one of ping, pong, subscribe, unsubscribe, authenticate",
         )
-      return fault(
-        connection,
-        "bad_message",
-        `${issue?.path.join(".") ?? ""}: ${issue?.message ?? ""}`.slice(0, 300),
-      )
+      return fault(connection, "bad_message", describeFault(parsed.error).slice(0, 300), requestOf(json))
     }
     metrics.frames.inc({ type: parsed.data.type })
     answer(connection, parsed.data)
@@ -231,7 +233,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   }
 
   function subscribe(connection: Connection, message: ClientMessage & { type: "subscribe" }): void {
-    const { channels, cursor, request } = message
+    const { channels = [], cursor, request } = message
     // Judged by the token of the moment in which it happens, which may be after a replay.
     const change = (joined: ReadonlySet<string>, identity: Identity) => {
       const forbidden = hub.forbidden(identity, channels)
@@ -240,9 +242,17 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
         return undefined
       }
       const all = new Set([...joined, ...channels.filter((channel) => channel !== `user:${identity.user}`)])
-      if (all.size <= settings.maxChannels) return all
-      close(connection, CloseCode.tooManyChannels, "too many channels")
-      return undefined
+      if (all.size > settings.maxChannels) {
+        close(connection, CloseCode.tooManyChannels, "too many channels")
+        return undefined
+      }
+      const filter = amendFilter(connection.filter, message)
+      if (hub.crowded(identity, all, filter)) {
+        fault(connection, "too_many_filters", TOO_MANY_FILTERS, request)
+        return undefined
+      }
+      connection.filter = filter
+      return all
     }
     const done = hub.rejoin(connection, change, cursor, (joined) =>
       connection.send({ type: "subscribed", channels, ...joined, request }),
