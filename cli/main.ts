@@ -30,6 +30,13 @@ const readPositive = (text: string) => {
   if (!(value > 0)) throw new InvalidArgumentError("It must be a number above 0.")
   return value
 }
+const readObject = (text: string) => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new InvalidArgumentError('It must be JSON, such as {"committee_id":7}.')
+  }
+}
 const splitList = (text: string) => text.split(",").map((item) => item.trim())
 
 function command(name: string, summary: string, settings: SettingName[]): Command {
@@ -177,6 +184,9 @@ command("tail", "print the changes as they come: readable on a terminal, JSON el
   .option("--url <url>", "the relay; default: the embedded one that runs, else http://127.0.0.1:8080")
   .option("--token <token>", "default: one for user 1, signed with the relay's secret")
   .option("--channels <list>", "default: election_updates", splitList)
+  .option("--where <json>", 'rows for which this holds, such as {"votes":{"gte":100}}', readObject)
+  .option("--types <list>", "messages of these types only, such as voting_update", splitList)
+  .option("--actions <list>", "changes of these actions only, such as create,delete", splitList)
   .addOption(
     new Option("--format <format>", "text or json")
       .choices(["text", "json"])
@@ -194,6 +204,7 @@ command("tail", "print the changes as they come: readable on a terminal, JSON el
         options.token ??
         signToken(await findSecret(settings), settings, { user: "1", admin: true, expires: "12h" }),
       channels: options.channels ?? [],
+      filter: { where: options.where, types: options.types, actions: options.actions },
       format: options.format,
       print,
       note,

@@ -4,6 +4,7 @@ import { styleText } from "node:util"
 import { WebSocket } from "ws"
 import { z } from "zod"
 import { connect } from "../client/client.ts"
+import type { FilterFields } from "../client/filter.ts"
 
 export interface TailOptions {
   /** The relay, as http:// or ws://. */
@@ -11,6 +12,7 @@ export interface TailOptions {
   path: string
   token: string
   channels: string[]
+  filter: FilterFields
   /** One line of text a change, or the message as it came. */
   format: "text" | "json"
   print(line: string): void
@@ -41,10 +43,11 @@ const TEXT = Symbol("text")
 export function tail(options: TailOptions): Promise<void> {
   const url = new URL(options.url.replace(/^http/, "ws"))
   url.pathname = options.path
-  const { token, channels, format, print, note, signal } = options
+  const { token, channels, filter, format, print, note, signal } = options
   const feed = connect({
     url: url.href,
     token,
+    ...filter,
     WebSocket,
     parse: (text) => Object.assign(JSON.parse(text), { [TEXT]: text }),
     ...(channels.length > 0 ? { channels } : {}),

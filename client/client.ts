@@ -4,6 +4,7 @@ import type { ApplicationMessage, ChangeMessage, Reason, ServerMessage } from ".
 import { setAlarm } from "./alarm.ts"
 import { createChannels } from "./channels.ts"
 import { FeedError, type FeedErrorCode, messageOf } from "./error.ts"
+import { createFilter, type FilterFields } from "./filter.ts"
 import { createListeners } from "./listeners.ts"
 import { type Effect, type Event, type Facts, INITIAL, type State, transition } from "./machine.ts"
 import { type Page, type PageEvent, thisPage, watchPage } from "./page.ts"
@@ -17,7 +18,7 @@ import { createWatchdog } from "./watchdog.ts"
 /** Loads the caller's state. Returns the cursor that was read with it, if one was. */
 export type Resync = (why: { reason: Reason; signal: AbortSignal }) => Promise<{ cursor: string } | undefined>
 
-export interface Options {
+export interface Options extends FilterFields {
   /** The relay, such as `wss://relay.example.org/ws`. */
   url: string
   /** A token that is good for as long as the feed is needed; otherwise `getToken`. */
@@ -50,6 +51,11 @@ export interface Feed<R extends Rows = AnyRows> {
   /** Resolves when the channels are live. Refused: rejects, and they are forgotten. */
   subscribe(channels: readonly string[]): Promise<void>
   unsubscribe(channels: readonly string[]): void
+  /**
+   * Changes what is told. Fields that are left out stay, null takes them away. Resolves when it holds. Refused: rejects,
+   * and what was before holds on.
+   */
+  filter(fields: FilterFields): Promise<void>
   /** For good. */
   close(): void
 }
@@ -78,6 +84,7 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
     else report("listener", `a listener to ${name} threw: ${messageOf(error)}`, error)
   })
   const channels = createChannels(start.length === 0 ? [ALL] : start)
+  const filter = createFilter(options)
   const tokens = createTokens({
     token: options.token,
     getToken: options.getToken,
@@ -222,6 +229,7 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
   function open(token: string): void {
     const target = new URL(url)
     target.searchParams.set("channels", channels.wanted().join(","))
+    filter.state(target)
     position.reconnect()
     if (position.cursor !== undefined) target.searchParams.set("cursor", position.cursor)
     try {
@@ -242,6 +250,7 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
     watchdog.stop()
     tokens.pause()
     channels.lost()
+    filter.lost()
   }
 
   function deliver(change: ChangeMessage | ApplicationMessage): void {
@@ -267,18 +276,23 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
     )
   }
 
-  const settle = () =>
-    channels.settle((type, names) => {
-      socket?.send({ type, channels: names, request: ++requests })
+  function settle(): void {
+    const ask = (message: object) => {
+      socket?.send({ ...message, request: ++requests })
       return requests
-    })
+    }
+    channels.settle((type, names) => ask({ type, channels: names }))
+    filter.settle((fields) => ask({ type: "subscribe", ...fields }))
+  }
 
   const keep = () => shelf?.write(position.place())
 
   function end(cause: string): void {
     page.stop()
     keep()
-    channels.end(new FeedError("refused", cause))
+    const error = new FeedError("refused", cause)
+    channels.end(error)
+    filter.end(error)
   }
 
   // ----------------------------------------------------------------------------------------- what comes in
@@ -317,6 +331,7 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
         return occur(message)
       case "subscribed":
         channels.granted(message.request, message.channels)
+        filter.granted(message.request)
         if (message.request === joinRequest) return occur({ ...message, type: "joined" })
         occur({ type: "checkpoint", cursor: message.cursor })
         // It may not be wanted any more.
@@ -331,6 +346,7 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
         if (message.request !== undefined && message.request === joinRequest)
           occur({ type: "join_refused", cause: error.message })
         channels.refused(message.request, error)
+        filter.refused(message.request, error)
         return report("relay", error.message)
       }
       case "ping":
@@ -363,6 +379,11 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
     unsubscribe(names) {
       channels.remove(names)
       if (state.kind === "live") settle()
+    },
+    filter(fields) {
+      const holds = filter.amend(fields)
+      if (state.kind === "live") settle()
+      return holds
     },
     close() {
       // Before whatever waits, so that nothing is told any more.

@@ -2,6 +2,7 @@
 
 import type { Auth, AuthResult, Identity } from "./auth.ts"
 import type { Connection } from "./connection.ts"
+import { amendFilter } from "./filter.ts"
 import type { Handshake } from "./handshake.ts"
 import type { Hub } from "./hub.ts"
 import type { Log } from "./log.ts"
@@ -35,6 +36,8 @@ export interface Admission {
 /** The check of a token may have to wait for its issuer: what is kept meanwhile of who may be nobody. */
 const MAX_HELD_FRAMES = 32
 const MAX_HELD_LENGTH = 16_384
+export const TOO_MANY_FILTERS =
+  "too many different filters at this moment: take one that others have, or try again"
 
 interface Held {
   frames: string[]
@@ -51,7 +54,7 @@ export function createAdmission({
   obey,
 }: AdmissionDeps): Admission {
   /** What those asked for who have not shown a token yet. */
-  const asking = new Map<Connection, Omit<Handshake, "tokens">>()
+  const asking = new Map<Connection, Pick<Handshake, "channels" | "cursor">>()
   /** Those whose token is being checked. */
   const checking = new Map<Connection, Held>()
 
@@ -90,9 +93,11 @@ export function createAdmission({
     const channels = hub.startChannels(asked.channels, identity.user)
     const forbidden = hub.forbidden(identity, channels)
     if (forbidden.length > 0)
-      return connection.close(CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`.slice(0, 120))
+      return connection.close(CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`)
     if (channels.size > settings.maxChannels)
       return connection.close(CloseCode.tooManyChannels, "too many channels")
+    if (hub.crowded(identity, channels, connection.filter))
+      return connection.close(CloseCode.tryAgain, TOO_MANY_FILTERS)
     connection.identity = identity
     asking.delete(connection)
     hub.join(connection, channels, asked.cursor, (joined) => {
@@ -125,10 +130,12 @@ export function createAdmission({
   }
 
   return {
-    open(connection, { tokens, channels, cursor }) {
+    open(connection, { tokens, channels, cursor, filter }) {
       asking.set(connection, { channels, cursor })
-      if (tokens.length > 1) connection.close(CloseCode.badMessage, "more than one token")
-      else if (tokens[0] !== undefined) void present(connection, tokens[0], undefined)
+      if (tokens.length > 1) return connection.close(CloseCode.badMessage, "more than one token")
+      if (typeof filter === "string") return connection.close(CloseCode.badMessage, filter)
+      connection.filter = amendFilter(undefined, filter)
+      if (tokens[0] !== undefined) void present(connection, tokens[0], undefined)
     },
     present,
     holds(connection, text) {

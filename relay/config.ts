@@ -116,6 +116,12 @@ export const Settings = z.object({
     .positive()
     .default(128)
     .describe("the channels that a connection may join"),
+  MAX_LANES: z.coerce
+    .number()
+    .int()
+    .positive()
+    .default(10_000)
+    .describe("the different subscriptions at a time from which on no other filter is taken, a process"),
   LANE_BUFFER_MB: z.coerce
     .number()
     .positive()

@@ -2,6 +2,7 @@
 
 import { randomUUID } from "node:crypto"
 import type { Identity } from "./auth.ts"
+import type { Filter } from "./filter.ts"
 import type { Lane, Member } from "./lane.ts"
 import type { ServerMessage } from "./messages.ts"
 import { CloseCode, encodeMessage } from "./protocol.ts"
@@ -27,6 +28,8 @@ export class Connection implements Member {
   /** Times are of the clock that is never set, in milliseconds. */
   connectedAt = performance.now()
   identity: Identity | undefined
+  /** What it wants to be told of its channels; undefined: everything. */
+  filter: Filter | undefined
   lane: Lane | undefined
   position = 0
   index = 0

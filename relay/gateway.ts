@@ -3,9 +3,10 @@
 import type { IncomingMessage, Server } from "node:http"
 import type { Duplex } from "node:stream"
 import { type RawData, type WebSocket, WebSocketServer } from "ws"
-import { createAdmission } from "./admission.ts"
+import { createAdmission, TOO_MANY_FILTERS } from "./admission.ts"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
+import { amendFilter } from "./filter.ts"
 import {
   answering,
   answerPlainly,
@@ -20,7 +21,7 @@ import {
 import type { Hub } from "./hub.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
-import { ClientMessage, CloseCode, type ErrorCode } from "./protocol.ts"
+import { ClientMessage, CloseCode, describeFault, type ErrorCode, requestOf } from "./protocol.ts"
 import { createTurns } from "./turns.ts"
 import { createWire } from "./wire.ts"
 
@@ -157,11 +158,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
           "unknown_type",
           "the type must be one of ping, pong, subscribe, unsubscribe, authenticate",
         )
-      return fault(
-        connection,
-        "bad_message",
-        `${issue?.path.join(".") ?? ""}: ${issue?.message ?? ""}`.slice(0, 300),
-      )
+      return fault(connection, "bad_message", describeFault(parsed.error).slice(0, 300), requestOf(json))
     }
     metrics.frames.inc({ type: parsed.data.type })
     answer(connection, parsed.data)
@@ -189,7 +186,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   }
 
   function subscribe(connection: Connection, message: ClientMessage & { type: "subscribe" }): void {
-    const { channels, cursor, request } = message
+    const { channels = [], cursor, request } = message
     // Judged by the token of the moment in which it happens, which may be after a replay.
     const change = (joined: ReadonlySet<string>, identity: Identity) => {
       const forbidden = hub.forbidden(identity, channels)
@@ -198,9 +195,17 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
         return undefined
       }
       const all = new Set([...joined, ...channels.filter((channel) => channel !== `user:${identity.user}`)])
-      if (all.size <= settings.maxChannels) return all
-      close(connection, CloseCode.tooManyChannels, "too many channels")
-      return undefined
+      if (all.size > settings.maxChannels) {
+        close(connection, CloseCode.tooManyChannels, "too many channels")
+        return undefined
+      }
+      const filter = amendFilter(connection.filter, message)
+      if (hub.crowded(identity, all, filter)) {
+        fault(connection, "too_many_filters", TOO_MANY_FILTERS, request)
+        return undefined
+      }
+      connection.filter = filter
+      return all
     }
     const done = hub.rejoin(connection, change, cursor, (joined) =>
       connection.send({ type: "subscribed", channels, ...joined, request }),

@@ -3,13 +3,16 @@
 import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from "node:http"
 import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
-import { ChannelName } from "./protocol.ts"
+import { FilterFields } from "./filter.ts"
+import { ChannelName, describeFault } from "./protocol.ts"
 
 export interface Handshake {
   /** Wherever they came: header, subprotocol, query. More than one is a mistake or an attack. */
   tokens: string[]
   channels: string[]
   cursor: string | undefined
+  /** Or what is wrong with it. */
+  filter: FilterFields | string
 }
 
 /** The one subprotocol that is answered: the token beside it must not come back. */
@@ -74,9 +77,25 @@ export function readHandshake(
     if (offered.trim().startsWith(BEARER)) tokens.push(offered.trim().slice(BEARER.length))
   }
   if (queryToken) tokens.push(...url.searchParams.getAll("token"))
-  const channels = (url.searchParams.get("channels") ?? "").split(",").filter((channel) => channel !== "")
+  const channels = readList(url, "channels")
   if (!channels.every((channel) => ChannelName.safeParse(channel).success)) return undefined
-  return { tokens, channels, cursor: url.searchParams.get("cursor") ?? undefined }
+  const cursor = url.searchParams.get("cursor") ?? undefined
+  return { tokens, channels, cursor, filter: readFilter(url) }
+}
+
+const readList = (url: URL, name: string): string[] =>
+  (url.searchParams.get(name) ?? "").split(",").filter((item) => item !== "")
+
+function readFilter(url: URL): FilterFields | string {
+  const where = url.searchParams.get("where") || undefined
+  const list = (name: string) => (readList(url, name).length > 0 ? readList(url, name) : undefined)
+  try {
+    const fields = { where: where && JSON.parse(where), types: list("types"), actions: list("actions") }
+    const read = FilterFields.safeParse(fields)
+    return read.success ? read.data : describeFault(read.error)
+  } catch {
+    return "where: not JSON"
+  }
 }
 
 /** Whoever does not hang up in turn keeps no socket. */

@@ -7,6 +7,7 @@ import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
 import { flush, relieve } from "./fanout.ts"
 import type { BatchPart, FeedConsumer } from "./feed.ts"
+import type { Filter } from "./filter.ts"
 import { checkpointFrame } from "./frames.ts"
 import type { History } from "./history.ts"
 import type { Log } from "./log.ts"
@@ -26,7 +27,7 @@ const MAX_DEFERRED = 32
 const REFRESH_MS = 5_000
 
 export interface HubDeps {
-  settings: WheelSettings
+  settings: WheelSettings & { maxLanes: number }
   log: Log
   metrics: Metrics
   recent: Recent
@@ -63,9 +64,10 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
   function place(connection: Connection, channels: ReadonlySet<string>): void {
     const identity = connection.identity as Identity
     const before = connection.lane
-    const lane = router.laneFor({ channels, rights: identity.rights })
+    const lane = router.laneFor({ channels, rights: identity.rights, filter: connection.filter })
     // Rights may name thousands of committees, and thousands of tokens the same.
     connection.identity = { ...identity, rights: lane.subscription.rights }
+    connection.filter = lane.subscription.filter
     connection.enter(lane, inBatch ? batch : 0)
     router.retire(before)
   }
@@ -269,6 +271,14 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     forbidden(identity: Identity, channels: Iterable<string>): string[] {
       return [...channels].filter((channel) => !mayJoin(channel, identity.user, identity.rights))
     },
+    /**
+     * Whether a filter would make one lane too many. Channels and rights make lanes too, but by these nobody is refused:
+     * a connection is in one lane only.
+     */
+    crowded: (identity: Identity, channels: ReadonlySet<string>, filter: Filter | undefined): boolean =>
+      filter !== undefined &&
+      router.size() >= settings.maxLanes &&
+      !router.has({ channels, rights: identity.rights, filter }),
     /** What a connection begins with. Its own user channel is joined anyhow, and makes no lane of its own. */
     startChannels: (requested: readonly string[], user: string): ReadonlySet<string> =>
       new Set(requested.length === 0 ? [ALL] : requested.filter((channel) => channel !== `user:${user}`)),

@@ -90,6 +90,7 @@ export const ServerMessage = z.discriminatedUnion("type", [
       "forbidden_channel",
       "not_subscribed",
       "other_user",
+      "too_many_filters",
       "busy",
     ]),
     message: z.string(),

@@ -1,7 +1,8 @@
 /** The wire: what clients may say, what the relay says, and the close codes. JSON text frames, one message each. */
 
 import { z } from "zod"
-import { ALL, type Change, changedColumns, keyText, type RowChange } from "./change.ts"
+import { ALL, type Change, changedColumns, keyText, type RowChange, type TableChange } from "./change.ts"
+import { type Action, FilterFields } from "./filter.ts"
 import type { ServerMessage } from "./messages.ts"
 import { type Row, scanRow } from "./row.ts"
 
@@ -21,11 +22,33 @@ const channels = z.array(ChannelName).min(1).max(1_000)
 export const ClientMessage = z.discriminatedUnion("type", [
   z.object({ type: z.literal("ping"), request }),
   z.object({ type: z.literal("pong"), request }),
-  z.object({ type: z.literal("subscribe"), channels, cursor: z.string().max(16_384).optional(), request }),
+  z
+    .object({
+      type: z.literal("subscribe"),
+      channels: channels.optional(),
+      ...FilterFields.shape,
+      cursor: z.string().max(16_384).optional(),
+      request,
+    })
+    .refine(
+      ({ channels, where, types, actions }) =>
+        [channels, where, types, actions].some((field) => field !== undefined),
+      "name channels, or where, types or actions",
+    ),
   z.object({ type: z.literal("unsubscribe"), channels, request }),
   z.object({ type: z.literal("authenticate"), token: z.string().max(8_192), request }),
 ])
 export type ClientMessage = z.infer<typeof ClientMessage>
+
+/** The request of a message that cannot be obeyed otherwise. */
+export const requestOf = (json: unknown): string | number | undefined =>
+  z.object({ request }).safeParse(json).data?.request
+
+/** Where the first fault is and what must be there. */
+export function describeFault({ issues: [issue] }: z.ZodError): string {
+  const path = issue?.path.join(".") ?? ""
+  return `${path === "" ? "" : `${path}: `}${issue?.message ?? ""}`
+}
 
 /** 4000 to 4499: connect again; 4500 to 4999: do not, until something has changed. */
 export const CloseCode = {
@@ -75,12 +98,13 @@ export function encodeChange(change: Change, view: Exclude<View, "none">, last: 
   if (change.kind === "table") {
     const { op, rows, partition } = change.meta
     const facts = JSON.stringify({ operation: op, rows, partition, channels: [ALL] })
-    return `${head(change.op)}${facts.slice(1, -1)},${tx}`
+    return `${head(actionOf(change, view))}${facts.slice(1, -1)},${tx}`
   }
   return head(actionOf(change, view)) + rowFields(change, view) + tx
 }
 
-function actionOf(change: RowChange, view: Exclude<View, "none">): string {
+/** What is told that has happened. */
+export function actionOf(change: RowChange | TableChange, view: Exclude<View, "none">): Action {
   if (view === "leave") return "leave"
   if (view === "enter" || change.op === "insert") return "create"
   return change.op

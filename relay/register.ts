@@ -11,6 +11,10 @@ export class Register {
     return this.#lanes.size
   }
 
+  names(): Iterable<string> {
+    return this.#lanes.keys()
+  }
+
   add(name: string, lane: Lane): void {
     const found = this.#lanes.get(name)
     if (found === undefined) this.#lanes.set(name, lane)

@@ -94,6 +94,7 @@ export function createRelay({
     history,
     refresh: (timeoutMs) => source.refresh(timeoutMs),
     settings: {
+      maxLanes: settings.MAX_LANES,
       laneBufferBytes: settings.LANE_BUFFER_MB * 1_048_576,
       heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
       authTimeoutMs: settings.AUTH_TIMEOUT_SECONDS * 1_000,

@@ -321,10 +321,10 @@ export function createReplays({
 }
 
 function subscriptionOf(
-  { identity }: Connection,
+  { identity, filter }: Connection,
   channels: ReadonlySet<string>,
 ): Pick<Replay, "subscription" | "key"> {
   if (identity === undefined) throw new Error("only who is authenticated can come back")
-  const subscription = { channels, rights: identity.rights }
+  const subscription = { channels, rights: identity.rights, filter }
   return { subscription, key: subscriptionKey(subscription) }
 }

@@ -1,12 +1,13 @@
 /** The router: which lanes there are, and which of them a change concerns. */
 
-import type { Change } from "./change.ts"
+import type { Change, Image } from "./change.ts"
 import { Lane } from "./lane.ts"
 import { Register } from "./register.ts"
 import type { Slice } from "./slice.ts"
 import {
   concernsEveryUser,
-  rowChannels,
+  nameByValue,
+  placeOf,
   type Subscription,
   subscriptionKey,
   usersOf,
@@ -16,6 +17,8 @@ import {
 export interface Router {
   /** The lane of a subscription, made if it is the first. */
   laneFor(subscription: Subscription): Lane
+  /** Whether there is one. */
+  has(subscription: Subscription): boolean
   /** Forgets a lane that nobody is in. */
   retire(lane: Lane | undefined): void
   lanes(): Iterable<Lane>
@@ -30,8 +33,10 @@ export function createRouter(): Router {
   const lanes = new Map<string, Lane>()
   /** Under the channels that they joined. */
   const byChannel = new Register()
-  /** Under channels of which a row must have one, so that a change costs what it concerns and not what there is. */
+  /** Under names of which a row must have one, so that a change costs what it concerns and not what there is. */
   const byRow = new Register()
+  /** Under the column by whose values they stand there. */
+  const byColumn = new Register()
   const byUser = new Register()
 
   /** The lanes that a change may concern; whether they see it is decided by `view`. */
@@ -39,11 +44,15 @@ export function createRouter(): Router {
     if (change.kind === "table") return lanes.values()
     if (change.kind === "message") return byChannel.get(change.channel)
     const found = new Set<Lane>()
-    const collect = (channel: string) => {
-      for (const lane of byRow.get(channel)) found.add(lane)
+    const collect = (name: string) => {
+      for (const lane of byRow.get(name)) found.add(lane)
     }
-    change.before?.channels.forEach(collect)
-    change.after?.channels.forEach(collect)
+    const collectAll = (image: Image) => {
+      image.channels.forEach(collect)
+      for (const column of byColumn.names()) collect(nameByValue(image, column))
+    }
+    if (change.before !== undefined) collectAll(change.before)
+    if (change.after !== undefined) collectAll(change.after)
     return found
   }
 
@@ -89,15 +98,20 @@ export function createRouter(): Router {
         lane = new Lane(subscription, byUser)
         lanes.set(key, lane)
         for (const channel of subscription.channels) byChannel.add(channel, lane)
-        for (const channel of rowChannels(subscription)) byRow.add(channel, lane)
+        const { names, column } = placeOf(subscription)
+        for (const name of names) byRow.add(name, lane)
+        if (column !== undefined) byColumn.add(column, lane)
       }
       return lane
     },
+    has: (subscription) => lanes.has(subscriptionKey(subscription)),
     retire(lane) {
       if (lane === undefined || lane.members.length > 0) return
       lanes.delete(lane.key)
       for (const channel of lane.subscription.channels) byChannel.delete(channel, lane)
-      for (const channel of rowChannels(lane.subscription)) byRow.delete(channel, lane)
+      const { names, column } = placeOf(lane.subscription)
+      for (const name of names) byRow.delete(name, lane)
+      if (column !== undefined) byColumn.delete(column, lane)
     },
     lanes: () => lanes.values(),
     size: () => lanes.size,

@@ -1,7 +1,9 @@
 /** Who sees what. Pure: a subscription and a change in, a view out. */
 
 import { ALL, type Change, type Image, type Meta, type TableChange } from "./change.ts"
-import type { View } from "./protocol.ts"
+import { type Filter, fewestValues, rowPasses } from "./filter.ts"
+import { actionOf, type View } from "./protocol.ts"
+import { identityOf } from "./scalar.ts"
 
 /** What a token narrows its bearer to; null: no such claim. An empty set sees nothing. All three must hold. */
 export interface Rights {
@@ -13,12 +15,15 @@ export interface Rights {
 export interface Subscription {
   readonly channels: ReadonlySet<string>
   readonly rights: Rights
+  /** Undefined: all of it. */
+  readonly filter?: Filter | undefined
 }
 
 /** The connections with one key see the same, so they share a lane. */
-export function subscriptionKey({ channels, rights }: Subscription): string {
+export function subscriptionKey({ channels, rights, filter }: Subscription): string {
   const set = (values: ReadonlySet<string> | null) => (values === null ? null : [...values].sort())
-  return JSON.stringify([set(channels), set(rights.committees), set(rights.elections), set(rights.channels)])
+  const { committees, elections } = rights
+  return JSON.stringify([set(channels), set(committees), set(elections), set(rights.channels), filter?.key])
 }
 
 /** Whether a token may join a channel. Its own user channel is joined by itself. */
@@ -36,26 +41,58 @@ export function mayJoin(channel: string, user: string, rights: Rights): boolean 
   return !(prefix === "election" && rights.elections !== null && !rights.elections.has(id))
 }
 
+/** Names of which a row must have one to be seen. */
+export interface Place {
+  readonly names: ReadonlySet<string>
+  /** The column by whose value a row has its name; undefined: the names are channels. */
+  readonly column: string | undefined
+}
+
 /**
- * Channels of which a row must have one to be seen. The subscription's own and each right will do; of these the fewest,
- * and rather none in which all rows lie.
+ * Where to look for the subscription. Its own channels, each right, and each condition that lists a column's values will
+ * do; of these the fewest names, and rather none that all rows have.
  */
-export function rowChannels({ channels, rights }: Subscription): ReadonlySet<string> {
+export function placeOf({ channels, rights, filter }: Subscription): Place {
   const scope = (prefix: string, ids: ReadonlySet<string> | null) =>
     ids === null ? null : new Set([...ids].map((id) => `${prefix}:${id}`))
-  let best = channels
-  for (const one of [
+  const places: Place[] = []
+  for (const names of [
     rights.channels,
     scope("committee", rights.committees),
     scope("election", rights.elections),
-  ]) {
-    if (one !== null && (best.has(ALL) || (one.size < best.size && !one.has(ALL)))) best = one
+  ])
+    if (names !== null) places.push({ names, column: undefined })
+  const listed = filter && fewestValues(filter)
+  if (listed !== undefined) {
+    const { column, identities } = listed
+    places.push({ names: new Set([...identities].map((identity) => valueName(column, identity))), column })
   }
-  return best
+  return places.reduce<Place>(
+    (best, place) =>
+      best.names.has(ALL) || (place.names.size < best.names.size && !place.names.has(ALL)) ? place : best,
+    { names: channels, column: undefined },
+  )
 }
+
+/** The name that a row has by its value in a column. */
+export const nameByValue = ({ row }: Image, column: string): string =>
+  valueName(column, identityOf(row.get(column)))
+
+/** No channel has such a name. */
+const valueName = (column: string, identity: string): string => `${column} = ${identity}`
 
 /** What the subscription sees of a change. `own` adds the user's own channel. */
 export function view(change: Change, subscription: Subscription, own?: string): View {
+  const { types, actions } = subscription.filter ?? UNFILTERED
+  if (types !== null && !types.has(change.kind === "message" ? "message" : change.type)) return "none"
+  const as = viewOfAny(change, subscription, own)
+  if (as === "none" || actions === null || change.kind === "message") return as
+  return actions.has(actionOf(change, as)) ? as : "none"
+}
+
+const UNFILTERED = { types: null, actions: null }
+
+function viewOfAny(change: Change, subscription: Subscription, own: string | undefined): View {
   switch (change.kind) {
     case "row": {
       const before = change.before !== undefined && sees(change.before, subscription, own)
@@ -107,12 +144,14 @@ export function usersOf(change: Change): string[] {
 /** TRUNCATE and bulk loads name no rows: they concern every user if rows have users. */
 export const concernsEveryUser = ({ meta }: TableChange): boolean => Object.hasOwn(meta.scope, "user")
 
-function sees(image: Image, { channels, rights }: Subscription, own: string | undefined): boolean {
+function sees(image: Image, { channels, rights, filter }: Subscription, own: string | undefined): boolean {
   return (
     image.channels.some((channel) => channels.has(channel) || channel === own) &&
     (rights.channels === null || image.channels.some((channel) => rights.channels?.has(channel))) &&
     (rights.committees === null || hasScope(image, "committee", rights.committees)) &&
-    (rights.elections === null || hasScope(image, "election", rights.elections))
+    (rights.elections === null || hasScope(image, "election", rights.elections)) &&
+    // A column that the token hides must be undefined here too, or a filter would tell its values.
+    (filter === undefined || rowPasses(filter, (column) => image.row.get(column)))
   )
 }
 

@@ -108,7 +108,7 @@ class DirectWire implements Wire {
   }
 
   close(code: number, reason: string): void {
-    this.#websocket.close(code, reason)
+    this.#websocket.close(code, shortened(reason))
   }
 
   terminate(): void {
@@ -160,7 +160,7 @@ class IndirectWire implements Wire {
   uncork(): void {}
 
   close(code: number, reason: string): void {
-    this.#websocket.close(code, reason)
+    this.#websocket.close(code, shortened(reason))
   }
 
   terminate(): void {
@@ -174,6 +174,10 @@ class IndirectWire implements Wire {
     this.#onDrain()
   }
 }
+
+/** As much of a reason as a close frame holds, which is 123 bytes, in whole characters: ws throws beyond. */
+const shortened = (reason: string): string =>
+  new TextDecoder().decode(Buffer.from(reason).subarray(0, 123), { stream: true })
 
 /** The frames of a buffer as `frameText` and `PING_FRAME` make them. */
 function* framesIn(frames: Buffer): Generator<{ text: boolean; payload: Buffer }> {

@@ -4,6 +4,7 @@ import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
 import { type Change, readChange } from "../../relay/change.ts"
+import { amendFilter, type Filter, FilterFields } from "../../relay/filter.ts"
 import type { Lane, Member } from "../../relay/lane.ts"
 import { createRouter, type Router } from "../../relay/router.ts"
 import { Slice } from "../../relay/slice.ts"
@@ -14,7 +15,12 @@ const META = JSON.stringify({
   scope: { committee: "committee_id", election: "election_id", user: "user_id" },
 })
 
-type Row = { committee_id: number | null; election_id: number | null; user_id: number | null }
+type Row = {
+  committee_id: number | null
+  election_id: number | null
+  user_id: number | null
+  votes: number | null
+}
 
 let seq = 0
 const base = () => ({
@@ -45,13 +51,31 @@ function join(router: Router, subscription: Subscription, user: string): { lane:
 }
 
 const id = fc.constantFrom(null, 1, 2)
-const row = fc.record({ committee_id: id, election_id: id, user_id: id })
+const row = fc.record({ committee_id: id, election_id: id, user_id: id, votes: id })
 const change = fc.oneof(
   row.map((after) => rowChange(null, after)),
   fc.tuple(row, row).map(([before, after]) => rowChange(before, after)),
   fc.constant(null).map(truncate),
   fc.constantFrom("election_updates", "committee:1", "user:1", "hall:1").map(message),
 )
+const filterOf = (fields: object) => amendFilter(undefined, FilterFields.parse(fields))
+const filter = fc
+  .record(
+    {
+      where: fc.dictionary(
+        fc.constantFrom("committee_id", "election_id", "user_id", "votes"),
+        fc.oneof(
+          fc.constantFrom(null, 1, 2, "2", { neq: 1 }, { gte: 2 }, { lt: 2 }, { eq: 1, in: [1, 2] }),
+          fc.uniqueArray(fc.constantFrom(1, 2, "1"), { minLength: 1 }).map((values) => ({ in: values })),
+        ),
+        { maxKeys: 2 },
+      ),
+      types: fc.constantFrom(["voting_update"], ["message"], ["x", "voting_update"]),
+      actions: fc.subarray(["create", "update", "leave", "truncate"], { minLength: 1 }),
+    },
+    { requiredKeys: [] },
+  )
+  .map(filterOf)
 const some = (...values: string[]) => fc.option(fc.subarray(values).map((found) => new Set(found)))
 const subscription: fc.Arbitrary<Subscription> = fc.record({
   channels: fc
@@ -62,6 +86,7 @@ const subscription: fc.Arbitrary<Subscription> = fc.record({
     elections: some("1", "2"),
     channels: some("election_updates", "committee:1", "election:2", "user:1", "hall:1"),
   }),
+  filter,
 })
 
 t.test(
@@ -94,6 +119,7 @@ t.test(
       }
       assert.equal(router.users(), 0)
       assert.equal(router.size(), 0)
+      for (const { lane } of joined) assert.ok(!router.has(lane.subscription))
       assert.equal((await router.route(changes, new Slice())).touched.size, 0)
     })
     await t.resolves(fc.assert(property, { numRuns: 500 }))
@@ -109,7 +135,7 @@ class Watched extends Set<string> {
   }
 }
 
-for (const [name, channelsOf, rights] of [
+for (const [name, channelsOf, rights, filterFor] of [
   ["channels", (n: number) => [`committee:${n}`], () => EVERYTHING],
   [
     "channels, with a token for all rows",
@@ -126,12 +152,29 @@ for (const [name, channelsOf, rights] of [
     () => ["election_updates"],
     (n: number) => ({ ...EVERYTHING, elections: new Set([`${n}`]) }),
   ],
-] satisfies [string, (n: number) => string[], (n: number) => Rights][]) {
+  [
+    "committees in their filters",
+    () => ["election_updates"],
+    () => EVERYTHING,
+    (n: number) => filterOf({ where: { committee_id: n, votes: { gte: 0 } } }),
+  ],
+  [
+    "committees in their filters, several each, also as text",
+    () => ["election_updates"],
+    () => EVERYTHING,
+    (n: number) => filterOf({ where: { committee_id: { in: [n, String(n + 10_000)] } } }),
+  ],
+] satisfies [
+  string,
+  (n: number) => string[],
+  (n: number) => Rights,
+  ((n: number) => Filter | undefined)?,
+][]) {
   t.test(`a thousand lanes by ${name}: a change is held against those that it concerns`, async (t) => {
     const router = createRouter()
     const watched = Array.from({ length: 1_000 }, (_, n) => {
       const channels = new Watched(channelsOf(n))
-      const { lane } = join(router, { channels, rights: rights(n) }, `${n}`)
+      const { lane } = join(router, { channels, rights: rights(n), filter: filterFor?.(n) }, `${n}`)
       const has = lane.users.has.bind(lane.users)
       lane.users.has = (user) => {
         channels.looks++
@@ -141,10 +184,11 @@ for (const [name, channelsOf, rights] of [
       return channels
     })
     const { touched } = await router.route(
-      [rowChange(null, { committee_id: 5, election_id: 5, user_id: 7 })],
+      [rowChange(null, { committee_id: 5, election_id: 5, user_id: 7, votes: 1 })],
       new Slice(),
     )
-    t.equal(touched.has(router.laneFor({ channels: new Set(channelsOf(5)), rights: rights(5) })), true)
+    const concerned = { channels: new Set(channelsOf(5)), rights: rights(5), filter: filterFor?.(5) }
+    t.equal(touched.has(router.laneFor(concerned)), true)
     t.same(
       watched.flatMap(({ looks }, n) => (looks > 0 ? [n] : [])),
       [5, 7],

@@ -4,10 +4,13 @@ import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
 import { type Change, readChange } from "../../relay/change.ts"
+import { amendFilter, FilterFields } from "../../relay/filter.ts"
 import { mayJoin, type Rights, type Subscription, subscriptionKey, view } from "../../relay/subscription.ts"
 
 /** A row by its scope columns; a table without a column has no such property. */
 type Scope = Partial<Record<"committee" | "election" | "user", number | null>>
+/** Every row has this column too, of which no channel is made. */
+type Row = Scope & { votes: number | null }
 const PREFIXES = ["committee", "election", "user"] as const
 const IDS = [1, 2]
 
@@ -17,6 +20,16 @@ interface Plain {
   elections: string[] | null
   listed: string[] | null
   own: string
+  /** Every condition must hold; a column that is not there is null. */
+  where: Condition[] | null
+  types: string[] | null
+  actions: string[] | null
+}
+
+interface Condition {
+  column: "votes" | "committee_id" | "user_id"
+  operator: "eq" | "neq" | "lt" | "gte"
+  operand: number
 }
 
 const claim = (values: string[]) => fc.option(fc.subarray(values))
@@ -33,6 +46,20 @@ const plain: fc.Arbitrary<Plain> = fc.record({
   elections: claim(["1", "2"]),
   listed: claim(["election_updates", "committee:1", "election:2", "user:1", "hall:1"]),
   own: fc.constantFrom("user:1", "user:2"),
+  where: fc.option(
+    fc.uniqueArray(
+      fc.record<Condition>({
+        column: fc.constantFrom("votes", "committee_id", "user_id"),
+        operator: fc.constantFrom("eq", "neq", "lt", "gte"),
+        operand: fc.constantFrom(1, 2),
+      }),
+      { minLength: 1, maxLength: 2, selector: ({ column, operator }) => column + operator },
+    ),
+  ),
+  types: fc.option(fc.subarray(["t_update", "message", "other_update"], { minLength: 1 })),
+  actions: fc.option(
+    fc.subarray(["create", "update", "delete", "leave", "truncate", "bulk_load"], { minLength: 1 }),
+  ),
 })
 
 const set = (values: string[] | null) => (values === null ? null : new Set(values))
@@ -44,10 +71,33 @@ const rightsOf = ({ committees, elections, listed }: Plain): Rights => ({
 const subscriptionOf = (who: Plain): Subscription => ({
   channels: new Set(who.channels),
   rights: rightsOf(who),
+  filter: amendFilter(undefined, FilterFields.parse({ ...who, where: who.where && whereOf(who.where) })),
 })
 
-/** The rule in plain words: joined some channel of the row, and every claim that there is allows the row. */
-function maySee(row: Scope, who: Plain): boolean {
+function whereOf(conditions: Condition[]): object {
+  const where: Record<string, Record<string, number>> = {}
+  for (const { column, operator, operand } of conditions)
+    where[column] = { ...where[column], [operator]: operand }
+  return where
+}
+
+function holds({ column, operator, operand }: Condition, row: Row): boolean {
+  const value = { votes: row.votes, committee_id: row.committee, user_id: row.user }[column] ?? null
+  switch (operator) {
+    case "eq":
+      return value === operand
+    case "neq":
+      return value !== operand
+    case "lt":
+      return value !== null && value < operand
+    case "gte":
+      return value !== null && value >= operand
+  }
+}
+
+/** The rule in plain words: joined some channel of the row, every claim that there is allows it, every condition holds. */
+function maySee(row: Row, who: Plain): boolean {
+  if (who.where !== null && !who.where.every((condition) => holds(condition, row))) return false
   const lies = ["election_updates"]
   for (const prefix of PREFIXES) if (typeof row[prefix] === "number") lies.push(`${prefix}:${row[prefix]}`)
   const joined = [...who.channels, who.own]
@@ -63,16 +113,26 @@ function maySee(row: Scope, who: Plain): boolean {
   )
 }
 
+/** Whether one who sees the row, or its table, is told that this happened to it. */
+const wants = (who: Plain, type: string, action: string | null): boolean =>
+  (who.types === null || who.types.includes(type)) &&
+  (who.actions === null || action === null || who.actions.includes(action))
+
 const columns = fc.subarray([...PREFIXES])
-const rowOf = (prefixes: readonly string[]): fc.Arbitrary<Scope> =>
-  fc.record(Object.fromEntries(prefixes.map((prefix) => [prefix, fc.constantFrom(1, 2, null)])))
+const rowOf = (prefixes: readonly string[]): fc.Arbitrary<Row> =>
+  fc.record({
+    votes: fc.constantFrom(1, 2, null),
+    ...Object.fromEntries(prefixes.map((prefix) => [prefix, fc.constantFrom(1, 2, null)])),
+  })
 const twoRows = columns.chain((prefixes) => fc.tuple(fc.constant(prefixes), rowOf(prefixes), rowOf(prefixes)))
 
-function change(op: string, prefixes: readonly string[], old: Scope | null, now: Scope | null): Change {
-  const text = (row: Scope | null) =>
-    row === null
-      ? null
-      : JSON.stringify({ id: 1, ...Object.fromEntries(Object.entries(row).map(([k, v]) => [`${k}_id`, v])) })
+function change(op: string, prefixes: readonly string[], old: Row | null, now: Row | null): Change {
+  const text = (row: Row | null) => {
+    if (row === null) return null
+    const { votes, ...scope } = row
+    const ids = Object.fromEntries(Object.entries(scope).map(([prefix, id]) => [`${prefix}_id`, id]))
+    return JSON.stringify({ id: 1, votes, ...ids })
+  }
   return readChange({
     seq: "1",
     xid: "1",
@@ -91,15 +151,16 @@ function change(op: string, prefixes: readonly string[], old: Scope | null, now:
 
 t.test("a row is seen by those who joined a channel of it and are allowed it by every claim", async (t) => {
   const property = fc.property(twoRows, plain, ([prefixes, before, after], who) => {
-    const seen = (op: string, old: Scope | null, now: Scope | null) =>
+    const seen = (op: string, old: Row | null, now: Row | null) =>
       view(change(op, prefixes, old, now), subscriptionOf(who), who.own)
-    assert.equal(seen("insert", null, after), maySee(after, who) ? "whole" : "none")
-    assert.equal(seen("delete", before, null), maySee(before, who) ? "whole" : "none")
+    const told = (as: string, action: string) => (wants(who, "t_update", action) ? as : "none")
+    assert.equal(seen("insert", null, after), maySee(after, who) ? told("whole", "create") : "none")
+    assert.equal(seen("delete", before, null), maySee(before, who) ? told("whole", "delete") : "none")
     const moved = `${maySee(before, who)} ${maySee(after, who)}`
     const expected = {
-      "true true": "whole",
-      "true false": "leave",
-      "false true": "enter",
+      "true true": told("whole", "update"),
+      "true false": told("leave", "leave"),
+      "false true": told("enter", "create"),
       "false false": "none",
     }[moved]
     assert.equal(seen("update", before, after), expected)
@@ -116,10 +177,10 @@ t.test("without the own channel it is the same as with one that no row lies in",
 })
 
 /** Every row that a table with these columns could hold. */
-function allRows(prefixes: readonly string[]): Scope[] {
-  return prefixes.reduce<Scope[]>(
+function allRows(prefixes: readonly string[]): Row[] {
+  return prefixes.reduce<Row[]>(
     (rows, prefix) => rows.flatMap((row) => [...IDS, null].map((id) => ({ ...row, [prefix]: id }))),
-    [{}],
+    [...IDS, null].map((votes) => ({ votes })),
   )
 }
 
@@ -130,7 +191,8 @@ t.test("truncate and bulk_load are told to whoever could see a row of the table"
     fc.constantFrom("truncate", "bulk_load"),
     (prefixes, who, op) => {
       const told = view(change(op, prefixes, null, null), subscriptionOf(who), who.own)
-      if (allRows(prefixes).some((row) => maySee(row, who))) assert.equal(told, "whole")
+      if (!wants(who, "t_update", op)) assert.equal(told, "none")
+      else if (allRows(prefixes).some((row) => maySee(row, who))) assert.equal(told, "whole")
       else assert.ok(told === "none" || told === "whole")
     },
   )
@@ -143,6 +205,9 @@ const NOBODY: Plain = {
   elections: null,
   listed: null,
   own: "user:1",
+  where: null,
+  types: null,
+  actions: null,
 }
 
 t.test("truncate and bulk_load are not told to those who can see no row of the table", async (t) => {
@@ -178,7 +243,9 @@ t.test("a message is for those who joined its channel and may", async (t) => {
       meta: JSON.stringify({ channel: to }),
     })
     const expected =
-      [...who.channels, who.own].includes(to) && (who.listed === null || who.listed.includes(to))
+      [...who.channels, who.own].includes(to) &&
+      (who.listed === null || who.listed.includes(to)) &&
+      wants(who, "message", null)
     assert.equal(view(message, subscriptionOf(who), who.own), expected ? "whole" : "none")
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 2_000 }))
@@ -214,7 +281,7 @@ t.test("a channel may be joined if no claim is against it", async (t) => {
 })
 
 t.test("two subscriptions have one key if they are the same, in whatever order", async (t) => {
-  const shuffled = (values: string[] | null) =>
+  const shuffled = <Value>(values: Value[] | null): fc.Arbitrary<Value[] | null> =>
     values === null ? fc.constant(null) : fc.shuffledSubarray(values, { minLength: values.length })
   const again = (who: Plain) =>
     fc.record({
@@ -223,6 +290,9 @@ t.test("two subscriptions have one key if they are the same, in whatever order",
       elections: shuffled(who.elections),
       listed: shuffled(who.listed),
       own: fc.constant(who.own),
+      where: shuffled(who.where),
+      types: shuffled(who.types),
+      actions: shuffled(who.actions),
     })
   const same = fc.property(
     plain.chain((who) => fc.tuple(fc.constant(who), again(who))),
@@ -230,8 +300,11 @@ t.test("two subscriptions have one key if they are the same, in whatever order",
   )
   t.doesNotThrow(() => fc.assert(same, { numRuns: 500 }))
   const other = fc.property(plain, plain, (one, two) => {
-    const sorted = ({ channels, committees, elections, listed }: Plain) =>
-      [channels, committees, elections, listed].map((values) => values && [...values].sort())
+    const sorted = ({ channels, committees, elections, listed, where, types, actions }: Plain) => {
+      const conditions = where?.map((condition) => JSON.stringify(Object.entries(condition).sort())) ?? null
+      const parts = [channels, committees, elections, listed, conditions, types, actions]
+      return parts.map((values) => values && [...values].sort())
+    }
     const equal = subscriptionKey(subscriptionOf(one)) === subscriptionKey(subscriptionOf(two))
     assert.equal(equal, JSON.stringify(sorted(one)) === JSON.stringify(sorted(two)))
   })

@@ -1,0 +1,101 @@
+/** The filter: what holds on the connection, and what is asked for instead. */
+
+import type { ChangeMessage } from "../relay/messages.ts"
+
+type Scalar = string | number | boolean
+
+/** What must hold for a column. Numbers of more than 15 digits are named as strings. */
+export interface Tests {
+  eq?: Scalar | null
+  neq?: Scalar | null
+  in?: readonly Scalar[]
+  lt?: string | number
+  lte?: string | number
+  gt?: string | number
+  gte?: string | number
+}
+
+/** What is to be told, of all that the channels and the token allow. Left out or null: all of it. */
+export interface FilterFields {
+  /** What must hold for a row, by column; a value alone stands for `eq`. */
+  where?: { readonly [column: string]: Scalar | null | Tests } | null | undefined
+  types?: readonly string[] | null | undefined
+  actions?: readonly ChangeMessage["action"][] | null | undefined
+}
+
+interface Amendment {
+  fields: FilterFields
+  /** The request that asks for it, while it is under way. */
+  request: number | undefined
+  resolve(): void
+  reject(error: Error): void
+}
+
+export interface Filter {
+  /** States it in the URL of a connection. */
+  state(url: URL): void
+  /** Resolves when it holds. */
+  amend(fields: FilterFields): Promise<void>
+  /** Asks for what was not asked for yet. */
+  settle(ask: (fields: FilterFields) => number): void
+  granted(request: unknown): void
+  refused(request: unknown, error: Error): void
+  /** There is no connection. */
+  lost(): void
+  end(error: Error): void
+}
+
+/** As the relay does it. */
+const amended = (
+  before: FilterFields,
+  { where = before.where, types = before.types, actions = before.actions }: FilterFields,
+): FilterFields => ({ where, types, actions })
+
+export function createFilter(start: FilterFields): Filter {
+  let holds = amended({}, start)
+  let amendments: Amendment[] = []
+  let ended: Error | undefined
+
+  function part(test: (amendment: Amendment) => boolean): Amendment[] {
+    const found = amendments.filter(test)
+    amendments = amendments.filter((amendment) => !found.includes(amendment))
+    return found
+  }
+
+  return {
+    state(url) {
+      const { where, types, actions } = holds
+      if (where) url.searchParams.set("where", JSON.stringify(where))
+      if (types) url.searchParams.set("types", types.join(","))
+      if (actions) url.searchParams.set("actions", actions.join(","))
+    },
+    amend(fields) {
+      const done = new Promise<void>((resolve, reject) => {
+        if (ended !== undefined) reject(ended)
+        else amendments.push({ fields, request: undefined, resolve, reject })
+      })
+      // Who does not wait for it hears of it by the error event.
+      done.catch(() => {})
+      return done
+    },
+    settle(ask) {
+      for (const amendment of amendments) amendment.request ??= ask(amendment.fields)
+    },
+    granted(request) {
+      for (const { fields, resolve } of part((amendment) => amendment.request === request)) {
+        holds = amended(holds, fields)
+        resolve()
+      }
+    },
+    refused(request, error) {
+      for (const { reject } of part((amendment) => amendment.request === request)) reject(error)
+    },
+    lost() {
+      for (const amendment of amendments) amendment.request = undefined
+    },
+    end(error) {
+      ended = error
+      for (const { reject } of part(() => true)) reject(error)
+    },
+  }
+}
