@@ -37,7 +37,12 @@ async function inBatch() {
     recent: createRecent(1_000_000),
     history: { read: async () => t.fail("nobody returns") as never, stop() {} },
     refresh: async () => true,
-    settings: { laneBufferBytes: 1_000_000, heartbeatMs: 1_000_000, authTimeoutMs: 1_000_000 },
+    settings: {
+      maxLanes: 1_000,
+      laneBufferBytes: 1_000_000,
+      heartbeatMs: 1_000_000,
+      authTimeoutMs: 1_000_000,
+    },
   })
   t.teardown(() => hub.drain(0))
   hub.consumer.meet("l", new Set(["l"]))
