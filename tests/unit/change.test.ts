@@ -128,6 +128,7 @@ t.test("what the capture does not write is refused", async (t) => {
     "no seq": { seq: null },
     "an unknown op": { op: "upsert" },
     "a row that is no object": { new: "[1]" },
+    "a row that begins as none": { new: "1}" },
     "a row that is cut off": { new: '{"id":"' },
     "meta that is no JSON": { meta: "{" },
     "meta of other types": { meta: '{"key":"id"}' },
