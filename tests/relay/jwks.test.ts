@@ -1,6 +1,7 @@
 /** Keys that an issuer publishes: which count, how they follow each other, and what an issuer that fails or is slow costs. */
 
 import { createHmac, generateKeyPairSync, type JsonWebKey } from "node:crypto"
+import { setTimeout as sleep } from "node:timers/promises"
 import t, { type Test } from "tap"
 import { freePort } from "../../cli/embedded/port.ts"
 import { database } from "../helpers/database.ts"
@@ -387,11 +388,18 @@ t.test("a renewal that cannot be checked leaves the connection as it was", async
   t.match(await client.first("an answer", ({ request }) => request === 2), { type: "authenticated" })
 })
 
-t.test("a relay that stops while the issuer is asked stops", async (t) => {
+t.test("a relay that stops while the issuer is asked hangs up, and asks no more", async (t) => {
   const { relay, issuer } = await start(t, [first])
-  issuer.answer = () => {}
+  let hungUp = false
+  issuer.answer = (response) =>
+    response.once("close", () => {
+      hungUp = true
+    })
   const client = await open(relay, issue(second))
   await until("the issuer is asked", () => issuer.asked() === 2)
   await relay.stop()
   t.match(await client.closed, { code: 4000 })
+  await until("it has hung up", () => hungUp)
+  await sleep(500)
+  t.equal(issuer.asked(), 2)
 })
