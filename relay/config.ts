@@ -121,7 +121,7 @@ export const Settings = z.object({
     .int()
     .positive()
     .default(10_000)
-    .describe("the different subscriptions at a time from which on no other filter is taken, a process"),
+    .describe("the different subscriptions in a process at a time; with so many another filter is refused"),
   LANE_BUFFER_MB: z.coerce
     .number()
     .positive()

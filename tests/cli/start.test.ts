@@ -8,6 +8,7 @@ import { finish, run, workDirectory } from "../helpers/command.ts"
 import { database } from "../helpers/database.ts"
 import { startProxy } from "../helpers/proxy.ts"
 import { SECRET } from "../helpers/relay.ts"
+import { until } from "../helpers/wait.ts"
 
 const READY = /^\{"event":"ready".*\}$/m
 const readyOf = (match: RegExpMatchArray) => JSON.parse(match[0]) as { url: string; database_url?: string }
@@ -30,6 +31,13 @@ t.test(
     await tail.prints("connected", /connected/)
     const text = run(t, cwd, ["tail", "--format", "text"])
     await text.prints("connected", /connected/)
+    const filters = [
+      ["--where", '{"votes":{"gt":42}}'],
+      ["--actions", "delete"],
+      ["--types", "message"],
+    ]
+    const others = filters.map((filter) => run(t, cwd, ["tail", ...filter]))
+    for (const other of others) await other.prints("connected", /connected/)
 
     const inserted = await finish(t, cwd, [
       "query",
@@ -41,6 +49,18 @@ t.test(
       action: "create",
     })
     await text.prints("the change", /voting_update +create .*votes=42/)
+    await finish(t, cwd, ["query", "update vote set votes = 43"])
+    await finish(t, cwd, ["query", "delete from vote"])
+    await finish(t, cwd, ["query", "select relay.broadcast('election_updates', '1')"])
+    for (const other of others) await other.prints("what is the last for it", /"delete"|"message"/)
+    const shown = (lines: string) =>
+      lines.match(/^\{.*\}$/gm)?.map((line) => JSON.parse(line).action ?? "message") ?? []
+    await until("all of it", () => others.reduce((sum, other) => sum + shown(other.out()).length, 0) === 6)
+    t.same(
+      others.map((other) => shown(other.out())),
+      [["create", "delete", "message"], ["delete", "message"], ["message"]],
+      "each has what its filter lets pass",
+    )
 
     const health = await fetch(`${ready.url}/api/utils/websocket/health/`, {
       headers: { authorization: `Bearer ${token}` },
@@ -143,6 +163,7 @@ t.test("what cannot work is one line that names it, and exit code 2", async (t) 
     ["a short secret", ["start", "--jwt-secret", "short"], /JWT_SECRET .*32 bytes/],
     ["an unknown flag", ["start", "--prot", "1"], /unknown option '--prot'/],
     ["no key with a foreign database", ["start", "--database-url", db.url], /JWT_SECRET .* is missing/],
+    ["a filter that is not JSON", ["tail", "--where", "votes > 42"], /--where .*must be JSON/],
     ["a taken port", ["start", "--port", port, ...database_url], new RegExp(`PORT .*${port} is taken`)],
     [
       "a wrong password",

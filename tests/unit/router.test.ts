@@ -30,12 +30,12 @@ const base = () => ({
   table: "public.vote",
   type: "voting_update",
 })
-const rowChange = (before: Row | null, after: Row): Change =>
+const rowChange = (before: Row | null, after: Row | null): Change =>
   readChange({
     ...base(),
-    op: before === null ? "insert" : "update",
+    op: before === null ? "insert" : after === null ? "delete" : "update",
     old: before && JSON.stringify(before),
-    new: JSON.stringify(after),
+    new: after && JSON.stringify(after),
     meta: META,
   })
 const truncate = (): Change => readChange({ ...base(), op: "truncate", old: null, new: null, meta: META })
@@ -55,25 +55,28 @@ const row = fc.record({ committee_id: id, election_id: id, user_id: id, votes: i
 const change = fc.oneof(
   row.map((after) => rowChange(null, after)),
   fc.tuple(row, row).map(([before, after]) => rowChange(before, after)),
+  row.map((before) => rowChange(before, null)),
   fc.constant(null).map(truncate),
   fc.constantFrom("election_updates", "committee:1", "user:1", "hall:1").map(message),
 )
 const filterOf = (fields: object) => amendFilter(undefined, FilterFields.parse(fields))
+const where = fc.dictionary(
+  fc.constantFrom("committee_id", "election_id", "user_id", "votes"),
+  fc.oneof(
+    fc.constantFrom(null, 1, 2, "2", { neq: 1 }, { gte: 2 }, { lt: 2 }, { eq: 1, in: [1, 2] }),
+    fc.uniqueArray(fc.constantFrom(1, 2, "1"), { minLength: 1 }).map((values) => ({ in: values })),
+  ),
+  { minKeys: 1, maxKeys: 2 },
+)
 const filter = fc
-  .record(
-    {
-      where: fc.dictionary(
-        fc.constantFrom("committee_id", "election_id", "user_id", "votes"),
-        fc.oneof(
-          fc.constantFrom(null, 1, 2, "2", { neq: 1 }, { gte: 2 }, { lt: 2 }, { eq: 1, in: [1, 2] }),
-          fc.uniqueArray(fc.constantFrom(1, 2, "1"), { minLength: 1 }).map((values) => ({ in: values })),
-        ),
-        { maxKeys: 2 },
-      ),
+  .oneof(
+    fc.record({ where }),
+    fc.record({ where, actions: fc.constant(["leave", "delete"]) }),
+    fc.record({
       types: fc.constantFrom(["voting_update"], ["message"], ["x", "voting_update"]),
       actions: fc.subarray(["create", "update", "leave", "truncate"], { minLength: 1 }),
-    },
-    { requiredKeys: [] },
+    }),
+    fc.constant({}),
   )
   .map(filterOf)
 const some = (...values: string[]) => fc.option(fc.subarray(values).map((found) => new Set(found)))
