@@ -71,6 +71,7 @@ const WRONG: Record<string, string[]> = {
   HEARTBEAT_SECONDS: ["0", "-1", "x", "25s", "Infinity"],
   AUTH_TIMEOUT_SECONDS: ["0", "x"],
   MAX_CHANNELS: ["0", "1.5", "x"],
+  MAX_LANES: ["0", "1.5", "x"],
   LANE_BUFFER_MB: ["0", "-1", "x"],
   REPLAY_BUFFER_MB: ["0", "-1", "x"],
   WORKERS: ["0", "-1", "1.5", "257", "many", "AUTO"],
