@@ -1,7 +1,7 @@
 /** How long to wait. Pure: chance comes in as a number from 0 to 1. */
 
 const FIRST_MS = 500
-const LONGEST_MS = 20_000
+export const LONGEST_MS = 20_000
 /** What hits every client at once, such as a restart, is answered over this long. */
 const SPREAD_MS = 3_000
 

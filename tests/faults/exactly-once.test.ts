@@ -18,9 +18,8 @@ async function goOn(crowd: { committed(): number }, followers: Follower[], more 
   const from = crowd.committed()
   const had = followers.map(({ changes }) => changes.length)
   await until("the writers go on", () => crowd.committed() >= from + more)
-  await until("the followers go on", () =>
-    followers.every(({ changes }, i) => changes.length > (had[i] ?? 0)),
-  )
+  for (const [i, { changes, wait }] of followers.entries())
+    await wait(`follower ${i} goes on`, () => changes.length > (had[i] ?? 0))
 }
 
 const allLive = (followers: Follower[]) => Promise.all(followers.map((follower) => follower.reaches("live")))

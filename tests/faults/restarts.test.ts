@@ -21,7 +21,7 @@ async function goOn(crowd: Crowd, follower: Follower, more = 30): Promise<void> 
   const from = crowd.committed()
   const had = follower.changes.length
   await until("the writers go on", () => crowd.committed() >= from + more, 40_000)
-  await until("the follower goes on", () => follower.changes.length > had, 40_000)
+  await follower.wait("the follower goes on", () => follower.changes.length > had)
 }
 
 t.test("a relay that is killed with -9 and started again", async (t) => {

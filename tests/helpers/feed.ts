@@ -2,13 +2,14 @@
 
 import type { Test } from "tap"
 import { WebSocket } from "ws"
+import { LONGEST_MS } from "../../client/backoff.ts"
 import { connect, type Feed, type Options } from "../../client/client.ts"
 import type { FeedError } from "../../client/error.ts"
 import type { Kind, State } from "../../client/machine.ts"
 import type { AnyRows, ChangeOf } from "../../client/types.ts"
 import type { ApplicationMessage, Reason } from "../../relay/messages.ts"
 import { type TestRelay, token } from "./relay.ts"
-import { until } from "./wait.ts"
+import { DEADLINE_MS, until } from "./wait.ts"
 
 export interface TestFeed {
   feed: Feed
@@ -20,6 +21,8 @@ export interface TestFeed {
   errors: FeedError[]
   /** The ids of the rows of the changes, in order. */
   rows(): number[]
+  /** Waits as long as changes come; without one so long that it has tried again meanwhile. */
+  wait(what: string, condition: () => boolean): Promise<void>
   /** Waits for a state. */
   reaches(kind: Kind): Promise<void>
   /** Waits until it came to a state so often. */
@@ -47,10 +50,15 @@ export function openFeed(t: Test, options: Partial<Options> & Pick<Options, "url
     `${states.map(({ kind }) => kind).join(" ")}; ${changes.length} changes; ${errors.map(String).join("; ")}`.slice(
       -600,
     )
-  const wait = (what: string, condition: () => boolean) =>
-    until(what, condition).catch((error: Error) => {
-      throw new Error(`${error.message}; ${seen()}`)
-    })
+  async function wait(what: string, condition: () => boolean): Promise<void> {
+    while (!condition()) {
+      const known = changes.length
+      const goesOn = () => condition() || changes.length > known
+      await until(what, goesOn, LONGEST_MS + DEADLINE_MS).catch((error: Error) => {
+        throw new Error(`${error.message}; ${seen()}`)
+      })
+    }
+  }
   return {
     feed,
     changes,
@@ -59,6 +67,7 @@ export function openFeed(t: Test, options: Partial<Options> & Pick<Options, "url
     resyncs,
     errors,
     rows: () => changes.map((change) => Number("data" in change ? change.data.id : 0)),
+    wait,
     reaches: (kind) => wait(`the state ${kind}`, () => feed.state.kind === kind),
     came: (kind, times) =>
       wait(`${kind} ${times} times`, () => states.filter((state) => state.kind === kind).length >= times),

@@ -10,7 +10,6 @@ import type { Options } from "../../client/client.ts"
 import { openFeed, type TestFeed } from "./feed.ts"
 import { type Copy, differences, readState } from "./ledger.ts"
 import { token } from "./relay.ts"
-import { until } from "./wait.ts"
 
 export interface Follower extends TestFeed {
   copy(): Copy
@@ -72,9 +71,12 @@ export function follow(t: Test, url: string, databaseUrl: string, options: Parti
     loads: () => loads,
     async isWhole(t, what) {
       const { copy: tables } = await read(databaseUrl)
-      await until(`${what}: the copies are the tables`, () => differences(copy, tables).length === 0).catch(
-        (error: Error) => t.fail(`${error.message}: ${differences(copy, tables).slice(0, 3).join("; ")}`),
-      )
+      const isWhole = () => differences(copy, tables).length === 0
+      await test
+        .wait(`${what}: the copies are the tables`, isWhole)
+        .catch((error: Error) =>
+          t.fail(`${error.message}: ${differences(copy, tables).slice(0, 3).join("; ")}`),
+        )
       t.same(faults.slice(0, 3), [], `${what}: each change fits`)
     },
   }
