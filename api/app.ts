@@ -4,6 +4,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import express, { type Express, type Request, type Response } from "express"
 import helmet from "helmet"
+import { readTrust } from "../relay/address.ts"
 import type { Relay } from "../relay/relay.ts"
 
 export interface AppSettings {
@@ -16,7 +17,7 @@ export interface AppSettings {
 /** Makes the Express application of a relay. */
 export function createApp(relay: Relay, settings: AppSettings): Express {
   const app = express()
-  app.set("trust proxy", readTrustProxy(settings.trustProxy))
+  app.set("trust proxy", readTrust(settings.trustProxy))
   app.disable("x-powered-by")
   app.use(
     helmet({
@@ -80,8 +81,3 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
 
 const bearer = (request: Request): string | undefined =>
   /^Bearer\s+(\S+)$/i.exec(request.get("authorization") ?? "")?.[1]
-
-function readTrustProxy(text: string): boolean | number | string {
-  if (text === "true" || text === "false") return text === "true"
-  return /^\d+$/.test(text) ? Number(text) : text
-}

@@ -12,7 +12,7 @@ import { createMetrics } from "./metrics.ts"
 import { createPipe, lineOf, type Pipe, type Question } from "./pipe.ts"
 import { problemsOf, type Report, reportOf } from "./report.ts"
 import { createSource } from "./source.ts"
-import { HubStats, sumOf } from "./stats.ts"
+import { Counts, HubStats, sumOf, sumOfCounts } from "./stats.ts"
 import { News } from "./upstream.ts"
 
 export interface FleetDeps {
@@ -113,7 +113,11 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   }
 
   async function report(): Promise<Report> {
-    const [tables, { answers, sum }] = await Promise.all([source.tables(), hubs()])
+    const [tables, { answers, sum }, limits] = await Promise.all([
+      source.tables(),
+      hubs(),
+      askAll("limits", Counts),
+    ])
     const missing = size - answers.length
     return reportOf({
       problems: [
@@ -124,6 +128,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       startedAt,
       source: source.state(),
       hub: sum,
+      limits: sumOfCounts(limits.map(([, counts]) => counts)),
       workers: answers.map(([{ pid }, { connections }]) => ({ pid, connections })),
       tables,
     })
@@ -144,6 +149,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       case "metrics":
         return exposition()
       case "hub":
+      case "limits":
         return null
     }
   }

@@ -14,6 +14,7 @@ import {
   SUBPROTOCOL,
 } from "./handshake.ts"
 import type { Hub } from "./hub.ts"
+import type { Limits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { ClientMessage, CloseCode, type ErrorCode } from "./protocol.ts"
@@ -23,6 +24,7 @@ import { createWire } from "./wire.ts"
 export interface GatewayDeps {
   hub: Hub
   auth: Auth
+  limits: Limits
   log: Log
   metrics: Metrics
   settings: {
@@ -30,6 +32,7 @@ export interface GatewayDeps {
     allowedOrigins: readonly string[]
     queryToken: boolean
     maxChannels: number
+    maxErrors: number
     heartbeatMs: number
   }
 }
@@ -43,9 +46,11 @@ export interface Gateway {
 
 /** Commands are small; ws closes with 1009 beyond. */
 const MAX_FRAME_BYTES = 16_384
-const MAX_FAULTS = 20
+/** A frame may come in so many fragments, and in so many pieces of the network. */
+const MAX_FRAGMENTS = 16
+const MAX_PIECES = 1_024
 
-export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps): Gateway {
+export function createGateway({ hub, auth, limits, log, metrics, settings }: GatewayDeps): Gateway {
   let stopping = false
   /** What those asked for who have not shown a token yet. */
   const asking = new Map<Connection, Omit<Handshake, "tokens">>()
@@ -55,13 +60,14 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     clientTracking: false,
     perMessageDeflate: false,
     maxPayload: MAX_FRAME_BYTES,
-    maxFragments: 16,
+    maxFragments: MAX_FRAGMENTS,
+    maxBufferedChunks: MAX_PIECES,
     handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
   } as ConstructorParameters<typeof WebSocketServer>[0])
 
-  function refuse(socket: Duplex, status: number, result: string): void {
+  function refuse(socket: Duplex, status: number, result: string, retrySeconds?: number): void {
     metrics.connects.inc({ result })
-    answerRefusal(socket, status)
+    answerRefusal(socket, status, retrySeconds)
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -70,26 +76,41 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     const url = new URL(request.url ?? "", "http://relay")
     if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(socket, 404, "wrong_path")
     if (!originAllowed(request, settings.allowedOrigins)) return refuse(socket, 403, "origin")
-    if (stopping || !hub.ready()) return refuse(socket, 503, stopping ? "stopping" : "not_ready")
+    if (stopping || !hub.ready()) return refuse(socket, 503, stopping ? "stopping" : "not_ready", 1)
+    const entry = limits.admit(request)
+    if (!entry.admitted) return refuse(socket, entry.status, entry.limit, entry.retrySeconds)
     const asked = readHandshake(request, url, settings.queryToken)
     if (asked === undefined) return refuse(socket, 400, "bad_request")
-    server.handleUpgrade(request, socket, head, (websocket) => accept(websocket, socket, asked))
+    server.handleUpgrade(request, socket, head, (websocket) =>
+      accept(websocket, socket, asked, entry.address),
+    )
   }
 
-  function accept(websocket: WebSocket, socket: Duplex, asked: Handshake): void {
+  function accept(websocket: WebSocket, socket: Duplex, asked: Handshake, address: string): void {
     metrics.connects.inc({ result: "accepted" })
+    limits.enter(address)
     const wire = createWire(socket, websocket, () => void goOn(connection))
     const connection = new Connection({ wire, onClosing })
     hub.track(connection)
-    websocket.on("message", (data, isBinary) => receive(connection, data, isBinary))
+    /** Whether it may say so much. Whoever says too much is not read any more. */
     const heard = () => {
+      if (websocket.isPaused) return false
       connection.heardAt = performance.now()
+      if (limits.hear(connection)) return connection.closingSince === 0
+      close(connection, CloseCode.tooManyRequests, "too many requests")
+      websocket.pause()
+      return false
     }
+    websocket.on("message", (data, isBinary) => {
+      if (heard()) receive(connection, data, isBinary)
+    })
     websocket.on("pong", heard)
     websocket.on("ping", heard)
     websocket.on("error", count)
     websocket.on("close", () => {
       hub.forget(connection)
+      limits.part(connection)
+      limits.leave(address)
       asking.delete(connection)
       log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
     })
@@ -106,6 +127,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 
   function onClosing(connection: Connection, code: CloseCode): void {
     hub.release(connection)
+    limits.part(connection)
     metrics.closes.inc({ code: String(code) })
     log.debug(
       { event: "closing", connection: connection.id, user: connection.user, code },
@@ -136,10 +158,11 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     const forbidden = hub.forbidden(identity, channels)
     if (forbidden.length > 0)
       return close(connection, CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`.slice(0, 120))
-    if (channels.size > settings.maxChannels)
-      return close(connection, CloseCode.tooManyChannels, "too many channels")
+    if (channels.size > settings.maxChannels) return tooManyChannels(connection)
     connection.identity = identity
     asking.delete(connection)
+    if (!limits.join(connection))
+      return close(connection, CloseCode.connectionLimit, "too many connections of this user")
     hub.join(connection, channels, asked.cursor, (joined) => {
       connection.send({
         type: "connection_success",
@@ -154,16 +177,22 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     })
   }
 
+  function tooManyChannels(connection: Connection): void {
+    limits.reach("channels")
+    close(connection, CloseCode.tooManyChannels, "too many channels")
+  }
+
   function fault(connection: Connection, code: ErrorCode, message: string, request?: string | number): void {
     metrics.errors.inc({ code })
     connection.faults++
-    if (connection.faults > MAX_FAULTS) return close(connection, CloseCode.tooManyErrors, "too many errors")
+    if (connection.faults > settings.maxErrors) {
+      limits.reach("errors")
+      return close(connection, CloseCode.tooManyErrors, "too many errors")
+    }
     connection.send({ type: "error", code, message, request })
   }
 
   function receive(connection: Connection, data: RawData, isBinary: boolean): void {
-    connection.heardAt = performance.now()
-    if (connection.closingSince !== 0) return
     if (isBinary) {
       metrics.frames.inc({ type: "binary" })
       return close(connection, CloseCode.badMessage, "frames must be JSON text")
@@ -241,7 +270,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
       }
       const all = new Set([...joined, ...channels.filter((channel) => channel !== `user:${identity.user}`)])
       if (all.size <= settings.maxChannels) return all
-      close(connection, CloseCode.tooManyChannels, "too many channels")
+      tooManyChannels(connection)
       return undefined
     }
     const done = hub.rejoin(connection, change, cursor, (joined) =>

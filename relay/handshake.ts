@@ -44,10 +44,10 @@ export function readHandshake(
 /** Whoever does not hang up in turn keeps no socket. */
 const destroyOnceEnded = (socket: Duplex): Duplex => socket.once("finish", () => socket.destroy())
 
-/** Answers an upgrade that is refused. */
-export function answerRefusal(socket: Duplex, status: number): void {
+/** Answers an upgrade that is refused. @param retrySeconds when to come back, if that may help. */
+export function answerRefusal(socket: Duplex, status: number, retrySeconds?: number): void {
   destroyOnceEnded(socket)
-  const retry = status === 503 ? "Retry-After: 1\r\n" : ""
+  const retry = retrySeconds === undefined ? "" : `Retry-After: ${retrySeconds}\r\n`
   socket.end(
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${retry}\r\n`,
   )

@@ -1,18 +1,20 @@
 /** The relay: source, hub and gateway, wired. */
 
 import type { Server } from "node:http"
+import { readTrust } from "./address.ts"
 import { type Auth, createAuth } from "./auth.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
 import { createGateway } from "./gateway.ts"
 import { createHistory } from "./history.ts"
 import { createHub } from "./hub.ts"
+import { createLimits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import { createMetrics, type Metrics } from "./metrics.ts"
 import { createRecent } from "./recent.ts"
 import { problemsOf, type Report, reportOf } from "./report.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
-import type { HubStats } from "./stats.ts"
+import type { Counts, HubStats } from "./stats.ts"
 import type { Upstream } from "./upstream.ts"
 
 export interface RelayDeps {
@@ -24,6 +26,8 @@ export interface RelayDeps {
   upstream?: Upstream
   /** How often the log is read where no bell rings and no lease is in force, in milliseconds; 1,000 by default. */
   floorMs?: number
+  /** The clock of the rates, in milliseconds; one that is never set. */
+  clock?: () => number
 }
 
 /** How this process stands. */
@@ -32,6 +36,8 @@ export interface RelayStatus extends SourceState {
   /** Why not, in words. */
   problems: string[]
   hub: HubStats
+  /** How often each limit on clients was reached. */
+  limits: Counts
 }
 
 export interface Relay {
@@ -52,7 +58,15 @@ export interface Relay {
 }
 
 /** @throws ConfigError if no key for tokens is set. */
-export function createRelay({ settings, databaseUrl, version, log, upstream, floorMs }: RelayDeps): Relay {
+export function createRelay({
+  settings,
+  databaseUrl,
+  version,
+  log,
+  upstream,
+  floorMs,
+  clock,
+}: RelayDeps): Relay {
   const metrics = createMetrics()
   const auth = createAuth(settings)
   const changelog = createChangelog(databaseUrl, (error) =>
@@ -75,9 +89,11 @@ export function createRelay({ settings, databaseUrl, version, log, upstream, flo
   const source: Source =
     upstream?.source(hub.consumer) ??
     createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
+  const limits = createLimits({ settings, trust: readTrust(settings.TRUST_PROXY), log, metrics, clock })
   const gateway = createGateway({
     hub,
     auth,
+    limits,
     log,
     metrics,
     settings: {
@@ -85,6 +101,7 @@ export function createRelay({ settings, databaseUrl, version, log, upstream, flo
       allowedOrigins: settings.ALLOWED_ORIGINS,
       queryToken: settings.QUERY_TOKEN,
       maxChannels: settings.MAX_CHANNELS,
+      maxErrors: settings.MAX_ERRORS,
       heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
     },
   })
@@ -93,6 +110,7 @@ export function createRelay({ settings, databaseUrl, version, log, upstream, flo
 
   metrics.observe("relay_connections", "Connections now", () => hub.size().connections)
   metrics.observe("relay_users", "Users with live connections now", () => hub.size().users)
+  metrics.observe("relay_addresses", "Client addresses with connections now", limits.addresses)
   metrics.observe("relay_replays", "Connections that are not live yet", () => hub.size().replaying)
   metrics.observe("relay_lanes", "Lanes now", () => hub.size().lanes)
 
@@ -111,7 +129,13 @@ export function createRelay({ settings, databaseUrl, version, log, upstream, flo
     attach: gateway.attach,
     status() {
       const found = problems()
-      return { ready: found.length === 0, problems: found, hub: hub.stats(), ...source.state() }
+      return {
+        ready: found.length === 0,
+        problems: found,
+        hub: hub.stats(),
+        limits: limits.reached(),
+        ...source.state(),
+      }
     },
     report:
       upstream?.report ??
@@ -124,6 +148,7 @@ export function createRelay({ settings, databaseUrl, version, log, upstream, flo
           startedAt,
           source: source.state(),
           hub: hub.stats(),
+          limits: limits.reached(),
           tables,
         })
       }),

@@ -5,7 +5,7 @@ import { BellReport } from "./bell.ts"
 import { TrackedTable } from "./changelog.ts"
 import { cursorText } from "./cursor.ts"
 import type { SourceState } from "./source.ts"
-import { HubStats } from "./stats.ts"
+import { Counts, HubStats } from "./stats.ts"
 
 export const Report = z.object({
   status: z.enum(["ok", "degraded"]),
@@ -34,6 +34,8 @@ export const Report = z.object({
     lanes: z.number(),
     replaying: z.number(),
   }),
+  /** How often each limit on clients was reached. */
+  limits_reached: Counts,
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
@@ -63,12 +65,22 @@ export interface Findings {
   startedAt: number
   source: SourceState
   hub: HubStats
+  limits: Counts
   workers?: Report["workers"]
   tables: TrackedTable[]
 }
 
 /** The report. */
-export function reportOf({ problems, version, startedAt, source, hub, workers, tables }: Findings): Report {
+export function reportOf({
+  problems,
+  version,
+  startedAt,
+  source,
+  hub,
+  limits,
+  workers,
+  tables,
+}: Findings): Report {
   const { listener, feed, lagMs, bell } = source
   const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
   return {
@@ -97,6 +109,7 @@ export function reportOf({ problems, version, startedAt, source, hub, workers, t
       lanes: hub.lanes,
       replaying: hub.replaying,
     },
+    limits_reached: limits,
     ...(workers === undefined ? {} : { workers }),
     tables,
   }

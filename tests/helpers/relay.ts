@@ -37,7 +37,7 @@ export async function startRelay(
   t: Test,
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
-  deps: Pick<RelayDeps, "floorMs"> = {},
+  deps: Pick<RelayDeps, "floorMs" | "clock"> = {},
 ): Promise<TestRelay> {
   const started = await launchRelay(t, db, settings, deps)
   await started.relay.whenReady()
@@ -49,7 +49,7 @@ export async function launchRelay(
   t: Test,
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
-  deps: Pick<RelayDeps, "floorMs"> = {},
+  deps: Pick<RelayDeps, "floorMs" | "clock"> = {},
 ): Promise<TestRelay> {
   const lines: Array<Record<string, unknown>> = []
   const read = readSettings({
