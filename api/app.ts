@@ -4,6 +4,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import express, { type Express, type Request, type Response } from "express"
 import helmet from "helmet"
+import { readTrust } from "../relay/address.ts"
 import { bearerTokens } from "../relay/handshake.ts"
 import type { Relay } from "../relay/relay.ts"
 
@@ -17,7 +18,7 @@ export interface AppSettings {
 /** Makes the Express application of a relay. */
 export function createApp(relay: Relay, settings: AppSettings): Express {
   const app = express()
-  app.set("trust proxy", readTrustProxy(settings.trustProxy))
+  app.set("trust proxy", readTrust(settings.trustProxy))
   app.disable("x-powered-by")
   app.use(
     helmet({
@@ -81,9 +82,4 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     response.status(mistake ? 400 : 500).json({ error: mistake ? "bad request" : "internal error" })
   })
   return app
-}
-
-function readTrustProxy(text: string): boolean | number | string {
-  if (text === "true" || text === "false") return text === "true"
-  return /^\d+$/.test(text) ? Number(text) : text
 }

@@ -89,6 +89,11 @@ export async function startServer(
     PORT: "0",
     JWT_SECRET: SECRET,
     LOG_LEVEL: "warn",
+    // The whole audience is one user at one address.
+    MAX_CONNECTIONS_PER_ADDRESS: "0",
+    MAX_CONNECTIONS_PER_USER: "0",
+    MAX_UPGRADE_RATE: "0",
+    MAX_UPGRADE_RATE_PER_ADDRESS: "0",
     ...settings,
   })
   const { hostname: host, port } = new URL(running.url)

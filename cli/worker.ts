@@ -20,7 +20,7 @@ process.on("disconnect", () => process.exit(1))
 const upstream = createUpstream({
   stream: new Socket({ fd: PIPE_FD }),
   async asked(question) {
-    if (question === "hub" || question === "keys") return relay.status()[question]
+    if (question === "hub" || question === "keys" || question === "limits") return relay.status()[question]
     return question === "metrics" ? relay.metrics.registry.getMetricsAsJSON() : null
   },
   onStop: () => void relay.stop().then(() => process.exit(0)),

@@ -5,6 +5,7 @@ import type { Connection } from "./connection.ts"
 import { amendFilter } from "./filter.ts"
 import type { Handshake } from "./handshake.ts"
 import type { Hub } from "./hub.ts"
+import type { Limits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, type ErrorCode } from "./protocol.ts"
@@ -12,6 +13,7 @@ import { CloseCode, type ErrorCode } from "./protocol.ts"
 export interface AdmissionDeps {
   hub: Hub
   auth: Auth
+  limits: Limits
   log: Log
   metrics: Metrics
   settings: { maxChannels: number; heartbeatMs: number }
@@ -47,6 +49,7 @@ interface Held {
 export function createAdmission({
   hub,
   auth,
+  limits,
   log,
   metrics,
   settings,
@@ -94,12 +97,16 @@ export function createAdmission({
     const forbidden = hub.forbidden(identity, channels)
     if (forbidden.length > 0)
       return connection.close(CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`)
-    if (channels.size > settings.maxChannels)
+    if (channels.size > settings.maxChannels) {
+      limits.reach("channels")
       return connection.close(CloseCode.tooManyChannels, "too many channels")
+    }
     if (hub.crowded(identity, channels, connection.filter))
       return connection.close(CloseCode.tryAgain, TOO_MANY_FILTERS)
     connection.identity = identity
     asking.delete(connection)
+    if (!limits.join(connection))
+      return connection.close(CloseCode.connectionLimit, "too many connections of this user")
     hub.join(connection, channels, asked.cursor, (joined) => {
       connection.send({
         type: "connection_success",

@@ -1,6 +1,7 @@
 /** The settings: read once from flags, environment and `.env`, checked here, frozen. */
 
 import { z } from "zod"
+import { readTrust } from "./address.ts"
 
 /** A setting that is wrong. The message names it; the process ends with exit code 2. */
 export class ConfigError extends Error {
@@ -8,6 +9,9 @@ export class ConfigError extends Error {
 }
 
 const seconds = (value: number) => z.coerce.number().positive().default(value)
+/** 0 is no limit. */
+const limit = (value: number) => z.coerce.number().int().min(0).default(value)
+const rate = (value: number) => z.coerce.number().min(0).default(value)
 const list = z
   .string()
   .default("")
@@ -38,6 +42,15 @@ const flag = (value: boolean) =>
     .default(value ? "true" : "false")
     .transform((text) => ["true", "1", "on", "yes"].includes(text))
 
+function isTrust(text: string): boolean {
+  try {
+    readTrust(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** Every setting by its environment name; its flag is the same in lower case with dashes. */
 export const Settings = z.object({
   DATABASE_URL: z
@@ -66,6 +79,7 @@ export const Settings = z.object({
     .describe("the path of the WebSocket endpoint"),
   TRUST_PROXY: z
     .string()
+    .refine(isTrust, "must be false, true, a number of hops, or addresses")
     .default("false")
     .describe("the proxies whose X-Forwarded headers count: false, true, a number of hops, or addresses"),
   JWT_SECRET: secret.describe("the secret that HS256 tokens are signed with, 32 bytes or more"),
@@ -122,6 +136,31 @@ export const Settings = z.object({
     .positive()
     .default(10_000)
     .describe("the different subscriptions in a process at a time; with so many another filter is refused"),
+  MAX_ERRORS: z.coerce
+    .number()
+    .int()
+    .positive()
+    .default(20)
+    .describe("the errors that a connection may be told before it is closed"),
+  MAX_CONNECTIONS: limit(50_000).describe("the connections in all; 0: any number"),
+  MAX_CONNECTIONS_PER_ADDRESS: limit(10_000).describe(
+    "the connections of a client address, which is a proxy's where TRUST_PROXY does not name it; 0: any number",
+  ),
+  MAX_CONNECTIONS_PER_USER: limit(100).describe(
+    "the connections of a user, that is of all tokens with the same `sub`; 0: any number",
+  ),
+  USER_LIMIT: z
+    .enum(["refuse", "evict"])
+    .default("refuse")
+    .describe("beyond it: refuse the new connection, or evict the user's oldest"),
+  MAX_UPGRADE_RATE: rate(1_000).describe("new connections a second in all; 0: any number"),
+  MAX_UPGRADE_RATE_PER_ADDRESS: rate(500).describe(
+    "new connections a second of a client address; 0: any number",
+  ),
+  MAX_FRAME_RATE: rate(50).describe("frames a second that a connection may send; 0: any number"),
+  MAX_FRAME_RATE_PER_USER: rate(200).describe(
+    "frames a second that a user's connections may send together; 0: any number",
+  ),
   LANE_BUFFER_MB: z.coerce
     .number()
     .positive()

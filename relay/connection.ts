@@ -41,6 +41,8 @@ export class Connection implements Member {
   deferred = 0
   /** Error messages sent. */
   faults = 0
+  /** When its bucket of frames is whole again. */
+  framesWholeAt = 0
   /** Since when the socket has not taken anything although something waits; 0 while it does. */
   stuckAt = 0
   closingSince = 0

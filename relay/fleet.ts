@@ -14,7 +14,7 @@ import { createMetrics } from "./metrics.ts"
 import { createPipe, lineOf, type Pipe, type Question } from "./pipe.ts"
 import { keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createSource } from "./source.ts"
-import { HubStats, sumOf } from "./stats.ts"
+import { Counts, HubStats, sumOf, sumOfCounts } from "./stats.ts"
 import { News } from "./upstream.ts"
 
 export interface FleetDeps {
@@ -132,10 +132,11 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   }
 
   async function report(): Promise<Report> {
-    const [tables, { answers, sum }, theirs] = await Promise.all([
+    const [tables, { answers, sum }, theirs, limits] = await Promise.all([
       source.tables(),
       hubs(),
       askAll("keys", KeysReport),
+      askAll("limits", Counts),
     ])
     const keys = worstOf(theirs.map(([, each]) => each)) ?? NO_KEYS
     const missing = size - answers.length
@@ -150,6 +151,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       source: source.state(),
       keys,
       hub: sum,
+      limits: sumOfCounts(limits.map(([, counts]) => counts)),
       workers: answers.map(([{ pid }, { connections }]) => ({ pid, connections })),
       tables,
     })
@@ -171,6 +173,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
         return exposition()
       case "hub":
       case "keys":
+      case "limits":
         return null
     }
   }

@@ -19,6 +19,7 @@ import {
   SUBPROTOCOL,
 } from "./handshake.ts"
 import type { Hub } from "./hub.ts"
+import type { Limits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { ClientMessage, CloseCode, describeFault, type ErrorCode, requestOf } from "./protocol.ts"
@@ -28,6 +29,7 @@ import { createWire } from "./wire.ts"
 export interface GatewayDeps {
   hub: Hub
   auth: Auth
+  limits: Limits
   log: Log
   metrics: Metrics
   settings: {
@@ -35,6 +37,7 @@ export interface GatewayDeps {
     allowedOrigins: readonly string[]
     queryToken: boolean
     maxChannels: number
+    maxErrors: number
     heartbeatMs: number
   }
 }
@@ -48,29 +51,32 @@ export interface Gateway {
 
 /** Commands are small; ws closes with 1009 beyond. */
 const MAX_FRAME_BYTES = 16_384
-const MAX_FAULTS = 20
+/** A frame may come in so many fragments, and in so many pieces of the network. */
+const MAX_FRAGMENTS = 16
+const MAX_PIECES = 1_024
 /** How long a client that has broken the protocol, or closes, may leave its end of the socket open. Milliseconds. */
 const CLOSE_TIMEOUT_MS = 1_000
 
-export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps): Gateway {
+export function createGateway({ hub, auth, limits, log, metrics, settings }: GatewayDeps): Gateway {
   let stopping = false
-  const admission = createAdmission({ hub, auth, log, metrics, settings, fault, obey: receive })
+  const admission = createAdmission({ hub, auth, limits, log, metrics, settings, fault, obey: receive })
   const drained = createTurns()
   const server = new WebSocketServer({
     noServer: true,
     clientTracking: false,
     perMessageDeflate: false,
     maxPayload: MAX_FRAME_BYTES,
-    maxFragments: 16,
+    maxFragments: MAX_FRAGMENTS,
+    maxBufferedChunks: MAX_PIECES,
     closeTimeout: CLOSE_TIMEOUT_MS,
     handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
   } as ConstructorParameters<typeof WebSocketServer>[0])
   // What it finds wrong is answered and counted like anything else.
   server.on("wsClientError", (_error, socket) => refuse(socket, 400, "bad_request"))
 
-  function refuse(socket: Duplex, status: number, result: string): void {
+  function refuse(socket: Duplex, status: number, result: string, retrySeconds?: number): void {
     metrics.connects.inc({ result })
-    answerRefusal(socket, status)
+    answerRefusal(socket, status, retrySeconds)
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -82,26 +88,41 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
     if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(socket, 404, "wrong_path")
     if (!originAllowed(request, settings.allowedOrigins)) return refuse(socket, 403, "origin")
     if (stopping || !hub.ready() || !auth.ready())
-      return refuse(socket, 503, stopping ? "stopping" : "not_ready")
+      return refuse(socket, 503, stopping ? "stopping" : "not_ready", 1)
+    const entry = limits.admit(request)
+    if (!entry.admitted) return refuse(socket, entry.status, entry.limit, entry.retrySeconds)
     const asked = readHandshake(request, url, settings.queryToken)
     if (asked === undefined) return refuse(socket, 400, "bad_request")
-    server.handleUpgrade(request, socket, head, (websocket) => accept(websocket, socket, asked))
+    server.handleUpgrade(request, socket, head, (websocket) =>
+      accept(websocket, socket, asked, entry.address),
+    )
   }
 
-  function accept(websocket: WebSocket, socket: Duplex, asked: Handshake): void {
+  function accept(websocket: WebSocket, socket: Duplex, asked: Handshake, address: string): void {
     metrics.connects.inc({ result: "accepted" })
+    limits.enter(address)
     const wire = createWire(socket, websocket, () => void goOn(connection))
     const connection = new Connection({ wire, onClosing })
     hub.track(connection)
-    websocket.on("message", (data, isBinary) => hear(connection, data, isBinary))
+    /** Whether it may say so much. Whoever says too much is not read any more. */
     const heard = () => {
+      if (websocket.isPaused) return false
       connection.heardAt = performance.now()
+      if (limits.hear(connection)) return connection.closingSince === 0
+      close(connection, CloseCode.tooManyRequests, "too many requests")
+      websocket.pause()
+      return false
     }
+    websocket.on("message", (data, isBinary) => {
+      if (heard()) hear(connection, data, isBinary)
+    })
     websocket.on("pong", heard)
     websocket.on("ping", heard)
     websocket.on("error", count)
     websocket.on("close", () => {
       hub.forget(connection)
+      limits.part(connection)
+      limits.leave(address)
       admission.forget(connection)
       log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
     })
@@ -116,6 +137,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
 
   function onClosing(connection: Connection, code: CloseCode): void {
     hub.release(connection)
+    limits.part(connection)
     metrics.closes.inc({ code: String(code) })
     log.debug(
       { event: "closing", connection: connection.id, user: connection.user, code },
@@ -132,14 +154,15 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
   function fault(connection: Connection, code: ErrorCode, message: string, request?: string | number): void {
     metrics.errors.inc({ code })
     connection.faults++
-    if (connection.faults > MAX_FAULTS) return close(connection, CloseCode.tooManyErrors, "too many errors")
+    if (connection.faults > settings.maxErrors) {
+      limits.reach("errors")
+      return close(connection, CloseCode.tooManyErrors, "too many errors")
+    }
     connection.send({ type: "error", code, message, request })
   }
 
   function hear(connection: Connection, data: RawData, isBinary: boolean): void {
-    connection.heardAt = performance.now()
     if (!isBinary) return receive(connection, data.toString())
-    if (connection.closingSince !== 0) return
     metrics.frames.inc({ type: "binary" })
     close(connection, CloseCode.badMessage, "frames must be JSON text")
   }
@@ -196,6 +219,7 @@ export function createGateway({ hub, auth, log, metrics, settings }: GatewayDeps
       }
       const all = new Set([...joined, ...channels.filter((channel) => channel !== `user:${identity.user}`)])
       if (all.size > settings.maxChannels) {
+        limits.reach("channels")
         close(connection, CloseCode.tooManyChannels, "too many channels")
         return undefined
       }

@@ -105,14 +105,14 @@ const destroyOnceEnded = (socket: Duplex): Duplex => socket.once("finish", () =>
 const REMEDIES: Record<number, string> = {
   405: "Allow: GET\r\n",
   426: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-  503: "Retry-After: 1\r\n",
 }
 
-/** Answers an upgrade that is refused. */
-export function answerRefusal(socket: Duplex, status: number): void {
+/** Answers an upgrade that is refused. @param retrySeconds when to come back, if that may help. */
+export function answerRefusal(socket: Duplex, status: number, retrySeconds?: number): void {
   destroyOnceEnded(socket)
+  const remedy = retrySeconds === undefined ? (REMEDIES[status] ?? "") : `Retry-After: ${retrySeconds}\r\n`
   socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${REMEDIES[status] ?? ""}\r\n`,
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${remedy}\r\n`,
   )
 }
 

@@ -21,6 +21,7 @@ export function createMetrics() {
     connects: counter("relay_connects_total", "Upgrade requests by result", ["result"]),
     authFailures: counter("relay_auth_failures_total", "Tokens refused, by reason", ["reason"]),
     keyFetches: counter("relay_key_fetches_total", "Fetches of the issuer's keys, by result", ["result"]),
+    limits: counter("relay_limits_reached_total", "Times that a limit was reached, by limit", ["limit"]),
     closes: counter("relay_closes_total", "Connections closed by the relay, by close code", ["code"]),
     frames: counter("relay_client_frames_total", "Frames from clients, by type", ["type"]),
     errors: counter("relay_client_errors_total", "Error messages sent to clients, by code", ["code"]),

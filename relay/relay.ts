@@ -1,6 +1,7 @@
 /** The relay: source, hub and gateway, wired. */
 
 import type { Server } from "node:http"
+import { readTrust } from "./address.ts"
 import { type Auth, createAuth } from "./auth.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
@@ -9,12 +10,13 @@ import { createHistory } from "./history.ts"
 import { createHub } from "./hub.ts"
 import { createJwks } from "./jwks.ts"
 import { type KeysReport, settledKeys } from "./keys.ts"
+import { createLimits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import { createMetrics, type Metrics } from "./metrics.ts"
 import { createRecent } from "./recent.ts"
 import { keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
-import type { HubStats } from "./stats.ts"
+import type { Counts, HubStats } from "./stats.ts"
 import type { Upstream } from "./upstream.ts"
 
 export interface RelayDeps {
@@ -28,6 +30,8 @@ export interface RelayDeps {
   floorMs?: number
   /** How long a socket may take nothing although something waits, in milliseconds; 10,000 by default. */
   slowMs?: number
+  /** The clock of the rates, in milliseconds; one that is never set. */
+  clock?: () => number
 }
 
 /** How this process stands. */
@@ -37,6 +41,8 @@ export interface RelayStatus extends SourceState {
   problems: string[]
   keys: KeysReport
   hub: HubStats
+  /** How often each limit on clients was reached. */
+  limits: Counts
 }
 
 export interface Relay {
@@ -68,6 +74,7 @@ export function createRelay({
   upstream,
   floorMs,
   slowMs,
+  clock,
 }: RelayDeps): Relay {
   const metrics = createMetrics()
   const keys =
@@ -104,9 +111,11 @@ export function createRelay({
   const source: Source =
     upstream?.source(hub.consumer) ??
     createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
+  const limits = createLimits({ settings, trust: readTrust(settings.TRUST_PROXY), log, metrics, clock })
   const gateway = createGateway({
     hub,
     auth,
+    limits,
     log,
     metrics,
     settings: {
@@ -114,6 +123,7 @@ export function createRelay({
       allowedOrigins: settings.ALLOWED_ORIGINS,
       queryToken: settings.QUERY_TOKEN,
       maxChannels: settings.MAX_CHANNELS,
+      maxErrors: settings.MAX_ERRORS,
       heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
     },
   })
@@ -122,6 +132,7 @@ export function createRelay({
 
   metrics.observe("relay_connections", "Connections now", () => hub.size().connections)
   metrics.observe("relay_users", "Users with live connections now", () => hub.size().users)
+  metrics.observe("relay_addresses", "Client addresses with connections now", limits.addresses)
   metrics.observe("relay_replays", "Connections that are not live yet", () => hub.size().replaying)
   metrics.observe("relay_lanes", "Lanes now", () => hub.size().lanes)
 
@@ -153,6 +164,7 @@ export function createRelay({
         problems: found,
         keys: keys.report(),
         hub: hub.stats(),
+        limits: limits.reached(),
         ...source.state(),
       }
     },
@@ -169,6 +181,7 @@ export function createRelay({
           source: source.state(),
           keys: keys.report(),
           hub: hub.stats(),
+          limits: limits.reached(),
           tables,
         })
       }),

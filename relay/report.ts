@@ -6,7 +6,7 @@ import { TrackedTable } from "./changelog.ts"
 import { cursorText } from "./cursor.ts"
 import { KeysReport } from "./keys.ts"
 import type { SourceState } from "./source.ts"
-import { HubStats } from "./stats.ts"
+import { Counts, HubStats } from "./stats.ts"
 
 export const Report = z.object({
   status: z.enum(["ok", "degraded"]),
@@ -37,6 +37,8 @@ export const Report = z.object({
     lanes: z.number(),
     replaying: z.number(),
   }),
+  /** How often each limit on clients was reached. */
+  limits_reached: Counts,
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
@@ -75,6 +77,7 @@ export interface Findings {
   source: SourceState
   keys: KeysReport
   hub: HubStats
+  limits: Counts
   workers?: Report["workers"]
   tables: TrackedTable[]
 }
@@ -87,6 +90,7 @@ export function reportOf({
   source,
   keys,
   hub,
+  limits,
   workers,
   tables,
 }: Findings): Report {
@@ -119,6 +123,7 @@ export function reportOf({
       lanes: hub.lanes,
       replaying: hub.replaying,
     },
+    limits_reached: limits,
     ...(workers === undefined ? {} : { workers }),
     tables,
   }

@@ -2,7 +2,8 @@
 
 import { z } from "zod"
 
-const Counts = z.record(z.string(), z.number())
+export const Counts = z.record(z.string(), z.number())
+export type Counts = z.infer<typeof Counts>
 
 export const HubStats = z.object({
   connections: z.number(),
@@ -17,17 +18,19 @@ export type HubStats = z.infer<typeof HubStats>
 /** A user or a channel that several have is one. */
 export function sumOf(all: readonly HubStats[]): HubStats {
   const sum = (of: (stats: HubStats) => number) => all.reduce((total, stats) => total + of(stats), 0)
-  const merged = (of: (stats: HubStats) => Record<string, number>) => {
-    const counts = new Map<string, number>()
-    for (const stats of all)
-      for (const [name, count] of Object.entries(of(stats))) counts.set(name, (counts.get(name) ?? 0) + count)
-    return Object.fromEntries(counts)
-  }
   return {
     connections: sum(({ connections }) => connections),
     replaying: sum(({ replaying }) => replaying),
-    users: merged(({ users }) => users),
-    channels: merged(({ channels }) => channels),
+    users: sumOfCounts(all.map(({ users }) => users)),
+    channels: sumOfCounts(all.map(({ channels }) => channels)),
     lanes: sum(({ lanes }) => lanes),
   }
+}
+
+/** Name by name. */
+export function sumOfCounts(all: readonly Counts[]): Counts {
+  const sums = new Map<string, number>()
+  for (const counts of all)
+    for (const [name, count] of Object.entries(counts)) sums.set(name, (sums.get(name) ?? 0) + count)
+  return Object.fromEntries(sums)
 }

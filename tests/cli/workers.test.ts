@@ -16,6 +16,7 @@ interface Report {
   problems: string[]
   connections: { total: number; by_user: Record<string, number>; by_channel: Record<string, number> }
   workers: Array<{ pid: number; connections: number }>
+  limits_reached: Record<string, number>
 }
 
 async function startWorkers(t: Test, db: Pick<Database, "url">, more: Record<string, string> = {}) {
@@ -88,6 +89,25 @@ t.test("clients on all workers get every change, in order, also of a transaction
       ["create", "create", "delete"],
     )
   }
+})
+
+t.test("a limit holds in each worker, and what reached it is counted together", async (t) => {
+  const db = await database(t)
+  const relay = await startWorkers(t, db, { MAX_CONNECTIONS_PER_USER: "1" })
+  const clients = await Promise.all(Array.from({ length: 6 }, () => relay.connect()))
+  let refused = 0
+  for (const client of clients)
+    void client.closed.then(({ code }) => {
+      if (code === 4504) refused++
+    })
+  await until("all have an answer", () => {
+    const live = clients.filter(({ messages }) => messages[0]?.type === "connection_success").length
+    return live + refused === clients.length
+  })
+  t.ok(refused >= 4, "one stays in each")
+  t.same((await relay.report()).limits_reached, { connections_per_user: refused })
+  const limited = await relay.metric('relay_limits_reached_total{limit="connections_per_user"}')
+  t.equal(limited, refused)
 })
 
 t.test("health and metrics are of all workers together, whichever answers", async (t) => {

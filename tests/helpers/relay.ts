@@ -38,7 +38,7 @@ export async function startRelay(
   t: Test,
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
-  deps: Pick<RelayDeps, "floorMs" | "slowMs"> = {},
+  deps: Pick<RelayDeps, "floorMs" | "slowMs" | "clock"> = {},
 ): Promise<TestRelay> {
   const started = await launchRelay(t, db, settings, deps)
   await started.relay.whenReady()
@@ -58,7 +58,7 @@ export async function launchRelay(
   t: Test,
   db: Pick<Database, "url">,
   settings: Record<string, string> = {},
-  deps: Pick<RelayDeps, "floorMs" | "slowMs"> = {},
+  deps: Pick<RelayDeps, "floorMs" | "slowMs" | "clock"> = {},
 ): Promise<TestRelay> {
   const lines: Array<Record<string, unknown>> = []
   const read = readSettings({

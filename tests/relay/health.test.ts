@@ -122,6 +122,7 @@ t.test("the report says how everything stands", async (t) => {
     "connections",
     "feed",
     "keys",
+    "limits_reached",
     "listener",
     "problems",
     "status",

@@ -58,7 +58,7 @@ function visit(
 
 t.test("after thousands of visits everything is as it was before", async (t) => {
   const db = await database(t)
-  const relay = await startRelay(t, db)
+  const relay = await startRelay(t, db, { MAX_UPGRADE_RATE: "0", MAX_UPGRADE_RATE_PER_ADDRESS: "0" })
   const tokens = Array.from({ length: 50 }, (_, n) => token({ sub: `${n}`, committees: [n % 7] }))
   const visits = async (many: number) => {
     for (let n = 0; n < many; n += AT_ONCE) {

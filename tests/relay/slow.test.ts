@@ -147,7 +147,7 @@ const isCheckpoint = ({ type }: { type: string }) => type === "checkpoint"
 
 t.test("a client that asks and never reads is not buffered for without end", async (t) => {
   const db = await database(t)
-  const relay = await startRelay(t, db)
+  const relay = await startRelay(t, db, { MAX_FRAME_RATE: "0", MAX_FRAME_RATE_PER_USER: "0" })
   const client = await relay.connect()
   client.socket.pause()
   const ping = JSON.stringify({ type: "ping", request: "x".repeat(64) })

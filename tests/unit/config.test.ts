@@ -21,6 +21,15 @@ t.test("without any setting there are defaults", async (t) => {
     HEARTBEAT_SECONDS: 25,
     AUTH_TIMEOUT_SECONDS: 10,
     MAX_CHANNELS: 128,
+    MAX_ERRORS: 20,
+    MAX_CONNECTIONS: 50_000,
+    MAX_CONNECTIONS_PER_ADDRESS: 10_000,
+    MAX_CONNECTIONS_PER_USER: 100,
+    USER_LIMIT: "refuse",
+    MAX_UPGRADE_RATE: 1_000,
+    MAX_UPGRADE_RATE_PER_ADDRESS: 500,
+    MAX_FRAME_RATE: 50,
+    MAX_FRAME_RATE_PER_USER: 200,
     LANE_BUFFER_MB: 32,
     REPLAY_BUFFER_MB: 64,
     DRAIN_TIMEOUT_SECONDS: 5,
@@ -50,6 +59,7 @@ const WRONG: Record<string, string[]> = {
   DATABASE_URL: ["mysql://h/d", "localhost", "host=localhost dbname=x", " postgres://h/d"],
   PORT: ["x", "-1", "65536", "80.5", "Infinity", "8080x"],
   WS_PATH: ["ws", "ws://h/ws", "/ws?x", "/ws#x", "/w s"],
+  TRUST_PROXY: ["TRUE", "-1", "1.5", "proxy.example", "10.0.0.0/33"],
   JWT_SECRET: ["short", "x".repeat(31), `-----BEGIN PUBLIC KEY-----${"x".repeat(64)}`],
   JWT_SECRET_PREVIOUS: ["short"],
   JWT_PUBLIC_KEY: ["x", "ssh-rsa AAAA", "/etc/keys/public.pem"],
@@ -72,6 +82,15 @@ const WRONG: Record<string, string[]> = {
   AUTH_TIMEOUT_SECONDS: ["0", "x"],
   MAX_CHANNELS: ["0", "1.5", "x"],
   MAX_LANES: ["0", "1.5", "x"],
+  MAX_ERRORS: ["0", "1.5", "x"],
+  MAX_CONNECTIONS: ["-1", "1.5", "x", "Infinity"],
+  MAX_CONNECTIONS_PER_ADDRESS: ["-1", "1.5", "x"],
+  MAX_CONNECTIONS_PER_USER: ["-1", "1.5", "x"],
+  USER_LIMIT: ["kick", "Refuse"],
+  MAX_UPGRADE_RATE: ["-1", "x", "Infinity"],
+  MAX_UPGRADE_RATE_PER_ADDRESS: ["-1", "x"],
+  MAX_FRAME_RATE: ["-1", "x", "NaN"],
+  MAX_FRAME_RATE_PER_USER: ["-1", "x"],
   LANE_BUFFER_MB: ["0", "-1", "x"],
   REPLAY_BUFFER_MB: ["0", "-1", "x"],
   WORKERS: ["0", "-1", "1.5", "257", "many", "AUTO"],
@@ -178,7 +197,7 @@ t.test("every setting has a description and a flag of its own", async (t) => {
   t.equal(new Set(names.map(flagOf)).size, names.length)
   t.same(
     names.filter((name) => !(name in WRONG)),
-    ["COMMITCAST_DIR", "HOST", "TRUST_PROXY", "JWT_ISSUER", "JWT_AUDIENCE", "ALLOWED_ORIGINS"],
+    ["COMMITCAST_DIR", "HOST", "JWT_ISSUER", "JWT_AUDIENCE", "ALLOWED_ORIGINS"],
   )
 })
 
