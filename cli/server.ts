@@ -20,8 +20,8 @@ export interface Service {
 
 /** Both together, as Node counts them: a URL and all headers. A cursor may fill most of it. Bytes. */
 const MAX_HEADER_BYTES = 16_384
-/** A socket on which nothing moves for this long is cut, such as one that does not take its answer. Milliseconds. */
-const IDLE_MS = 10_000
+/** A socket on which nothing moves for this long is cut, such as one whose answer nobody takes: no answer takes longer to make. Milliseconds. */
+const IDLE_MS = 15_000
 
 /** Puts a relay and its API behind an HTTP server, which does not listen yet. */
 export function createHttpServer(relay: Relay, settings: Readonly<Settings>): Server {

@@ -14,6 +14,16 @@ export const SECRET = "a secret of the tests, which is long enough"
 
 /** The longest that a timer can wait: what neither a bell nor a lease makes this relay read never comes. */
 export const NO_FLOOR = { floorMs: 2 ** 31 - 1 }
+/** Settings of a relay that sets nobody who floods it any limit by number or rate. */
+export const NO_LIMITS = {
+  MAX_CONNECTIONS: "0",
+  MAX_CONNECTIONS_PER_ADDRESS: "0",
+  MAX_CONNECTIONS_PER_USER: "0",
+  MAX_UPGRADE_RATE: "0",
+  MAX_UPGRADE_RATE_PER_ADDRESS: "0",
+  MAX_FRAME_RATE: "0",
+  MAX_FRAME_RATE_PER_USER: "0",
+}
 
 export interface TestRelay {
   relay: Relay

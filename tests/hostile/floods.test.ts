@@ -13,7 +13,7 @@ import {
   wordsOf,
   wordsUntil,
 } from "../helpers/raw.ts"
-import { startRelay, type TestRelay, token } from "../helpers/relay.ts"
+import { NO_LIMITS, startRelay, type TestRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 import { startWitness } from "../helpers/witness.ts"
 
@@ -214,7 +214,7 @@ const ATTACKS: [what: string, attack: Attack][] = [
 for (const [what, attack] of ATTACKS) {
   t.test(`many: ${what}`, async (t) => {
     const db = await database(t)
-    const relay = await startRelay(t, db, { AUTH_TIMEOUT_SECONDS: "1" })
+    const relay = await startRelay(t, db, { ...NO_LIMITS, AUTH_TIMEOUT_SECONDS: "1" })
     const witness = await startWitness(t, db, relay)
     await witness.through(what, () => attack(t, relay))
   })

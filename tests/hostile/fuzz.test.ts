@@ -12,7 +12,7 @@ import { database } from "../helpers/database.ts"
 import { closing, type FrameOptions, frame, Opcode, say } from "../helpers/frame.ts"
 import { newSeed } from "../helpers/random.ts"
 import { authenticated, openRaw, type RawClient, upgrade, whenEnded, wordsOf } from "../helpers/raw.ts"
-import { startRelay, token } from "../helpers/relay.ts"
+import { NO_LIMITS, startRelay, token } from "../helpers/relay.ts"
 import { startWitness } from "../helpers/witness.ts"
 
 const RUNS = Number(process.env.COMMITCAST_FUZZ_RUNS ?? 150)
@@ -25,7 +25,7 @@ function holds<T>(
 ): void {
   t.test(`${what}, by chance`, async (t) => {
     const db = await database(t)
-    const relay = await startRelay(t, db, { AUTH_TIMEOUT_SECONDS: "2" })
+    const relay = await startRelay(t, db, { ...NO_LIMITS, AUTH_TIMEOUT_SECONDS: "2" })
     const witness = await startWitness(t, db, relay)
     const seed = newSeed()
     t.comment(`COMMITCAST_TEST_SEED=${seed} COMMITCAST_FUZZ_RUNS=${RUNS}`)

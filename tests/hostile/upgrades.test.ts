@@ -6,7 +6,7 @@
 import t from "tap"
 import { database } from "../helpers/database.ts"
 import { GET, type Headers, openRaw, type RawClient, statusLine, upgrade, whenEnded } from "../helpers/raw.ts"
-import { metricOf, startRelay, token } from "../helpers/relay.ts"
+import { metricOf, NO_LIMITS, startRelay, token } from "../helpers/relay.ts"
 import { startWitness } from "../helpers/witness.ts"
 
 type Case = [what: string, bytes: string, ...answers: Array<number | "cut">]
@@ -240,7 +240,7 @@ async function answersOf(client: RawClient, expected: readonly unknown[]): Promi
 for (const [name, cases] of Object.entries({ LINES, TARGETS, HEADERS, SMUGGLED })) {
   t.test(`requests: ${name.toLowerCase()}`, async (t) => {
     const db = await database(t)
-    const relay = await startRelay(t, db)
+    const relay = await startRelay(t, db, NO_LIMITS)
     const witness = await startWitness(t, db, relay)
     await witness.through(name.toLowerCase(), async () => {
       for (const [what, bytes, ...answers] of cases) {
@@ -255,7 +255,7 @@ for (const [name, cases] of Object.entries({ LINES, TARGETS, HEADERS, SMUGGLED }
 
 t.test("a request a byte at a time is the same request", async (t) => {
   const db = await database(t)
-  const relay = await startRelay(t, db)
+  const relay = await startRelay(t, db, NO_LIMITS)
   const witness = await startWitness(t, db, relay)
   await witness.through("a request a byte at a time", async () => {
     for (const [bytes, status] of [
@@ -273,7 +273,7 @@ t.test("a request a byte at a time is the same request", async (t) => {
 
 t.test("what is refused is counted, and says what would not be", async (t) => {
   const db = await database(t)
-  const relay = await startRelay(t, db)
+  const relay = await startRelay(t, db, NO_LIMITS)
   const refusals = [
     [as("POST /ws HTTP/1.1"), "Allow: GET\r\n"],
     [having({ "Sec-WebSocket-Version": "8" }), "Sec-WebSocket-Version: 13\r\n"],

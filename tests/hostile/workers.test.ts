@@ -7,7 +7,7 @@ import { database } from "../helpers/database.ts"
 import { frame, Opcode, say } from "../helpers/frame.ts"
 import { processOn } from "../helpers/process.ts"
 import { authenticated, GET, openRaw, statusLine, upgrade, whenEnded, wordsUntil } from "../helpers/raw.ts"
-import { token } from "../helpers/relay.ts"
+import { NO_LIMITS, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 const Report = z.object({
@@ -55,7 +55,7 @@ const ATTACKS: [what: string, attack: Attack][] = [
 
 t.test("two workers take the worst at once, and neither of them ends", async (t) => {
   const db = await database(t)
-  const relay = await processOn(t, db.url, { WORKERS: "2", AUTH_TIMEOUT_SECONDS: "1" })
+  const relay = await processOn(t, db.url, { ...NO_LIMITS, WORKERS: "2", AUTH_TIMEOUT_SECONDS: "1" })
   const run = await relay.start()
   const headers = { authorization: `Bearer ${token({ role: "admin" })}` }
   const report = async () => {
