@@ -264,6 +264,7 @@ const MESSAGE_CODES: number[] = [1000, 1009, ...Object.values(CloseCode)]
 holds("messages", fc.array(message, { maxLength: 30 }), async (t, url, messages) => {
   const client = await tell(t, url, [authenticated(), ...messages.map((text) => frame(text)), closing(1000)])
   const words = wordsOf(client)
-  assert.equal(words[0], "connection_success")
+  // Who says goodbye while the token is checked is let go.
+  if (words[0] !== "close 1000") assert.equal(words[0], "connection_success")
   documented(words, (code) => MESSAGE_CODES.includes(code))
 })
