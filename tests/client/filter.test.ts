@@ -60,6 +60,11 @@ t.test("one that is refused is refused to its asker alone, and what was before h
   await t.rejects(later, { code: "relay" })
   await right
   await came("live", 2)
+  proxy.silence()
+  const unanswered = feed.filter({ types: ["voting_update"] })
+  proxy.cut()
+  await unanswered
+  t.equal(feed.state.kind, "live", "what was not answered is asked again on the next connection")
   await db.query("insert into vote (id, committee_id) values (1, 7), (2, 8); delete from vote")
   await count(1)
   t.same(rows(), [1])

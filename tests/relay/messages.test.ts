@@ -188,6 +188,11 @@ t.test("a channel that is not allowed is refused, and nothing else changes", asy
     t.match(await connecting.closed, { code: 4507, reason: `channel not allowed: ${channel}` })
     t.equal(connecting.messages.length, 0)
   }
+  const long = await relay.open(`/ws?channels=committee:${"€".repeat(128)}`, {
+    headers: { authorization: `Bearer ${token({ committees: [1] })}` },
+  })
+  const reason = `channel not allowed: committee:${"€".repeat(30)}`
+  t.match(await long.closed, { code: 4507, reason }, "what a close frame holds of it, in whole characters")
   const listed = await relay.connect({ channels: ["hall:north", "user:7"] })
   t.match(await ask(listed, { type: "subscribe", channels: ["hall:south"] }), { code: "forbidden_channel" })
   t.match(await ask(listed, { type: "subscribe", channels: ["committee:1"] }), { code: "forbidden_channel" })

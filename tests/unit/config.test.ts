@@ -30,6 +30,7 @@ t.test("without any setting there are defaults", async (t) => {
     MAX_UPGRADE_RATE_PER_ADDRESS: 500,
     MAX_FRAME_RATE: 50,
     MAX_FRAME_RATE_PER_USER: 200,
+    MAX_LANES: 10_000,
     LANE_BUFFER_MB: 32,
     REPLAY_BUFFER_MB: 64,
     DRAIN_TIMEOUT_SECONDS: 5,
