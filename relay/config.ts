@@ -8,7 +8,8 @@ export class ConfigError extends Error {
   override name = "ConfigError"
 }
 
-const seconds = (value: number) => z.coerce.number().positive().default(value)
+/** A day at most: longer ones do not fit Node's timers in milliseconds. */
+const seconds = (value: number) => z.coerce.number().positive().max(86_400).default(value)
 /** 0 is no limit. */
 const limit = (value: number) => z.coerce.number().int().min(0).default(value)
 const rate = (value: number) => z.coerce.number().min(0).default(value)

@@ -80,7 +80,7 @@ const WRONG: Record<string, string[]> = {
   RETENTION_MB: ["0", "-4", "x"],
   BELL: ["loud", "Always"],
   HEARTBEAT_SECONDS: ["0", "-1", "x", "25s", "Infinity"],
-  AUTH_TIMEOUT_SECONDS: ["0", "x"],
+  AUTH_TIMEOUT_SECONDS: ["0", "x", "86401"],
   MAX_CHANNELS: ["0", "1.5", "x"],
   MAX_LANES: ["0", "1.5", "x"],
   MAX_ERRORS: ["0", "1.5", "x"],
