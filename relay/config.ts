@@ -8,7 +8,7 @@ export class ConfigError extends Error {
   override name = "ConfigError"
 }
 
-/** A day at most: longer ones do not fit Node's timers in milliseconds. */
+/** A day at most: Node's timers hold no more than 24. */
 const seconds = (value: number) => z.coerce.number().positive().max(86_400).default(value)
 /** 0 is no limit. */
 const limit = (value: number) => z.coerce.number().int().min(0).default(value)
