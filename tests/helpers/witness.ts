@@ -47,9 +47,7 @@ export async function startWitness(t: Test, db: Database, relay: TestRelay): Pro
     await until(`nothing is left of ${what}`, async () => same(await left(), before)).catch(async (error) => {
       throw new Error(`${error.message}: ${JSON.stringify(await left())}`)
     })
-    const warnings = relay.lines.filter(
-      ({ level, event }) => Number(level) >= 40 && event !== "limit_reached",
-    )
+    const warnings = relay.lines.filter(({ level, event }) => Number(level) >= 40 && !EXPECTED.has(event))
     t.strictSame(
       { ...(await health()), wrong, seen, warnings },
       { live: 200, ready: 200, wrong: -1, seen: written, warnings: [] },
