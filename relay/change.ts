@@ -29,6 +29,12 @@ export const LogRow = z.object({
 })
 export type LogRow = z.infer<typeof LogRow>
 
+/**
+ * The values of the two images that were cut last: a change is held against many lanes one after another, and what is
+ * remembered of the others stays small.
+ */
+const cut = new Map<Image, Row>()
+
 /** One state of a row. Its text is cut only where somebody asks for what is in it: most changes concern nobody. */
 export class Image {
   readonly text: string
@@ -49,9 +55,14 @@ export class Image {
     return this.#channels
   }
 
-  /** Its values, cut anew each time: what is remembered of a change stays small. @throws SyntaxError as `scanRow`. */
+  /** Its values. @throws SyntaxError as `scanRow`. */
   get row(): Row {
-    return scanRow(this.text)
+    const known = cut.get(this)
+    if (known !== undefined) return known
+    const row = scanRow(this.text)
+    if (cut.size === 2) cut.clear()
+    cut.set(this, row)
+    return row
   }
 }
 
