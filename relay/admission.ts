@@ -16,7 +16,7 @@ export interface AdmissionDeps {
   limits: Limits
   log: Log
   metrics: Metrics
-  settings: { maxChannels: number; heartbeatMs: number }
+  settings: { heartbeatMs: number }
   fault(connection: Connection, code: ErrorCode, message: string, request?: Request): void
   /** Obeys a frame that has waited. */
   obey(connection: Connection, text: string): void
@@ -97,10 +97,7 @@ export function createAdmission({
     const forbidden = hub.forbidden(identity, channels)
     if (forbidden.length > 0)
       return connection.close(CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`)
-    if (channels.size > settings.maxChannels) {
-      limits.reach("channels")
-      return connection.close(CloseCode.tooManyChannels, "too many channels")
-    }
+    if (!limits.allowsChannels(connection, channels.size)) return
     if (hub.crowded(identity, channels, connection.filter))
       return connection.close(CloseCode.tryAgain, TOO_MANY_FILTERS)
     connection.identity = identity

@@ -10,6 +10,7 @@ export class ConfigError extends Error {
 
 /** A day at most: Node's timers hold no more than 24. */
 const seconds = (value: number) => z.coerce.number().positive().max(86_400).default(value)
+const count = (value: number) => z.coerce.number().int().positive().default(value)
 /** 0 is no limit. */
 const limit = (value: number) => z.coerce.number().int().min(0).default(value)
 const rate = (value: number) => z.coerce.number().min(0).default(value)
@@ -95,9 +96,9 @@ export const Settings = z.object({
     .refine(isTrustworthy, "must be an https URL without a password; http only to this machine itself")
     .optional()
     .describe("where the issuer of RS256 or ES256 tokens publishes its keys; needs issuer and audience"),
-  JWKS_REFRESH_SECONDS: seconds(600)
-    .pipe(z.number().max(86_400))
-    .describe("the time between two looks at JWKS_URL: a withdrawn key counts for so long"),
+  JWKS_REFRESH_SECONDS: seconds(600).describe(
+    "the time between two looks at JWKS_URL: a withdrawn key counts for so long",
+  ),
   JWT_ISSUER: z.string().min(1).optional().describe("the only accepted `iss`"),
   JWT_AUDIENCE: z.string().min(1).optional().describe("the only accepted `aud`"),
   QUERY_TOKEN: flag(true).describe("whether the token may come as ?token=, where proxies may log it"),
@@ -125,24 +126,11 @@ export const Settings = z.object({
   AUTH_TIMEOUT_SECONDS: seconds(10).describe(
     "how long a request may take to come, and then its connection to authenticate",
   ),
-  MAX_CHANNELS: z.coerce
-    .number()
-    .int()
-    .positive()
-    .default(128)
-    .describe("the channels that a connection may join"),
-  MAX_LANES: z.coerce
-    .number()
-    .int()
-    .positive()
-    .default(10_000)
-    .describe("the different subscriptions in a process at a time; with so many another filter is refused"),
-  MAX_ERRORS: z.coerce
-    .number()
-    .int()
-    .positive()
-    .default(20)
-    .describe("the errors that a connection may be told before it is closed"),
+  MAX_CHANNELS: count(128).describe("the channels that a connection may join"),
+  MAX_LANES: count(10_000).describe(
+    "the different subscriptions in a process at a time; with so many another filter is refused",
+  ),
+  MAX_ERRORS: count(20).describe("the errors that a connection may be told before it is closed"),
   MAX_CONNECTIONS: limit(50_000).describe("the connections in all; 0: any number"),
   MAX_CONNECTIONS_PER_ADDRESS: limit(10_000).describe(
     "the connections of a client address, which is a proxy's where TRUST_PROXY does not name it; 0: any number",

@@ -19,6 +19,7 @@ import {
   SUBPROTOCOL,
 } from "./handshake.ts"
 import type { Hub } from "./hub.ts"
+import { readJson } from "./json.ts"
 import type { Limits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
@@ -36,7 +37,6 @@ export interface GatewayDeps {
     path: string
     allowedOrigins: readonly string[]
     queryToken: boolean
-    maxChannels: number
     maxErrors: number
     heartbeatMs: number
   }
@@ -218,11 +218,7 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
         return undefined
       }
       const all = new Set([...joined, ...channels.filter((channel) => channel !== `user:${identity.user}`)])
-      if (all.size > settings.maxChannels) {
-        limits.reach("channels")
-        close(connection, CloseCode.tooManyChannels, "too many channels")
-        return undefined
-      }
+      if (!limits.allowsChannels(connection, all.size)) return undefined
       const filter = amendFilter(connection.filter, message)
       if (hub.crowded(identity, all, filter)) {
         fault(connection, "too_many_filters", TOO_MANY_FILTERS, request)
@@ -273,12 +269,4 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
 
 function destroy(this: Duplex): void {
   this.destroy()
-}
-
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

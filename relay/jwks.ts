@@ -6,6 +6,7 @@
 import { createPublicKey, type KeyObject } from "node:crypto"
 import { z } from "zod"
 import { backoff } from "./backoff.ts"
+import { readJson } from "./json.ts"
 import { type Key, type KeyHint, type Keys, pinKey } from "./keys.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
@@ -179,7 +180,7 @@ const SigningKey = z.object({
 
 /** The keys of a set that can be used; the others are left out. @throws if there is none. */
 function readKeySet(text: string): readonly Key[] {
-  const set = KeySet.safeParse(parseJson(text))
+  const set = KeySet.safeParse(readJson(text))
   if (!set.success) throw new Error("the issuer's answer is no key set")
   const keys = set.data.keys.map(readSigningKey).filter((key) => key !== undefined)
   if (keys.length === 0) throw new Error("the issuer's key set has no key for RS256 or ES256")
@@ -198,14 +199,6 @@ function readSigningKey(jwk: unknown): Key | undefined {
 function importKey(jwk: Record<string, string | undefined>): KeyObject | undefined {
   try {
     return createPublicKey({ key: jwk, format: "jwk" })
-  } catch {
-    return undefined
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
   } catch {
     return undefined
   }

@@ -22,7 +22,7 @@ export type Limit =
   | "channels"
   | "errors"
 
-/** 0 is no limit. */
+/** 0 is no limit, but for channels. */
 export type LimitSettings = Pick<
   Settings,
   | "MAX_CONNECTIONS"
@@ -33,6 +33,7 @@ export type LimitSettings = Pick<
   | "MAX_UPGRADE_RATE_PER_ADDRESS"
   | "MAX_FRAME_RATE"
   | "MAX_FRAME_RATE_PER_USER"
+  | "MAX_CHANNELS"
 >
 
 export interface LimitsDeps {
@@ -45,7 +46,7 @@ export interface LimitsDeps {
 }
 
 /** What becomes of an upgrade: it may go on, on behalf of an address, or is to come back later. */
-export type Admission =
+export type Entry =
   | { admitted: true; address: string }
   | { admitted: false; limit: Limit; status: 429 | 503; retrySeconds: number }
 
@@ -87,12 +88,7 @@ export function createLimits({ settings, trust, log, metrics, clock = () => perf
     )
   }
 
-  function refuse(
-    limit: Limit,
-    status: 429 | 503,
-    retrySeconds: number,
-    request?: IncomingMessage,
-  ): Admission {
+  function refuse(limit: Limit, status: 429 | 503, retrySeconds: number, request?: IncomingMessage): Entry {
     reach(limit, request)
     return { admitted: false, limit, status, retrySeconds }
   }
@@ -110,7 +106,7 @@ export function createLimits({ settings, trust, log, metrics, clock = () => perf
 
   return {
     /** Judges an upgrade. One that is refused for its address takes nothing from the others. */
-    admit(request: IncomingMessage): Admission {
+    admit(request: IncomingMessage): Entry {
       const address = clientOf(request, trust)
       const here = addresses.get(address) ?? 0
       if (here >= bound(settings.MAX_CONNECTIONS_PER_ADDRESS))
@@ -156,6 +152,13 @@ export function createLimits({ settings, trust, log, metrics, clock = () => perf
     part(connection: Connection): void {
       const theirs = users.get(connection.user)
       if (theirs?.delete(connection) && theirs.size === 0) users.delete(connection.user)
+    },
+    /** Whether a connection may have so many channels. One that may not is closed. */
+    allowsChannels(connection: Connection, channels: number): boolean {
+      if (channels <= settings.MAX_CHANNELS) return true
+      reach("channels")
+      connection.close(CloseCode.tooManyChannels, "too many channels")
+      return false
     },
     /** Counts a frame of a client. @returns false if that is one too many. */
     hear(connection: Connection): boolean {

@@ -13,6 +13,7 @@ import pgListen from "pg-listen"
 import { z } from "zod"
 import { backoff } from "./backoff.ts"
 import { deferred } from "./deferred.ts"
+import { readJson } from "./json.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 
@@ -191,10 +192,5 @@ export function createListener(deps: ListenerDeps): Listener {
   }
 }
 
-function readNotification(payload: string): z.infer<typeof Notification> | undefined {
-  try {
-    return Notification.safeParse(JSON.parse(payload)).data
-  } catch {
-    return undefined
-  }
-}
+const readNotification = (payload: string): z.infer<typeof Notification> | undefined =>
+  Notification.safeParse(readJson(payload)).data

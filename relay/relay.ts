@@ -122,7 +122,6 @@ export function createRelay({
       path: settings.WS_PATH,
       allowedOrigins: settings.ALLOWED_ORIGINS,
       queryToken: settings.QUERY_TOKEN,
-      maxChannels: settings.MAX_CHANNELS,
       maxErrors: settings.MAX_ERRORS,
       heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
     },
