@@ -1,6 +1,7 @@
 /** The filter: what holds on the connection, and what is asked for instead. */
 
 import type { ChangeMessage } from "../relay/messages.ts"
+import { createWaiting } from "./waiting.ts"
 
 type Scalar = string | number | boolean
 
@@ -21,14 +22,6 @@ export interface FilterFields {
   where?: { readonly [column: string]: Scalar | null | Tests } | null | undefined
   types?: readonly string[] | null | undefined
   actions?: readonly ChangeMessage["action"][] | null | undefined
-}
-
-interface Amendment {
-  fields: FilterFields
-  /** The request that asks for it, while it is under way. */
-  request: number | undefined
-  resolve(): void
-  reject(error: Error): void
 }
 
 export interface Filter {
@@ -53,14 +46,7 @@ const amended = (
 
 export function createFilter(start: FilterFields): Filter {
   let holds = amended({}, start)
-  let amendments: Amendment[] = []
-  let ended: Error | undefined
-
-  function part(test: (amendment: Amendment) => boolean): Amendment[] {
-    const found = amendments.filter(test)
-    amendments = amendments.filter((amendment) => !found.includes(amendment))
-    return found
-  }
+  const amendments = createWaiting<FilterFields>()
 
   return {
     state(url) {
@@ -69,33 +55,20 @@ export function createFilter(start: FilterFields): Filter {
       if (types) url.searchParams.set("types", types.join(","))
       if (actions) url.searchParams.set("actions", actions.join(","))
     },
-    amend(fields) {
-      const done = new Promise<void>((resolve, reject) => {
-        if (ended !== undefined) reject(ended)
-        else amendments.push({ fields, request: undefined, resolve, reject })
-      })
-      // Who does not wait for it hears of it by the error event.
-      done.catch(() => {})
-      return done
-    },
+    amend: amendments.add,
     settle(ask) {
-      for (const amendment of amendments) amendment.request ??= ask(amendment.fields)
+      for (const amendment of amendments.all()) amendment.request ??= ask(amendment.asked)
     },
     granted(request) {
-      for (const { fields, resolve } of part((amendment) => amendment.request === request)) {
-        holds = amended(holds, fields)
+      for (const { asked, resolve } of amendments.part((amendment) => amendment.request === request)) {
+        holds = amended(holds, asked)
         resolve()
       }
     },
     refused(request, error) {
-      for (const { reject } of part((amendment) => amendment.request === request)) reject(error)
+      for (const { reject } of amendments.part((amendment) => amendment.request === request)) reject(error)
     },
-    lost() {
-      for (const amendment of amendments) amendment.request = undefined
-    },
-    end(error) {
-      ended = error
-      for (const { reject } of part(() => true)) reject(error)
-    },
+    lost: amendments.lost,
+    end: amendments.end,
   }
 }
