@@ -2,11 +2,11 @@
 
 import t, { type Test } from "tap"
 import { createBell } from "../../relay/bell.ts"
-import { createChangelog } from "../../relay/changelog.ts"
 import { createMetrics } from "../../relay/metrics.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { comesTo, pollsOn, takeLease } from "../helpers/lease.ts"
 import { NO_FLOOR, startRelay } from "../helpers/relay.ts"
+import { openSession } from "../helpers/session.ts"
 
 /** A prepared transaction that holds its xid and has nothing to tell; rolled back with the test. */
 async function forget(t: Test, db: Database): Promise<void> {
@@ -42,12 +42,7 @@ t.test(
 
 t.test("a forgotten prepared transaction: the polls get slower, and end after a minute", async (t) => {
   const db = await database(t)
-  const changelog = createChangelog(db.url, () => {})
-  const session = await changelog.open()
-  t.teardown(async () => {
-    session.close()
-    await changelog.close()
-  })
+  const { session } = await openSession(t, db)
   await forget(t, db)
   let now = 0
   const bell = createBell({ setting: "adaptive", metrics: createMetrics(), now: () => now })
@@ -78,12 +73,7 @@ t.test("a forgotten prepared transaction: the polls get slower, and end after a 
 
 t.test("it polls by who is there to see, and by how much is written", async (t) => {
   const db = await database(t)
-  const changelog = createChangelog(db.url, () => {})
-  const session = await changelog.open()
-  t.teardown(async () => {
-    session.close()
-    await changelog.close()
-  })
+  const { session } = await openSession(t, db)
   let now = 0
   const bell = createBell({ setting: "adaptive", metrics: createMetrics(), now: () => now })
   const snapshot = await session.now()

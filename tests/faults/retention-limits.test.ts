@@ -2,24 +2,12 @@
 
 import t from "tap"
 import type { RowChange } from "../../relay/change.ts"
-import { createChangelog, type Session } from "../../relay/changelog.ts"
 import { contains, type Snapshot } from "../../relay/cursor.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { backendOf, missing, readLog, refusal, VERSIONS, waitsForLock } from "../helpers/log.ts"
 import { startRelay } from "../helpers/relay.ts"
+import { openSession } from "../helpers/session.ts"
 import { until } from "../helpers/wait.ts"
-
-type Test = Parameters<typeof database>[0]
-
-async function open(t: Test, db: Database) {
-  const changelog = createChangelog(db.url, () => {})
-  const session: Session = await changelog.open()
-  t.teardown(async () => {
-    session.close()
-    await changelog.close()
-  })
-  return { changelog, session }
-}
 
 const votesOf = (changes: readonly unknown[]) =>
   (changes as RowChange[]).map(({ after }) => after?.row.get("votes"))
@@ -34,7 +22,7 @@ for (const version of VERSIONS) {
       "a transaction that is open across many rotations cuts nobody off, and what it writes at last comes",
       async (t) => {
         const db = await database(t, { version })
-        const { changelog, session } = await open(t, db)
+        const { changelog, session } = await openSession(t, db)
         const idle = await db.session()
         await idle.query("begin; insert into committee (name) values ('not tracked')")
         const { rows } = await idle.query<{ xid: string }>("select pg_current_xact_id()::text as xid")
@@ -60,7 +48,7 @@ for (const version of VERSIONS) {
 
     t.test("a transaction that was open when the log began is thrown away for all to see", async (t) => {
       const db = await database(t, { version })
-      const { changelog, session } = await open(t, db)
+      const { changelog, session } = await openSession(t, db)
       const early = await db.session()
       await early.query("begin; select pg_current_xact_id()")
       // As install and a new lineage do.
@@ -77,7 +65,7 @@ for (const version of VERSIONS) {
     t.test("where REPEATABLE READ is the default, the relay rotates in READ COMMITTED", async (t) => {
       const db = await database(t, { version })
       await db.query(`alter database ${db.name} set default_transaction_isolation = 'repeatable read'`)
-      const { changelog } = await open(t, db)
+      const { changelog } = await openSession(t, db)
       t.equal(await changelog.rotate(0, 0), "done")
       const other = await db.session()
       for (const level of ["repeatable read", "serializable"]) {
@@ -89,7 +77,7 @@ for (const version of VERSIONS) {
 
     t.test("what is committed while rotate waits for the lock is thrown away for all to see", async (t) => {
       const db = await database(t, { version })
-      const { changelog, session } = await open(t, db)
+      const { changelog, session } = await openSession(t, db)
       await patient(db)
       const writer = await db.session()
       await writer.query("begin; insert into vote (votes) values (1)")
@@ -125,7 +113,7 @@ for (const version of VERSIONS) {
 
     t.test("a dump, a reader or a writer that holds the log is not waited for by others", async (t) => {
       const db = await database(t, { version })
-      const { changelog, session } = await open(t, db)
+      const { changelog, session } = await openSession(t, db)
       const writer = await db.session(db.writerUrl)
       await writer.query("set lock_timeout = '5s'")
       const holders: Array<[string, string]> = [
@@ -182,7 +170,7 @@ for (const version of VERSIONS) {
 
     t.test("a long run of rotations leaves no dead rows, and the log no larger than at first", async (t) => {
       const db = await database(t, { version })
-      const { changelog } = await open(t, db)
+      const { changelog } = await openSession(t, db)
       // What keeps every old version of the horizon alive.
       const old = await db.session()
       await old.query("begin isolation level repeatable read; select 1")

@@ -7,23 +7,13 @@ import { createChangelog, type Session } from "../../relay/changelog.ts"
 import { contains, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { missing, readLog, VERSIONS } from "../helpers/log.ts"
+import { openSession } from "../helpers/session.ts"
 import { until } from "../helpers/wait.ts"
 
 const WRITERS = 8
 const TRANSACTIONS = 40
 
-/** The feed's reading session. */
-async function openSession(t: Test, db: Database): Promise<Session> {
-  const changelog = createChangelog(db.url, () => {})
-  const session = await changelog.open()
-  t.teardown(async () => {
-    session.close()
-    await changelog.close()
-  })
-  return session
-}
-
-/** The same, with the client that only it knows, and what it is asked from now on. */
+/** A session, with the client that only it knows, and what it is asked from now on. */
 async function openWatched(t: Test, db: Database) {
   let feed: pg.Client | undefined
   const { query } = pg.Client.prototype
@@ -34,7 +24,7 @@ async function openWatched(t: Test, db: Database) {
   } as typeof query
   let session: Session
   try {
-    session = await openSession(t, db)
+    session = (await openSession(t, db)).session
   } finally {
     pg.Client.prototype.query = query
   }
@@ -107,7 +97,7 @@ for (const version of VERSIONS) {
       "under concurrent writers every committed change is read once, each row's in order, transactions whole",
       async (t) => {
         const db = await database(t, { version })
-        const session = await openSession(t, db)
+        const { session } = await openSession(t, db)
         let since = await session.now()
         let writing = true
         const writers = Promise.all(
@@ -159,7 +149,7 @@ for (const version of VERSIONS) {
 
     t.test("a transaction that began early and commits late comes late, and whole", async (t) => {
       const db = await database(t, { version })
-      const session = await openSession(t, db)
+      const { session } = await openSession(t, db)
       const start = await session.now()
       const early = await db.session()
       await early.query("begin; insert into vote (votes) values (1)")
@@ -178,7 +168,7 @@ for (const version of VERSIONS) {
 
     t.test("pages of any size hold what one read holds, in its order", async (t) => {
       const db = await database(t, { version })
-      const session = await openSession(t, db)
+      const { session } = await openSession(t, db)
       const since = await session.now()
       for (let n = 0; n < 7; n++)
         await db.query(
@@ -208,7 +198,7 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const changelog = createChangelog(db.url, () => {})
       t.teardown(() => changelog.close())
-      const session = await openSession(t, db)
+      const { session } = await openSession(t, db)
       const since = await session.now()
       await db.query("insert into vote (votes) select generate_series(1, 5)")
       let seen = 0
@@ -228,7 +218,7 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const changelog = createChangelog(db.url, () => {})
       t.teardown(() => changelog.close())
-      const session = await openSession(t, db)
+      const { session } = await openSession(t, db)
       const since = await session.now()
       await db.query("insert into vote (votes) values (1)")
       t.ok(contains(since, (await session.read(since, 10)).head.horizon))
@@ -244,7 +234,7 @@ for (const version of VERSIONS) {
         const db = await database(t, { version })
         const changelog = createChangelog(db.url, () => {})
         t.teardown(() => changelog.close())
-        const session = await openSession(t, db)
+        const { session } = await openSession(t, db)
         const since = await session.now()
         await db.query("insert into vote (votes) values (1)")
         for (let n = 0; n < 2; n++) t.equal(await changelog.rotate(0, 0), "done")
@@ -328,7 +318,7 @@ for (const version of VERSIONS) {
       "the read says how long a lease lasts, and tells one that is over or void from none",
       async (t) => {
         const db = await database(t, { version })
-        const session = await openSession(t, db)
+        const { session } = await openSession(t, db)
         const since = parseSnapshot("3:3:") as Snapshot
         const leaseMs = async () => (await session.read(since, 1)).head.leaseMs
         t.equal(await leaseMs(), null)
@@ -350,7 +340,7 @@ for (const version of VERSIONS) {
       "a log into which another one was restored is read no further, wherever that came from",
       async (t) => {
         const db = await database(t, { version })
-        const session = await openSession(t, db)
+        const { session } = await openSession(t, db)
         const since = parseSnapshot("3:3:") as Snapshot
         const foreign = {
           "another server": "system_identifier + 1, database, log",

@@ -5,11 +5,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import t from "tap"
 import { install } from "../../cli/install.ts"
-import { createChangelog } from "../../relay/changelog.ts"
 import { parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
 import { database } from "../helpers/database.ts"
 import { dump, noDump, restore } from "../helpers/dump.ts"
 import { missing, readLog, VERSIONS } from "../helpers/log.ts"
+import { openSession } from "../helpers/session.ts"
 
 for (const version of VERSIONS) {
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) || noDump(version) }, async (t) => {
@@ -34,12 +34,7 @@ for (const version of VERSIONS) {
 
           t.match(await install(target.url), { state: "present" })
           t.equal((await readLog(target)).length, 3)
-          const changelog = createChangelog(target.url, () => {})
-          const session = await changelog.open()
-          t.teardown(async () => {
-            session.close()
-            await changelog.close()
-          })
+          const { changelog, session } = await openSession(t, target)
           t.same(
             (await changelog.tracked()).map(({ name, problem }) => [name, problem]),
             [
