@@ -67,7 +67,7 @@ export function createAdmission({
     const held = checking.get(connection)
     checking.delete(connection)
     // It may be gone by now, or have been sent away.
-    if (held === undefined || connection.closingSince !== 0) return
+    if (held === undefined || connection.closing) return
     if (!result.ok) refuse(connection, result.reason, request)
     else if (connection.identity === undefined) admit(connection, result.identity)
     else renew(connection, result.identity, request)

@@ -14,8 +14,6 @@ const HANDED_BYTES = 131_072
 const AHEAD_BYTES = 1_048_576
 /** How much may be owed beside the lane: answers, and what a lane that was left still had. */
 const OWED_FRAMES = 4_096
-/** A close frame cannot pass a stuffed socket; after this long it is cut. Milliseconds. */
-const CLOSE_GRACE_MS = 1_000
 
 export interface ConnectionDeps {
   wire: Wire
@@ -45,7 +43,7 @@ export class Connection implements Member {
   framesWholeAt = 0
   /** Since when the socket has not taken anything although something waits; 0 while it does. */
   stuckAt = 0
-  closingSince = 0
+  closing = false
 
   readonly #wire: Wire
   readonly #onClosing: ConnectionDeps["onClosing"]
@@ -169,16 +167,10 @@ export class Connection implements Member {
   }
 
   close(code: CloseCode, reason: string): void {
-    if (this.closingSince !== 0) return
-    this.closingSince = performance.now()
+    if (this.closing) return
+    this.closing = true
     this.#onClosing(this, code)
     this.#wire.close(code, reason)
-  }
-
-  /** Cuts a connection whose close was not answered. */
-  reap(): void {
-    if (this.closingSince !== 0 && performance.now() - this.closingSince > CLOSE_GRACE_MS)
-      this.#wire.terminate()
   }
 
   terminate(): void {

@@ -54,7 +54,7 @@ const MAX_FRAME_BYTES = 16_384
 /** A frame may come in so many fragments, and in so many pieces of the network. */
 const MAX_FRAGMENTS = 16
 const MAX_PIECES = 1_024
-/** How long a client that has broken the protocol, or closes, may leave its end of the socket open. Milliseconds. */
+/** How long a socket may stay open after a close frame, which cannot pass a stuffed one; then ws cuts it. Milliseconds. */
 const CLOSE_TIMEOUT_MS = 1_000
 
 export function createGateway({ hub, auth, limits, log, metrics, settings }: GatewayDeps): Gateway {
@@ -108,7 +108,7 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
     const heard = () => {
       if (websocket.isPaused) return false
       connection.heardAt = performance.now()
-      if (limits.hear(connection)) return connection.closingSince === 0
+      if (limits.hear(connection)) return !connection.closing
       close(connection, CloseCode.tooManyRequests, "too many requests")
       websocket.pause()
       return false
@@ -168,7 +168,7 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
   }
 
   function receive(connection: Connection, text: string): void {
-    if (connection.closingSince !== 0 || admission.holds(connection, text)) return
+    if (connection.closing || admission.holds(connection, text)) return
     const json = readJson(text)
     const parsed = ClientMessage.safeParse(json)
     if (!parsed.success) {

@@ -91,7 +91,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     connection.deferred++
     const later = () => {
       connection.deferred--
-      if (connection.closingSince === 0) whenLive(connection, act)
+      if (!connection.closing) whenLive(connection, act)
     }
     if (replaying) replays.afterwards(connection, later)
     else atBatchEnd.push(later)
@@ -315,10 +315,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       wheel.stop()
       const deadline = performance.now() + timeoutMs
       await closeAll(connections, CloseCode.drain, "the relay is stopping")
-      while (connections.size > 0 && performance.now() < deadline) {
-        for (const connection of connections) connection.reap()
-        await sleep(10)
-      }
+      while (connections.size > 0 && performance.now() < deadline) await sleep(10)
       for (const connection of connections) connection.terminate()
     },
   }

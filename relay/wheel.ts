@@ -48,7 +48,7 @@ export function startWheel({ settings, position, connections, router, replays }:
   let late = 0
 
   function check(connection: Connection, now: number): void {
-    if (connection.closingSince !== 0) return connection.reap()
+    if (connection.closing) return
     if (connection.identity === undefined) {
       if (now - connection.connectedAt > settings.authTimeoutMs)
         connection.close(CloseCode.notAuthenticated, "not authenticated in time")
