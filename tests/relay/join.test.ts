@@ -63,6 +63,8 @@ async function startHeldRelay(t: Test, db: Database): Promise<Held> {
          select pg_current_xact_id()::text as xid`,
         [ROWS, PAGE, HELD],
       )
+      // Or whoever is quick would release it before.
+      await until("the feed is held", () => !armed)
       return BigInt(row?.xid ?? 0)
     },
     release: line.heal,
