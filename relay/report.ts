@@ -4,6 +4,7 @@ import { z } from "zod"
 import { BellReport } from "./bell.ts"
 import { TrackedTable } from "./changelog.ts"
 import { cursorText } from "./cursor.ts"
+import { DerivedReport } from "./derived.ts"
 import { KeysReport } from "./keys.ts"
 import type { SourceState } from "./source.ts"
 import { Counts, HubStats } from "./stats.ts"
@@ -42,6 +43,7 @@ export const Report = z.object({
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
+  derived: z.array(DerivedReport),
 })
 export type Report = z.infer<typeof Report>
 
@@ -68,6 +70,12 @@ export const keyProblems = ({ known, error }: KeysReport): string[] =>
       ? []
       : [`the keys for tokens cannot be fetched anew: ${error}`]
 
+/** Numbers that stand still harm nothing else, and so they make the relay no less ready. */
+export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
+  derived.flatMap(({ type, channel, error }) =>
+    error === null ? [] : [`${type} of ${channel} cannot be computed: ${error}`],
+  )
+
 /** Everything that a report is made of. */
 export interface Findings {
   problems: string[]
@@ -80,6 +88,7 @@ export interface Findings {
   limits: Counts
   workers?: Report["workers"]
   tables: TrackedTable[]
+  derived: DerivedReport[]
 }
 
 /** The report. */
@@ -93,6 +102,7 @@ export function reportOf({
   limits,
   workers,
   tables,
+  derived,
 }: Findings): Report {
   const { listener, feed, lagMs, bell } = source
   const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
@@ -126,5 +136,6 @@ export function reportOf({
     limits_reached: limits,
     ...(workers === undefined ? {} : { workers }),
     tables,
+    derived,
   }
 }
