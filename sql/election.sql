@@ -57,10 +57,34 @@ insert into election (name) values ('Board election');
 insert into committee (name) select 'Committee ' || n from generate_series(1, 12) n;
 insert into candidate (election_id, name) values (1, 'Amal Haddad'), (1, 'Jonas Berg'), (1, 'Mei Tanaka'), (1, 'Rosa Alvarez');
 
+create function attendance_over_time(election integer) returns json
+language sql stable as $$
+  with came as (
+    select a.marked_at from attendance a
+    where a.present and isfinite(a.marked_at) and (election is null or a.election_id = election)
+  ), span as (
+    select min(marked_at) as first, max(marked_at) as last, extract(epoch from max(marked_at) - min(marked_at)) as seconds from came
+  ), scale as (
+    select make_interval(secs => coalesce(
+      (select min(s) from unnest('{60,300,900,3600,21600,86400}'::integer[]) s where seconds <= 120 * s),
+      86400 * ceil(seconds / 120 / 86400))::double precision) as step
+    from span where first is not null
+  ), bins as (
+    select date_bin(step, marked_at, '2000-01-01 00:00+00') as bin, count(*) as n from came, scale group by 1
+  )
+  select json_build_object(
+    'from', min(t), 'step_seconds', extract(epoch from min(step))::integer, 'present', json_agg(coalesce(n, 0) order by t))
+  from scale, lateral (select min(bin) as low, max(bin) as high from bins) b, generate_series(low, high, step) t left join bins on bin = t
+  having count(*) > 0
+$$;
+comment on function attendance_over_time(integer) is
+  'Who came, counted in steps of a minute to a day, some 120 at most, from the first on. Null: of all elections. No row if nobody came.';
+
 create function dashboard_statistics() returns table (id integer, data json)
 language sql stable as $$
   select e.id, json_build_object(
     'election', e.name,
+    'committees', (select coalesce(json_agg(json_build_object('id', c.id, 'name', c.name) order by c.id), '[]') from committee c),
     'guarantees', (
       select json_build_object(
         'total', coalesce(sum(n), 0),
@@ -74,7 +98,8 @@ language sql stable as $$
         'by_committee', coalesce(json_object_agg(committee_id, n order by committee_id) filter (where committee_id is not null), '{}'),
         'by_hour', coalesce((select json_agg(json_build_object('hour', hour, 'present', n) order by hour) from (
           select date_trunc('hour', marked_at, 'UTC') as hour, count(*) n from attendance a
-          where present and (e.id is null or a.election_id = e.id) group by 1) h), '[]'))
+          where present and (e.id is null or a.election_id = e.id) group by 1) h), '[]'),
+        'over_time', attendance_over_time(e.id))
       from (select committee_id, count(*) n from attendance a where present and (e.id is null or a.election_id = e.id) group by committee_id) c),
     'counting', (
       select json_build_object(
@@ -82,7 +107,10 @@ language sql stable as $$
         'verified', count(*) filter (where status = 'verified'),
         'votes', coalesce(sum(votes), 0),
         'committees_reported', count(distinct committee_id),
-        'committees', (select count(*) from committee))
+        'committees', (select count(*) from committee),
+        'by_committee', coalesce((select json_object_agg(committee_id, json_build_object('entries', entries, 'verified', verified, 'votes', votes) order by committee_id)
+          from (select committee_id, count(*) as entries, count(*) filter (where status = 'verified') as verified, sum(votes) as votes from vote v
+            where committee_id is not null and (e.id is null or v.election_id = e.id) group by committee_id) c), '{}'))
       from vote v where e.id is null or v.election_id = e.id))
   from (select election.id, election.name from election union all select null, null) e
 $$;

@@ -139,7 +139,14 @@ t.test("the demo's numbers are derived from the first installation on, and are r
       by_committee: { 1: 2 },
       by_hour: [{ hour: "2026-11-03T08:00:00+00:00", present: 2 }],
     },
-    counting: { entries: 3, verified: 1, votes: 92, committees_reported: 2, committees: 12 },
+    counting: {
+      entries: 3,
+      verified: 1,
+      votes: 92,
+      committees_reported: 2,
+      committees: 12,
+      by_committee: { 1: { entries: 1, verified: 0, votes: 40 }, 2: { entries: 2, verified: 1, votes: 52 } },
+    },
   })
   t.match(statistics.all, {
     election: null,
@@ -147,4 +154,14 @@ t.test("the demo's numbers are derived from the first installation on, and are r
     attendance: { present: 3 },
     counting: { entries: 4, votes: 99, committees_reported: 3 },
   })
+  const { committees, attendance } = statistics["1"]
+  t.same(committees[1], { id: 2, name: "Committee 2" })
+  t.match(attendance.over_time, { step_seconds: 60, from: "2026-11-03T08:10:00+00:00" })
+  t.same(attendance.over_time.present, [1, ...Array.from({ length: 48 }, () => 0), 1])
+  await db.query(`insert into attendance (election_id, present, marked_at)
+    values (1, true, '2026-11-03 18:00+00'), (1, true, '2026-11-03 23:00+00'), (1, true, 'infinity'), (2, true, '1970-01-01')`)
+  const later = await numbers("dashboard_update", "dashboard")
+  t.equal(later["1"].attendance.over_time.step_seconds, 900)
+  t.equal(later["1"].attendance.over_time.present.length, 61)
+  t.ok(later.all.attendance.over_time.present.length <= 121, "a date that is far off makes the steps long")
 })
