@@ -7,6 +7,7 @@ import helmet from "helmet"
 import { readTrust } from "../relay/address.ts"
 import { bearerTokens } from "../relay/handshake.ts"
 import type { Relay } from "../relay/relay.ts"
+import { serveLibrary } from "./library.ts"
 
 export interface AppSettings {
   /** Express's "trust proxy": false, true, a number of hops, or addresses. */
@@ -71,6 +72,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
   app.get("/page.json", (_request, response) => {
     response.json({ wsPath: settings.wsPath })
   })
+  app.use("/client", serveLibrary())
   app.use(
     express.static(join(dirname(fileURLToPath(import.meta.resolve("#root/package.json"))), "api/public")),
   )

@@ -1,306 +1,236 @@
 // @ts-check
-/** The page: the token, the state of the connection, and what was counted. */
+/** The page, put together: who is signed in, the board, and the stream. */
 
-import { createConnection, TOKEN_EXPIRED } from "./connection.js"
-import { counted, longClock, minuteOf, number, rate, secondOf, untilOf } from "./locale.js"
+import { createBoard } from "./board.js"
+import { byId, inputById, write } from "./element.js"
+import { createKinds } from "./kinds.js"
+import { counted, direction, longClock, minuteOf, number, rate, untilOf } from "./locale.js"
 import { createPace } from "./pace.js"
-import { typeHue, typeLabel } from "./row.js"
+import { createSession } from "./session.js"
+import { createSignIn } from "./sign-in.js"
+import { backText, createStatus } from "./status.js"
 import { createStream, KEPT, SHOWN } from "./stream.js"
+import { dashboardOf, mayFollow, readClaims } from "./token.js"
 
 /** @typedef {import("./frame.js").Frame} Frame */
-/** @typedef {"starting" | "connecting" | "live" | "offline" | "signed-out"} State */
+/** @typedef {import("./session.js").Status} Status */
 
 const TOKEN = "commitcast.token"
-const JWT = /^[\w-]+\.[\w-]+\.[\w-]+$/
 const CHANNELS_SHOWN = 4
+/** A token that ends within this time is worth a word. */
+const ENDING_MS = 900_000
+/** The numbers come with the connection, or there are none: so long the stream waits, rather than jump. */
+const SETTLE_MS = 600
 
-/** @param {string} id */
-const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
-/** @param {string} id */
-const inputById = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id))
-
-const tokenInput = inputById("token")
-const filterInput = inputById("filter")
 const pace = createPace()
-const stream = createStream(byId("changes"), showStatus)
-const connection = createConnection({
-  onFrame: receive,
-  onCheckpoint: stream.closeTransactions,
-  onLive: goLive,
-  onLost: goOffline,
-  onRefused: refuse,
-})
-
-/** @type {State} */
-let state = "starting"
-let user = ""
-let seen = 0
-/** Also of those that were cleared away. */
+const status = createStatus()
+const kinds = createKinds(byId("types"), applyFilter)
+const stream = createStream(byId("changes"), showStream)
+const board = createBoard(followBoard)
+const signIn = createSignIn(takeToken)
+/** @type {Promise<string> | undefined} */
+let address
+/** @type {ReturnType<typeof createSession> | undefined} */
+let session
+/** The chosen types; empty: all. @type {ReadonlySet<string>} */
+let chosen = new Set()
+/** Also of changes that were cleared away. */
 let everSeen = false
-let retryAt = 0
-/** @type {Map<string, {count: number, chip: HTMLElement, figure: HTMLElement}>} */
-const types = new Map()
-/** The chosen types; empty: all. @type {Set<string>} */
-const chosen = new Set()
-
-/**
- * @param {State} to
- * @param {string} text
- * @param {string} announcement Empty: not worth interrupting anybody.
- */
-function setState(to, text, announcement = "") {
-  state = to
-  document.documentElement.dataset.state = to
-  byId("state").textContent = text
-  document.title = to === "live" ? "CommitCast" : `${text} · CommitCast`
-  byId("offline").hidden = to !== "offline"
-  byId("sign-in").hidden = to !== "signed-out"
-  byId("sign-out").hidden = to === "signed-out"
-  byId("live").hidden = to === "signed-out" && seen === 0
-  if (announcement !== "") byId("announcer").textContent = announcement
-}
+let renewalWanted = false
+/** The relay's greeting. @type {Frame | undefined} */
+let welcome
 
 /** @param {string} token */
-function connect(token) {
+async function takeToken(token) {
   sessionStorage.setItem(TOKEN, token)
   const held = byId("sign-in").contains(document.activeElement)
-  setState("connecting", "Connecting…")
+  signIn.hide()
+  renewalWanted = false
   if (held) byId("changes-title").focus()
-  connection.start(token)
+  const same = session?.claims()?.user === readClaims(token)?.user
+  if (session !== undefined && same && session.wantsToken()) {
+    session.handToken(token)
+    showSession()
+    return
+  }
+  const cursor = same ? session?.cursor() : undefined
+  if (!same) startAfresh()
+  session?.stop()
+  session = undefined
+  status.show({ kind: "connecting" })
+  try {
+    address ??= findAddress()
+    const url = await address
+    // Meanwhile another may have been handed in.
+    if (session === undefined && sessionStorage.getItem(TOKEN) === token)
+      session = createSession(url, token, cursor, listener)
+  } catch {
+    address = undefined
+    signIn.show("The relay does not answer. Is it running?")
+    status.show({ kind: "ended", reason: "" })
+  }
+  followBoard()
 }
 
-/**
- * @param {string} error
- */
-function showSignIn(error) {
+const listener = {
+  onStatus: takeStatus,
+  /** @param {Frame} frame */
+  onChange(frame) {
+    everSeen = true
+    pace.add()
+    kinds.add(frame.type)
+    stream.addChange(frame)
+  },
+  /** @param {import("./session.js").Derived} message */
+  onDerived(message) {
+    if (board.take(message)) settle()
+  },
+  onCheckpoint: stream.closeTransactions,
+  /** @param {string} text */
+  onError: (text) => stream.addNote(text, "error"),
+  onRenewalWanted() {
+    renewalWanted = true
+    tick()
+  },
+}
+
+/** @param {Status} now */
+function takeStatus(now) {
+  status.show(now)
+  byId("sign-out").hidden = status.signedOut()
+  switch (now.kind) {
+    case "live":
+      if (now.back !== undefined) stream.addNote(...backText(now.back))
+      welcome = now.welcome
+      showSession()
+      setTimeout(settle, SETTLE_MS)
+      return
+    case "offline":
+      return stream.closeTransactions()
+    case "token_needed":
+      return askForToken(
+        now.why === "expired"
+          ? "The token has expired. Paste another, and the page goes on where it stopped."
+          : "The relay does not accept this token: it may be for another relay, or damaged.",
+      )
+    case "ended":
+      return askForToken(`The relay ended the connection: ${now.reason}.`)
+  }
+}
+
+/** @param {string} why Empty: there is nothing to say. */
+function askForToken(why) {
   sessionStorage.removeItem(TOKEN)
-  byId("session").textContent = ""
-  setState("signed-out", "Not signed in", "Not signed in.")
-  showSignInError(error)
-  tokenInput.focus()
+  stream.closeTransactions()
+  write(byId("session"), "")
+  signIn.hideRenewal()
+  signIn.show(why)
 }
 
-/** @param {string} error */
-function showSignInError(error) {
-  byId("sign-in-error").textContent = error
-  tokenInput.setAttribute("aria-invalid", String(error !== ""))
+/** What is there to show is shown. */
+function settle() {
+  if (session !== undefined) byId("live").hidden = false
 }
 
 function startAfresh() {
   stream.clear()
-  seen = 0
-  types.clear()
-  chosen.clear()
-  showTypes()
+  kinds.clear()
+  board.clear()
+  chosen = new Set()
+  byId("live").hidden = true
 }
 
-/** @param {Frame} frame */
-function receive(frame) {
-  if (frame.type === "error") {
-    stream.addNote(`The relay reports an error: ${frame.message} (${frame.code})`, "error")
-    return
-  }
-  // Answers to requests that this page never makes.
-  if (frame.id === undefined) return
-  seen++
-  everSeen = true
-  pace.add()
-  const type = types.get(frame.type)
-  if (type === undefined) addType(frame.type)
-  else type.count++
-  stream.addChange(frame)
-}
-
-/**
- * @param {Frame} frame
- * @param {number | undefined} lostAt
- * @param {boolean} gap
- */
-function goLive(frame, lostAt, gap) {
-  const now = Date.now()
-  if (user !== "" && user !== frame.user) startAfresh()
-  else if (gap)
-    stream.addNote(
-      `Changes between ${secondOf(lostAt ?? now)} and ${secondOf(now)} may be missing`,
-      "warning",
-    )
-  else if (lostAt !== undefined && frame.recovered)
-    stream.addNote(
-      `Connected again at ${secondOf(now)}; ${frame.replayed ? `${counted(frame.replayed, "change")} caught up with` : "nothing was missed"}`,
-    )
-  user = frame.user ?? ""
-  setState("live", "Live", `Live, connected as user ${user}.`)
-  const channels = frame.channels ?? []
+function showSession() {
+  const claims = session?.claims()
+  const channels = welcome?.channels ?? []
   const more = channels.length - CHANNELS_SHOWN
-  byId("session").textContent = [
-    `User ${user}`,
+  const parts = [
+    `User ${claims?.user}`,
     `${channels.slice(0, CHANNELS_SHOWN).join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}`,
-    frame.expires_in === undefined ? "" : `token until ${untilOf(new Date(now + frame.expires_in * 1_000))}`,
+    claims === undefined ? "" : `token until ${untilOf(new Date(claims.expiresAt))}`,
   ]
-    .filter((part) => part !== "")
-    .join(" · ")
+  write(byId("session"), parts.filter((part) => part !== "").join(" · "))
 }
 
-/**
- * @param {number} lostAt
- * @param {number} nextAt
- * @param {string} reason
- */
-function goOffline(lostAt, nextAt, reason) {
-  retryAt = nextAt
-  stream.closeTransactions()
-  const text = `Offline since ${minuteOf(lostAt)}`
-  setState("offline", text, state === "offline" ? "" : `${text}. Trying to connect again.`)
-  byId("offline-since").textContent = `Offline since ${secondOf(lostAt)}.`
-  byId("offline-reason").textContent =
-    `${reason === "" ? "" : `The relay said: ${reason}. `}What is committed meanwhile does not show here.`
-  showRetry()
+/** The numbers of what the board looks at, as far as the token allows. */
+function followBoard() {
+  const claims = session?.claims()
+  if (session === undefined || claims === undefined) return
+  const election = board.wanted().find((wanted) => mayFollow(claims, wanted))
+  session.follow(election === undefined ? "" : dashboardOf(election))
 }
 
-/**
- * @param {number} code
- * @param {string} reason
- */
-function refuse(code, reason) {
-  stream.closeTransactions()
-  showSignIn(
-    code === TOKEN_EXPIRED
-      ? "The token has expired. Sign in with a new one."
-      : `The relay closed the connection: ${reason || "no reason given"} (${code}).`,
-  )
-}
-
-/** @param {string} type */
-function addType(type) {
-  const figure = document.createElement("span")
-  figure.className = "figure"
-  const chip = document.createElement("button")
-  chip.type = "button"
-  chip.className = "chip"
-  if (type !== "") chip.dataset.hue = typeHue(type)
-  chip.append(type === "" ? "All" : typeLabel(type), " ", figure)
-  chip.addEventListener("click", () => choose(type))
-  types.set(type, { count: 1, chip, figure })
-  showTypes()
-}
-
-/** @param {string} type */
-function choose(type) {
-  if (type === "") chosen.clear()
-  else if (!chosen.delete(type)) chosen.add(type)
-  applyFilter()
-}
-
-function applyFilter() {
-  stream.filter(filterInput.value, chosen)
-}
-
-function showTypes() {
-  if (!types.has("")) {
-    addType("")
-    return
-  }
-  const chips = [...types].sort(([a], [b]) => typeHue(a).localeCompare(typeHue(b)) || a.localeCompare(b))
-  const all = /** @type {{chip: HTMLElement}} */ (types.get(""))
-  byId("types").replaceChildren(
-    all.chip,
-    ...chips.filter(([type]) => type !== "").map(([, { chip }]) => chip),
-  )
+/** @param {ReadonlySet<string>} [types] */
+function applyFilter(types = chosen) {
+  chosen = types
+  stream.filter(inputById("filter").value, chosen)
 }
 
 /** Each time that the list was touched. */
-function showStatus() {
-  byId("seen").textContent = number(seen)
-  byId("rate").textContent = rate(pace.rate())
-  for (const [type, { count, chip, figure }] of types) {
-    figure.textContent = number(type === "" ? seen : count)
-    chip.setAttribute("aria-pressed", String(type === "" ? chosen.size === 0 : chosen.has(type)))
-  }
+function showStream() {
+  write(byId("rate"), rate(pace.rate()))
+  kinds.show()
   const { paused, waiting, shown, full, forgot, filtered } = stream.status()
   byId("waiting").hidden = !paused
-  byId("waiting").textContent =
-    waiting === 0 ? "Paused. Nothing new yet." : `Paused. ${counted(waiting, "new change")} waiting.`
+  write(
+    byId("waiting"),
+    waiting === 0 ? "Paused. Nothing new yet." : `Paused. ${counted(waiting, "new change")} waiting.`,
+  )
   byId("empty").hidden = shown > 0
-  byId("empty-title").textContent =
-    filtered && seen > 0
+  write(
+    byId("empty-title"),
+    filtered && kinds.total() > 0
       ? `None of ${forgot ? `the last ${number(KEPT)}` : "the"} changes matches the filter.`
-      : `Waiting for the ${everSeen ? "next" : "first"} change.`
+      : `Waiting for the ${everSeen ? "next" : "first"} change.`,
+  )
   byId("empty-hint").hidden = everSeen
-  byId("kept").textContent = full
-    ? `The newest ${number(SHOWN)} are shown; the filter looks through the last ${number(KEPT)}.`
-    : ""
-}
-
-function showRetry() {
-  const left = Math.max(0, Math.ceil((retryAt - Date.now()) / 1_000))
-  byId("offline-retry").textContent = left === 0 ? "Trying now." : `Next attempt in ${number(left)} s.`
+  write(
+    byId("kept"),
+    full ? `The newest ${number(SHOWN)} are shown; the filter looks through the last ${number(KEPT)}.` : "",
+  )
 }
 
 function tick() {
-  byId("rate").textContent = rate(pace.rate())
-  byId("bars").setAttribute("d", pace.bars())
-  if (state === "offline") showRetry()
+  write(byId("rate"), rate(pace.rate()))
+  byId("pace").setAttribute("d", pace.bars())
+  status.tick()
+  const left = (session?.claims()?.expiresAt ?? Number.POSITIVE_INFINITY) - Date.now()
+  if (renewalWanted && left < ENDING_MS)
+    signIn.showRenewal(`The token ends at ${minuteOf(Date.now() + left)}. Paste another to stay connected.`)
 }
 
-/** A token, or a link that carries one. @param {string} text */
-function readToken(text) {
-  const found = /[#&?]token=([^&\s]+)/.exec(text)
-  return (found?.[1] ?? text).trim()
+async function findAddress() {
+  const response = await fetch("page.json")
+  if (!response.ok) throw new Error(`page.json: ${response.status}`)
+  const { wsPath } = await response.json()
+  return new URL(wsPath, location.origin).href
 }
 
-function takeTokenFromAddress() {
-  if (!location.hash.includes("token=")) return undefined
-  const token = readToken(location.hash)
-  history.replaceState(null, "", location.pathname + location.search)
-  return token
-}
-
-/** @param {string} token */
-function trySignIn(token) {
-  if (!JWT.test(token)) {
-    showSignIn("This is not a token: a token is three parts joined by dots.")
-    return
-  }
-  showSignInError("")
-  tokenInput.value = ""
-  connect(token)
-}
-
-byId("sign-in-form").addEventListener("submit", (event) => {
-  event.preventDefault()
-  trySignIn(readToken(tokenInput.value))
-})
 byId("sign-out").addEventListener("click", () => {
-  connection.stop()
-  connection.forget()
+  session?.stop()
+  session = undefined
   startAfresh()
-  user = ""
-  showSignIn("")
+  status.show({ kind: "ended", reason: "" })
+  byId("sign-out").hidden = true
+  askForToken("")
 })
-byId("retry").addEventListener("click", () => connection.retryNow())
+byId("retry").addEventListener("click", () => session?.retry())
 byId("pause").addEventListener("click", () => {
   const paused = !stream.status().paused
-  byId("pause").textContent = paused ? "Resume" : "Pause"
+  write(byId("pause"), paused ? "Resume" : "Pause")
   document.documentElement.toggleAttribute("data-paused", paused)
   stream.pause(paused)
 })
 byId("clear").addEventListener("click", () => {
-  seen = 0
-  for (const type of types.values()) type.count = 0
+  kinds.reset()
   stream.clear()
 })
-filterInput.addEventListener("input", applyFilter)
-addEventListener("hashchange", () => {
-  const token = takeTokenFromAddress()
-  if (token !== undefined) trySignIn(token)
-})
+inputById("filter").addEventListener("input", () => applyFilter())
 
+document.documentElement.dir = direction()
 document.documentElement.toggleAttribute("data-long-clock", longClock)
-showTypes()
-showStatus()
+showStream()
 tick()
 setInterval(tick, 1_000)
-
-const given = takeTokenFromAddress() ?? sessionStorage.getItem(TOKEN)
-if (given === null) showSignIn("")
-else trySignIn(given)
+status.show({ kind: "ended", reason: "" })
+signIn.start(sessionStorage.getItem(TOKEN))

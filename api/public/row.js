@@ -1,6 +1,7 @@
 // @ts-check
-/** One change as elements. What came from the database goes in as text only. */
+/** One change as elements. */
 
+import { make } from "./element.js"
 import { Exact, wholeText } from "./frame.js"
 import { counted, fullOf, millisecondOf, shortOf } from "./locale.js"
 
@@ -17,7 +18,7 @@ import { counted, fullOf, millisecondOf, shortOf } from "./locale.js"
  * @property {string | undefined} searchable
  */
 
-/** @typedef {Node | string} Part */
+/** @typedef {import("./element.js").Part} Part */
 
 const BRIEF = 60
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:\d\d)?)$/
@@ -37,18 +38,6 @@ export function typeHue(type) {
   let hash = 0
   for (const letter of type) hash = (hash * 31 + letter.charCodeAt(0)) % 9_973
   return String(HUES[type] ?? OWN_HUES + (hash % SHARED_HUES))
-}
-
-/**
- * @param {string} tag
- * @param {string} className
- * @param {Part[]} parts
- */
-function make(tag, className, ...parts) {
-  const made = document.createElement(tag)
-  if (className !== "") made.className = className
-  made.append(...parts)
-  return made
 }
 
 /** @param {unknown} value */

@@ -154,7 +154,8 @@ t.test("the demo's numbers are derived from the first installation on, and are r
     attendance: { present: 3 },
     counting: { entries: 4, votes: 99, committees_reported: 3 },
   })
-  const { committees, attendance } = statistics["1"]
+  const { committees, attendance, counting } = statistics["1"]
+  t.same(Object.keys(counting.by_committee), ["1", "2"])
   t.same(committees[1], { id: 2, name: "Committee 2" })
   t.match(attendance.over_time, { step_seconds: 60, from: "2026-11-03T08:10:00+00:00" })
   t.same(attendance.over_time.present, [1, ...Array.from({ length: 48 }, () => 0), 1])
