@@ -37,11 +37,21 @@ export interface Visit {
   complaints: string[]
 }
 
+interface VisitOptions extends BrowserContextOptions {
+  /** The page's clock can be moved, by `page.clock`. */
+  clock?: boolean
+}
+
 /** Opens an address in a context of its own, closed with the test. @param options such as the width, the theme, the locale. */
-export async function visit(t: Test, url: string, options: BrowserContextOptions = {}): Promise<Visit> {
+export async function visit(
+  t: Test,
+  url: string,
+  { clock = false, ...options }: VisitOptions = {},
+): Promise<Visit> {
   const context = await (await browser()).newContext({ locale: "en-GB", timezoneId: "UTC", ...options })
   t.teardown(() => context.close())
   context.setDefaultTimeout(DEADLINE_MS)
+  if (clock) await context.clock.install()
   const complaints: string[] = []
   const { host } = new URL(url)
   const look = (asked: string) => {
