@@ -36,6 +36,18 @@ import { readClaims } from "./token.js"
  */
 
 const ALL = "election_updates"
+/** Close codes. */
+const EXPIRED = 4005
+const REFUSED = 4500
+
+/**
+ * The library tells a close in words.
+ * @param {string} cause
+ */
+function readCause(cause) {
+  const [, code, reason] = /^closed with (\d+): (.*)/s.exec(cause) ?? []
+  return { code: Number(code ?? 0), reason: reason ?? cause }
+}
 
 /**
  * @param {string} url
@@ -128,19 +140,26 @@ export function createSession(url, firstToken, cursor, listener) {
       case "waiting":
       case "offline": {
         lostAt ??= Date.now()
-        const closed = /^closed with (\d+): (.*)/s.exec(state.cause)
-        if (closed?.[1] === "4005") spent = "expired"
-        if (closed?.[1] === "4500") spent = "refused"
+        // The library asks for a token again and again; a person is asked once.
+        if (spent !== undefined) return
+        const { code, reason } = readCause(state.cause)
+        if (code === EXPIRED) spent = "expired"
+        if (code === REFUSED) spent = "refused"
         if (spent !== undefined) return listener.onStatus({ kind: "token_needed", why: spent })
-        const reason = state.kind === "offline" ? state.cause : Number(closed?.[1]) >= 4000 ? closed?.[2] : ""
         const retryAt = Date.now() + state.delayMs
-        return listener.onStatus({ kind: "offline", since: lostAt, retryAt, reason: reason ?? "" })
+        // What the browser calls a close without a frame says nothing to a person.
+        const told = state.kind === "offline" || code >= 4000 ? reason : ""
+        return listener.onStatus({ kind: "offline", since: lostAt, retryAt, reason: told })
       }
       case "suspended":
         lostAt ??= Date.now()
         return
-      case "closed":
-        return listener.onStatus({ kind: "ended", reason: state.cause })
+      case "closed": {
+        const { code, reason } = readCause(state.cause)
+        return listener.onStatus(
+          code === REFUSED ? { kind: "token_needed", why: "refused" } : { kind: "ended", reason },
+        )
+      }
     }
   }
 

@@ -37,7 +37,7 @@ export interface Visit {
   complaints: string[]
 }
 
-interface VisitOptions extends BrowserContextOptions {
+export interface VisitOptions extends BrowserContextOptions {
   /** The page's clock can be moved, by `page.clock`. */
   clock?: boolean
 }

@@ -2,11 +2,16 @@
 
 import type { Page } from "playwright-core"
 import type { Test } from "tap"
+import { type Visit, type VisitOptions, visit } from "./browser.ts"
 import { type Database, database } from "./database.ts"
+import { copyIn } from "./log.ts"
+import { token } from "./relay.ts"
 import { until } from "./wait.ts"
 
 /** The relay computes again ten seconds later at the latest, however slow the machine. Milliseconds. */
 const DEADLINE_MS = 60_000
+const WRITERS = 4
+const ROUNDS = 12
 
 /** A database in which the demo's numbers are derived, as `commitcast install` leaves it. */
 export async function election(t: Test): Promise<Database> {
@@ -69,4 +74,51 @@ export async function showsTheTruth(page: Page, db: Database): Promise<void> {
   ).catch((error: Error) => {
     throw new Error(`${error.message}\n${is?.join(", ")}\n${must?.join(", ")}`)
   })
+}
+
+/** What an election night is made of, by several at once. */
+export async function burst(db: Database): Promise<void> {
+  const clerk = async (n: number) => {
+    const session = await db.session(db.writerUrl)
+    for (let round = 0; round < ROUNDS; round++) {
+      const at = [1 + ((n + round) % 12), 1 + ((n * round) % 4), 10 * n + round]
+      await session.query(
+        "insert into vote (election_id, committee_id, candidate_id, votes) values (1, $1, $2, $3)",
+        at,
+      )
+      await session.query("insert into attendance (election_id, committee_id) values (1, $1)", [at[0]])
+      await session.query("insert into guarantee (committee_id) values ($1)", [at[0]])
+      await session.query(
+        "update vote set votes = votes + 7, status = 'verified' where id = (select id from vote order by random() limit 1 for update skip locked)",
+      )
+      if (round % 3 === 0)
+        await session.query(
+          "delete from vote where id = (select id from vote order by random() limit 1 for update skip locked)",
+        )
+    }
+  }
+  const office = async () => {
+    const session = await db.session(db.writerUrl)
+    const rows = Array.from({ length: 300 }, (_, n) => `1\t${1 + (n % 12)}\n`).join("")
+    await copyIn(session, "copy attendance (election_id, committee_id) from stdin", rows)
+    await session.query(`begin; set local relay.bulk_load = 'summary';
+      insert into guarantee (committee_id, status) select 1 + n % 12, (array['pledged', 'confirmed', 'withdrawn'])[1 + n % 3] from generate_series(1, 2000) n; commit`)
+    await session.query("update attendance set present = false where id % 10 = 0")
+  }
+  await Promise.all([...Array.from({ length: WRITERS }, (_, n) => clerk(n + 1)), office()])
+}
+
+/** Opens the page. @returns with it what says that it was not loaded again and has done nothing that it should not. */
+export async function openElection(
+  t: Test,
+  url: string,
+  options: VisitOptions = {},
+): Promise<Visit & { wellBehaved(): Promise<void> }> {
+  const { page, complaints, context } = await visit(t, `${url}/#token=${token()}`, options)
+  await page.evaluate("window.mark = 1")
+  const wellBehaved = async () => {
+    t.equal(await page.evaluate("window.mark"), 1, "it is the page that was opened")
+    t.same(complaints, [])
+  }
+  return { page, context, complaints, wellBehaved }
 }
