@@ -46,7 +46,7 @@ async function takeToken(token) {
   const held = byId("sign-in").contains(document.activeElement)
   signIn.hide()
   renewalWanted = false
-  if (held) byId("changes-title").focus()
+  if (held) byId("main").focus()
   const same = session?.claims()?.user === readClaims(token)?.user
   if (session !== undefined && same && session.wantsToken()) {
     session.handToken(token)

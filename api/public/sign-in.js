@@ -71,7 +71,7 @@ export function createSignIn(onToken) {
       byId("renew").hidden = false
     },
     hideRenewal() {
-      if (byId("renew").contains(document.activeElement)) byId("changes-title").focus()
+      if (byId("renew").contains(document.activeElement)) byId("main").focus()
       byId("renew").hidden = true
       renewal.complain("")
     },

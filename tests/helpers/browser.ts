@@ -74,6 +74,10 @@ export async function visit(
 
 /** The serious and critical findings of axe, each with the elements that it is about. */
 export async function seriousFindings(page: Page): Promise<string[]> {
+  // A colour on its way has a contrast that nobody sees for long.
+  await page.evaluate(
+    "Promise.allSettled(document.getAnimations().filter(({ effect }) => effect.getComputedTiming().endTime < Infinity).map(({ finished }) => finished))",
+  )
   await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"))
   const { violations } = await page.evaluate<AxeResults>("axe.run()")
   return violations
