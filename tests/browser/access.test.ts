@@ -2,7 +2,7 @@
 
 import t from "tap"
 import { NO_BROWSER, seriousFindings, visit } from "../helpers/browser.ts"
-import { burst, election, openElection, showsTheTruth } from "../helpers/election.ts"
+import { burst, election, openElection, rowsAre, showsTheTruth } from "../helpers/election.ts"
 import { startRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
@@ -29,16 +29,16 @@ t.test("everything can be done with the keyboard", { skip: NO_BROWSER }, async (
   await showsTheTruth(page, db)
   t.equal(await focused(), "main", "the focus is where it goes on")
   await db.query(
-    "insert into vote (committee_id, votes) values (7, 42); insert into guarantee (voter_name) values ('Karam')",
+    "insert into vote (committee_id, entered_by) values (7, 'Nadia'); insert into guarantee (voter_name) values ('Karam')",
   )
   await page.locator(".change").nth(1).waitFor()
   await reach(/^BUTTON guarantee/)
   await page.keyboard.press("Space")
-  await page.waitForFunction("document.querySelectorAll('.change').length === 1")
+  await rowsAre(page, 1)
   await page.keyboard.press("Space")
   await reach(/^filter$/)
-  await page.keyboard.type("42")
-  await page.waitForFunction("document.querySelectorAll('.change').length === 1")
+  await page.keyboard.type("nadia")
+  await rowsAre(page, 1)
   await reach(/^pause$/)
   await page.keyboard.press("Enter")
   await page.getByText("Paused. Nothing new yet.").waitFor()

@@ -55,7 +55,18 @@ t.test(
     await showsTheTruth(page, db)
     proxy.silence()
     await burst(db)
+    proxy.refuse()
     await page.clock.fastForward("01:00:00")
+    const since = page.locator("#offline-since").getByText(/^Offline since [\d:]+\.$/)
+    const [, hours, minutes] = /(\d\d):(\d\d):/.exec((await since.textContent()) ?? "") ?? []
+    const now = new Date()
+    const ago = now.getUTCHours() * 60 + now.getUTCMinutes() - Number(hours) * 60 - Number(minutes)
+    t.ok(
+      (ago + 1_440) % 1_440 < 20,
+      `since it was last heard, not since the lid was opened: ${ago} minutes ago`,
+    )
+    proxy.heal()
+    await page.locator("#retry").dispatchEvent("click")
     await page.getByText(/^Connected again at [\d:]+; [\d,]+ changes caught up with$/).waitFor()
     await showsTheTruth(page, db)
     await wellBehaved()

@@ -64,18 +64,19 @@ t.test("a wrong token is said to be one", { skip: NO_BROWSER }, async (t) => {
   t.equal(await error.textContent(), "")
 })
 
-t.test("whoever may not have the totals has the stream, and no refusal", { skip: NO_BROWSER }, async (t) => {
-  const { db, page, state, complaints } = await open(
-    t,
-    `#token=${token({ committees: [7], channels: ["committee:7"] })}`,
-  )
-  await state("Live")
-  await db.query("insert into vote (committee_id, votes) values (8, 1), (7, 42)")
-  await page.locator(".change").getByText("42", { exact: true }).waitFor()
-  t.equal(await page.locator(".change").count(), 1)
-  t.notOk(await page.locator("#board").isVisible())
-  t.same(complaints, [])
-})
+for (const claims of [{ committees: [7] }, { channels: ["committee:7"] }]) {
+  const named = `whoever may not have the totals has the stream, and no refusal: ${Object.keys(claims)}`
+  t.test(named, { skip: NO_BROWSER }, async (t) => {
+    const { db, page, state, complaints } = await open(t, `#token=${token(claims)}`)
+    await state("Live")
+    await db.query("insert into vote (committee_id, votes) values (8, 1), (7, 42)")
+    await page.locator(".change").getByText("42", { exact: true }).waitFor()
+    t.equal(await page.locator(".change").count(), 1)
+    t.equal(await page.locator(".note").count(), 0, "nothing was asked for in vain")
+    t.notOk(await page.locator("#board").isVisible())
+    t.same(complaints, [])
+  })
+}
 
 t.test(
   "a token that has expired is asked for again, and the page goes on where it was",

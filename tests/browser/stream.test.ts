@@ -5,7 +5,7 @@ import t from "tap"
 import { install } from "../../cli/install.ts"
 import { NO_BROWSER, visit } from "../helpers/browser.ts"
 import { database } from "../helpers/database.ts"
-import { election, openElection } from "../helpers/election.ts"
+import { election, openElection, rowsAre } from "../helpers/election.ts"
 import { startRelay, token } from "../helpers/relay.ts"
 
 /** What api/public/stream.js keeps in the page. */
@@ -52,9 +52,9 @@ t.test("it can be filtered, paused and cleared", { skip: NO_BROWSER }, async (t)
   )
   await rows(page).nth(2).waitFor()
   await page.getByRole("button", { name: /^guarantee 2$/ }).click()
-  await page.waitForFunction("document.querySelectorAll('.change').length === 2")
+  await rowsAre(page, 2)
   await page.getByLabel("Filter by text").fill("karam")
-  await page.waitForFunction("document.querySelectorAll('.change').length === 1")
+  await rowsAre(page, 1)
   await page.getByLabel("Filter by text").fill("nobody")
   await page.getByText("None of the changes matches the filter.").waitFor()
   await page.getByLabel("Filter by text").fill("")

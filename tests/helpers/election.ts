@@ -76,6 +76,10 @@ export async function showsTheTruth(page: Page, db: Database): Promise<void> {
   })
 }
 
+/** Waits until so many changes are in the stream. */
+export const rowsAre = (page: Page, wanted: number): Promise<void> =>
+  until(`${wanted} rows`, async () => (await page.locator(".change").count()) === wanted, DEADLINE_MS)
+
 /** What an election night is made of, by several at once. */
 export async function burst(db: Database): Promise<void> {
   const clerk = async (n: number) => {
