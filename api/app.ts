@@ -44,7 +44,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
   app.get("/api/utils/websocket/health/", async (request, response) => {
     const tokens = bearerTokens(request)
     if (tokens.length > 1) return void response.status(400).json({ error: "more than one token" })
-    const identity = await relay.auth.verify(tokens[0])
+    const identity = await relay.verify(tokens[0])
     if (!identity.ok && identity.reason === "unavailable") {
       response.set("Retry-After", "10").status(503).json({ error: "the token cannot be checked now" })
     } else if (!identity.ok) {

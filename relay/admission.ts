@@ -9,10 +9,12 @@ import type { Limits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, type ErrorCode } from "./protocol.ts"
+import type { Revocations } from "./revocations.ts"
 
 export interface AdmissionDeps {
   hub: Hub
   auth: Auth
+  revocations: Revocations
   limits: Limits
   log: Log
   metrics: Metrics
@@ -49,6 +51,7 @@ interface Held {
 export function createAdmission({
   hub,
   auth,
+  revocations,
   limits,
   log,
   metrics,
@@ -63,7 +66,7 @@ export function createAdmission({
 
   async function present(connection: Connection, token: string, request: Request): Promise<void> {
     checking.set(connection, { frames: [], length: 0 })
-    const result = await auth.verify(token)
+    const result = revocations.judge(await auth.verify(token))
     const held = checking.get(connection)
     checking.delete(connection)
     // It may be gone by now, or have been sent away.
@@ -87,6 +90,8 @@ export function createAdmission({
       case "missing":
       case "invalid":
         return connection.close(CloseCode.invalidToken, "invalid token")
+      case "revoked":
+        return connection.close(CloseCode.forbidden, "revoked")
     }
   }
 

@@ -24,12 +24,14 @@ import type { Limits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { ClientMessage, CloseCode, describeFault, type ErrorCode, requestOf } from "./protocol.ts"
+import type { Revocations } from "./revocations.ts"
 import { createTurns } from "./turns.ts"
 import { createWire } from "./wire.ts"
 
 export interface GatewayDeps {
   hub: Hub
   auth: Auth
+  revocations: Revocations
   limits: Limits
   log: Log
   metrics: Metrics
@@ -57,9 +59,27 @@ const MAX_PIECES = 1_024
 /** How long a socket may stay open after a close frame, which cannot pass a stuffed one; then ws cuts it. Milliseconds. */
 const CLOSE_TIMEOUT_MS = 1_000
 
-export function createGateway({ hub, auth, limits, log, metrics, settings }: GatewayDeps): Gateway {
+export function createGateway({
+  hub,
+  auth,
+  revocations,
+  limits,
+  log,
+  metrics,
+  settings,
+}: GatewayDeps): Gateway {
   let stopping = false
-  const admission = createAdmission({ hub, auth, limits, log, metrics, settings, fault, obey: receive })
+  const admission = createAdmission({
+    hub,
+    auth,
+    revocations,
+    limits,
+    log,
+    metrics,
+    settings,
+    fault,
+    obey: receive,
+  })
   const drained = createTurns()
   const server = new WebSocketServer({
     noServer: true,

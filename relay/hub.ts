@@ -15,6 +15,7 @@ import type { Metrics } from "./metrics.ts"
 import { CloseCode } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
 import { createReplays, type Joined, type Position } from "./replay.ts"
+import type { Revocation, Revocations } from "./revocations.ts"
 import { createRouter } from "./router.ts"
 import { Slice } from "./slice.ts"
 import type { HubStats } from "./stats.ts"
@@ -32,11 +33,13 @@ export interface HubDeps {
   metrics: Metrics
   recent: Recent
   history: History
+  /** Kept up to date by what the hub consumes. */
+  revocations: Revocations
   /** Resolves after a read of the log that began later; false if there is none within the time. */
   refresh(timeoutMs: number): Promise<boolean>
 }
 
-export function createHub({ settings, log, metrics, recent, history, refresh }: HubDeps) {
+export function createHub({ settings, log, metrics, recent, history, revocations, refresh }: HubDeps) {
   const connections = new Set<Connection>()
   const router = createRouter()
   /** What waits for the end of the batch in progress. */
@@ -112,7 +115,19 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     }
   }
 
+  /** Before the changes that come with them. Who is admitted meanwhile is judged by them already. */
+  async function enforce(news: readonly Revocation[]): Promise<void> {
+    revocations.learn(news)
+    const slice = new Slice()
+    for (const connection of connections) {
+      if (connection.identity !== undefined && revocations.refuses(connection.identity))
+        connection.close(CloseCode.forbidden, "revoked")
+      if (slice.over) await slice.turn()
+    }
+  }
+
   async function deliver(part: BatchPart): Promise<void> {
+    if (part.revocations.length > 0) await enforce(part.revocations)
     if (part.first) {
       batch++
       inBatch = true
@@ -166,7 +181,8 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       head = before
       endBatch()
     },
-    begin(cursor: Cursor) {
+    begin(cursor: Cursor, all: readonly Revocation[]) {
+      revocations.begin(all)
       head = cursor
       recent.begin(cursor.snapshot)
       replays.advance()
@@ -262,7 +278,15 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
         return kept
       }
       const replayed = replays.channels(connection)
-      if (replayed === undefined) return this.rejoin(connection, change, undefined, () => done(kept))
+      if (replayed === undefined) {
+        const unlessRevoked = (channels: ReadonlySet<string>) => {
+          if (!revocations.refuses(identity)) return change(channels)
+          // It was, while it waited.
+          connection.close(CloseCode.forbidden, "revoked")
+          return undefined
+        }
+        return this.rejoin(connection, unlessRevoked, undefined, () => done(kept))
+      }
       replays.narrow(connection, change(replayed))
       done(kept)
       return true

@@ -15,6 +15,7 @@ import type { Log } from "./log.ts"
 import { createMetrics, type Metrics } from "./metrics.ts"
 import { createRecent } from "./recent.ts"
 import { keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
+import { createRevocations } from "./revocations.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
 import type { Counts, HubStats } from "./stats.ts"
 import type { Upstream } from "./upstream.ts"
@@ -46,8 +47,9 @@ export interface RelayStatus extends SourceState {
 }
 
 export interface Relay {
-  readonly auth: Auth
   readonly metrics: Metrics
+  /** Checks a token, as for a client. */
+  verify: Auth["verify"]
   /** Begins to listen, to read and to fetch keys, and keeps trying. */
   start(): void
   /** Resolves once clients can connect and changes arrive. */
@@ -92,6 +94,7 @@ export function createRelay({
   const changelog = createChangelog(databaseUrl, (error) =>
     log.debug({ event: "idle_connection_lost", error: error.message }),
   )
+  const revocations = createRevocations()
   const recent = createRecent(settings.REPLAY_BUFFER_MB * 1_048_576)
   const history = createHistory({ changelog, recent, lineage: () => hub.lineage(), log, metrics })
   const hub = createHub({
@@ -99,6 +102,7 @@ export function createRelay({
     metrics,
     recent,
     history,
+    revocations,
     refresh: (timeoutMs) => source.refresh(timeoutMs),
     settings: {
       maxLanes: settings.MAX_LANES,
@@ -115,6 +119,7 @@ export function createRelay({
   const gateway = createGateway({
     hub,
     auth,
+    revocations,
     limits,
     log,
     metrics,
@@ -134,6 +139,7 @@ export function createRelay({
   metrics.observe("relay_addresses", "Client addresses with connections now", limits.addresses)
   metrics.observe("relay_replays", "Connections that are not live yet", () => hub.size().replaying)
   metrics.observe("relay_lanes", "Lanes now", () => hub.size().lanes)
+  metrics.observe("relay_revocations", "Revocations in force", () => revocations.list().length)
 
   /** What keeps clients away, or changes from them. */
   function problems(): string[] {
@@ -145,8 +151,8 @@ export function createRelay({
   }
 
   return {
-    auth,
     metrics,
+    verify: async (token) => revocations.judge(await auth.verify(token)),
     start() {
       keys.start()
       source.start()
@@ -181,6 +187,7 @@ export function createRelay({
           keys: keys.report(),
           hub: hub.stats(),
           limits: limits.reached(),
+          revocations: revocations.list().length,
           tables,
         })
       }),

@@ -39,6 +39,8 @@ export const Report = z.object({
   }),
   /** How often each limit on clients was reached. */
   limits_reached: Counts,
+  /** How many are in force. */
+  revocations: z.number(),
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
@@ -78,6 +80,7 @@ export interface Findings {
   keys: KeysReport
   hub: HubStats
   limits: Counts
+  revocations: number
   workers?: Report["workers"]
   tables: TrackedTable[]
 }
@@ -91,6 +94,7 @@ export function reportOf({
   keys,
   hub,
   limits,
+  revocations,
   workers,
   tables,
 }: Findings): Report {
@@ -124,6 +128,7 @@ export function reportOf({
       replaying: hub.replaying,
     },
     limits_reached: limits,
+    revocations,
     ...(workers === undefined ? {} : { workers }),
     tables,
   }

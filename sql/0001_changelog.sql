@@ -61,11 +61,11 @@ comment on table relay.change is
 comment on column relay.change.seq is 'Taken while the row lock is held: orders the changes of one row. It has gaps. On the wire it is the id.';
 comment on column relay.change.xid is 'The top-level transaction.';
 comment on column relay.change.at is 'When the row was written, which precedes the commit.';
-comment on column relay.change.op is 'insert, update, delete, truncate, bulk_load or message.';
+comment on column relay.change.op is 'insert, update, delete, truncate, bulk_load, message or revocation.';
 comment on column relay.change.type is 'The message type on the wire, for example voting_update.';
 comment on column relay.change.old is 'The row before, as JSON text; update and delete only.';
 comment on column relay.change.new is 'The row after, as JSON text; insert and update only. For op message: the payload.';
-comment on column relay.change.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), and facts of truncate, bulk_load and message.';
+comment on column relay.change.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), and facts of truncate, bulk_load and message. For op revocation: relay.revocation_text.';
 
 create table relay.horizon (
   only_row boolean primary key default true check (only_row),

@@ -125,6 +125,7 @@ t.test("the report says how everything stands", async (t) => {
     "limits_reached",
     "listener",
     "problems",
+    "revocations",
     "status",
     "tables",
     "uptime_seconds",
