@@ -139,12 +139,12 @@ export class Connection implements Member {
   #showLatest(): void {
     const latest = this.lane?.latest
     if (latest === undefined || latest.newest <= this.#shown) return
-    if (this.#wire.full || this.#owed !== undefined || this.lane?.at(this.position) !== undefined) return
+    if (this.#owed !== undefined || this.lane?.at(this.position) !== undefined) return
     this.#wire.cork()
     for (const { version, frame } of latest.since(this.#shown)) {
+      if (this.#wire.full) break
       this.#wire.write(frame)
       this.#shown = version
-      if (this.#wire.full) break
     }
     this.#wire.uncork()
   }
