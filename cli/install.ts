@@ -41,6 +41,7 @@ export async function install(databaseUrl: string): Promise<Installed> {
     await retryLocks(() => migrate(client, migrations))
     if (before > 0) return { state: "upgraded", version: latest, tracked: [], warnings: [] }
     const done = await trackDefaults(client)
+    await defineDefaults(client)
     // Whoever has loaded its state meanwhile does not know what was written before the tables were under capture.
     await client.query("select relay.begin_lineage()")
     return { state: "installed", version: latest, ...done }
@@ -214,6 +215,17 @@ async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracke
     }
   }
   return { tracked, warnings }
+}
+
+/** What is derived from the demo's tables, where its functions are. */
+async function defineDefaults(client: pg.Client): Promise<void> {
+  await client.query(`
+    select relay.define_derived(d.type, d.function::regproc, d.tables::regclass[], d.channel, action => d.action)
+    from (values ('dashboard_update', 'dashboard_statistics', '{guarantee,attendance,vote}'::text[], 'dashboard', null),
+                 ('voting_update', 'election_results', '{vote}', 'election', 'results')) d(type, function, tables, channel, action)
+    where to_regproc(d.function) is not null
+      and not exists (select from unnest(d.tables) n where not exists (
+        select from relay.tracking t where t.target = to_regclass(n)))`)
 }
 
 /** After a restore from a dump the capture is right but slow, until its owner makes its code anew. */

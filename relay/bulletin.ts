@@ -37,6 +37,21 @@ export const Bulletin = z.discriminatedUnion("kind", [
   }),
   z.object({ kind: z.literal("lost") }),
   z.object({ kind: z.literal("reset") }),
+  z.object({
+    kind: z.literal("figures"),
+    set: z.object({
+      name: z.string(),
+      figures: z.array(
+        z.object({
+          type: z.string(),
+          action: z.string().nullable(),
+          channel: z.string(),
+          data: z.string(),
+          at: z.string(),
+        }),
+      ),
+    }),
+  }),
   /** Times are of the machine's clock: milliseconds since it was started. */
   z.object({
     kind: z.literal("standing"),

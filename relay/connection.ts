@@ -53,6 +53,8 @@ export class Connection implements Member {
   #owed: Buffer[] | undefined
   #owedBytes = 0
   #waiting: Array<() => void> | undefined
+  /** The version of the lane's latest figures up to which it has them. */
+  #shown = 0
   /** What the socket had sent when it was last looked at. Bytes. */
   #sent = 0
 
@@ -72,6 +74,7 @@ export class Connection implements Member {
     this.lane = lane
     this.position = lane.end
     this.#chunk = 0
+    this.#shown = 0
     this.startBatch = batch
     lane.add(this)
   }
@@ -123,11 +126,27 @@ export class Connection implements Member {
   pump(): void {
     if (this.#wire.full) return
     const chunk = this.#next()
-    if (chunk === undefined) return
-    const following = this.#next()
-    if (following === undefined) this.#wire.write(chunk)
-    else this.#writeAll(chunk, following)
-    if (this.#owed === undefined) this.#wake()
+    if (chunk !== undefined) {
+      const following = this.#next()
+      if (following === undefined) this.#wire.write(chunk)
+      else this.#writeAll(chunk, following)
+      if (this.#owed === undefined) this.#wake()
+    }
+    this.#showLatest()
+  }
+
+  /** Figures come when nothing else is owed: what is overtaken until then is never sent. */
+  #showLatest(): void {
+    const latest = this.lane?.latest
+    if (latest === undefined || latest.newest <= this.#shown) return
+    if (this.#owed !== undefined || this.lane?.at(this.position) !== undefined) return
+    this.#wire.cork()
+    for (const { version, frame } of latest.since(this.#shown)) {
+      if (this.#wire.full) break
+      this.#wire.write(frame)
+      this.#shown = version
+    }
+    this.#wire.uncork()
   }
 
   #writeAll(first: Buffer, second: Buffer): void {

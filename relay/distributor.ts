@@ -45,6 +45,8 @@ export function createDistributor(revocations: Revocations): Distributor {
   const members = new Set<Member>()
   const newcomers = new Set<Member>()
   let met: BulletinText | undefined
+  /** What each derived message has now, for those who come. */
+  const figures = new Map<string, BulletinText>()
   let head: Cursor | undefined
   /** The position before the batch in progress; undefined between two. */
   let before: Cursor | undefined
@@ -66,6 +68,7 @@ export function createDistributor(revocations: Revocations): Distributor {
     if (met === undefined) return
     tell(met, newcomers)
     if (head !== undefined) tell(positionOf(head), newcomers)
+    for (const set of figures.values()) tell(set, newcomers)
     for (const member of newcomers) members.add(member)
     newcomers.clear()
   }
@@ -96,6 +99,12 @@ export function createDistributor(revocations: Revocations): Distributor {
       if (!final) return
       inBatch = false
       admit()
+    },
+    show(set) {
+      const bulletin: BulletinText = { kind: "figures", set: { ...set, figures: [...set.figures] } }
+      if (set.figures.length === 0) figures.delete(set.name)
+      else figures.set(set.name, bulletin)
+      tell(bulletin)
     },
     meet(lineage, lineages) {
       met = { kind: "meet", lineage, lineages: [...lineages] }

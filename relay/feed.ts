@@ -9,6 +9,7 @@ import { type BellReport, createBell } from "./bell.ts"
 import type { Change } from "./change.ts"
 import type { Changelog, Head, Session } from "./changelog.ts"
 import { type Cursor, contains, type Snapshot } from "./cursor.ts"
+import type { FigureSet } from "./figure.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import type { Revocation } from "./revocations.ts"
@@ -33,6 +34,8 @@ export interface FeedConsumer {
   attended(): boolean
   /** The next part. The feed reads on when it resolves. */
   deliver(part: BatchPart): Promise<void>
+  /** What a derived message has now. */
+  show(set: FigureSet): void
   /** The log is of this lineage; of which the cursors hold. Told each time the feed has connected. */
   meet(lineage: string, lineages: ReadonlySet<string>): void
   /** The session is lost: a batch in progress ends here, and its changes come again. */

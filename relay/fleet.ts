@@ -12,7 +12,7 @@ import { createLateness } from "./lateness.ts"
 import type { Log } from "./log.ts"
 import { createMetrics } from "./metrics.ts"
 import { createPipe, lineOf, type Pipe, type Question } from "./pipe.ts"
-import { keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
+import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createRevocations } from "./revocations.ts"
 import { createSource } from "./source.ts"
 import { Counts, HubStats, sumOf, sumOfCounts } from "./stats.ts"
@@ -148,6 +148,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       problems: [
         ...problemsOf(source.state()),
         ...keyProblems(keys),
+        ...derivedProblems(source.derived()),
         ...(missing > 0 ? [`${missing} of ${size} workers do not answer`] : []),
       ],
       version,
@@ -159,6 +160,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       revocations: revocations.list().length,
       workers: answers.map(([{ pid }, { connections }]) => ({ pid, connections })),
       tables,
+      derived: source.derived(),
     })
   }
 

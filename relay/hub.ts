@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Identity } from "./auth.ts"
+import { createBoard } from "./board.ts"
 import { ALL } from "./change.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
@@ -42,6 +43,7 @@ export interface HubDeps {
 export function createHub({ settings, log, metrics, recent, history, revocations, refresh }: HubDeps) {
   const connections = new Set<Connection>()
   const router = createRouter()
+  const board = createBoard(router)
   /** What waits for the end of the batch in progress. */
   const atBatchEnd: Array<() => void> = []
   let head: Cursor | undefined
@@ -68,6 +70,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
     const identity = connection.identity as Identity
     const before = connection.lane
     const lane = router.laneFor({ channels, rights: identity.rights, filter: connection.filter })
+    if (lane.members.length === 0) board.fill(lane)
     // Rights may name thousands of committees, and thousands of tokens the same.
     connection.identity = { ...identity, rights: lane.subscription.rights }
     connection.filter = lane.subscription.filter
@@ -170,6 +173,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
   const consumer: FeedConsumer = {
     attended: () => connections.size > 0,
     deliver,
+    show: board.show,
     meet(lineage, known) {
       lineages = known
       if (head !== undefined) head = { lineage, snapshot: head.snapshot }
@@ -227,6 +231,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
       if (since !== undefined) return replays.start(connection, channels, since, answer)
       place(connection, channels)
       answer(joinedNow())
+      connection.pump()
     },
     /**
      * Changes a connection's channels between two batches, so that none is seen by half.

@@ -14,7 +14,7 @@ import { createLimits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import { createMetrics, type Metrics } from "./metrics.ts"
 import { createRecent } from "./recent.ts"
-import { keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
+import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createRevocations } from "./revocations.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
 import type { Counts, HubStats } from "./stats.ts"
@@ -178,7 +178,8 @@ export function createRelay({
       (async () => {
         // The report is most wanted when the database is away: it must not wait for it.
         const tables = await source.tables()
-        const found = new Set([...problems(), ...keyProblems(keys.report())])
+        const derived = source.derived()
+        const found = new Set([...problems(), ...keyProblems(keys.report()), ...derivedProblems(derived)])
         return reportOf({
           problems: [...found],
           version,
@@ -189,6 +190,7 @@ export function createRelay({
           limits: limits.reached(),
           revocations: revocations.list().length,
           tables,
+          derived,
         })
       }),
     exposition: upstream?.exposition ?? (() => metrics.registry.metrics()),

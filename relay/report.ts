@@ -4,6 +4,7 @@ import { z } from "zod"
 import { BellReport } from "./bell.ts"
 import { TrackedTable } from "./changelog.ts"
 import { cursorText } from "./cursor.ts"
+import { DerivedReport } from "./derived.ts"
 import { KeysReport } from "./keys.ts"
 import type { SourceState } from "./source.ts"
 import { Counts, HubStats } from "./stats.ts"
@@ -44,6 +45,7 @@ export const Report = z.object({
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
+  derived: z.array(DerivedReport),
 })
 export type Report = z.infer<typeof Report>
 
@@ -70,6 +72,12 @@ export const keyProblems = ({ known, error }: KeysReport): string[] =>
       ? []
       : [`the keys for tokens cannot be fetched anew: ${error}`]
 
+/** Numbers that stand still harm nothing else, and so they make the relay no less ready. */
+export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
+  derived.flatMap(({ type, channel, error }) =>
+    error === null ? [] : [`${type} of ${channel} cannot be computed: ${error}`],
+  )
+
 /** Everything that a report is made of. */
 export interface Findings {
   problems: string[]
@@ -83,6 +91,7 @@ export interface Findings {
   revocations: number
   workers?: Report["workers"]
   tables: TrackedTable[]
+  derived: DerivedReport[]
 }
 
 /** The report. */
@@ -97,6 +106,7 @@ export function reportOf({
   revocations,
   workers,
   tables,
+  derived,
 }: Findings): Report {
   const { listener, feed, lagMs, bell } = source
   const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
@@ -131,5 +141,6 @@ export function reportOf({
     revocations,
     ...(workers === undefined ? {} : { workers }),
     tables,
+    derived,
   }
 }

@@ -71,6 +71,8 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
         return consumer?.lost()
       case "reset":
         return consumer?.reset()
+      case "figures":
+        return consumer?.show(bulletin.set)
       case "part": {
         const { rows, revocations, cursor, first, final } = bulletin
         await consumer?.deliver({ changes: await readChanges(rows), revocations, cursor, first, final })
@@ -97,6 +99,7 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
           return fresh === true
         },
         tables: async () => (await report()).tables,
+        derived: () => [],
         async stop() {},
       }
     },

@@ -383,9 +383,9 @@ create function relay.admit_relay(role name) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
   execute format('grant usage on schema relay to %I', role);
-  execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked, relay.revocation to %I', role);
+  execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked, relay.revocation, relay.derived to %I', role);
   execute format('grant select on sequence relay.lease, relay.slot, relay.pause_switch to %I', role);
-  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.layout_holds(regclass, integer), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused(), relay.revocation_text(relay.revocation) to %I', role);
+  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.layout_holds(regclass, integer), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused(), relay.revocation_text(relay.revocation), relay.derived_function(text), relay.derive(text, text) to %I', role);
 end
 $$;
 comment on function relay.admit_relay(name) is 'Grants a role what a relay process needs, and nothing that reads or writes the tables themselves.';

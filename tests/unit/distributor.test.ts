@@ -76,6 +76,17 @@ t.test("a worker begins where the feed is, and gets what comes then", async (t) 
   t.same(worker.told.slice(2), ["2,3."])
 })
 
+t.test("one that comes is told the numbers that stand, and nothing of those that are gone", async (t) => {
+  const { distributor, consumer } = start()
+  const figure = { type: "totals", action: null, channel: "dashboard", data: "1", at: "2026-11-03T20:00:00Z" }
+  const before = join(distributor)
+  consumer.show({ name: "a", figures: [figure] })
+  consumer.show({ name: "b", figures: [figure] })
+  consumer.show({ name: "a", figures: [] })
+  t.same(before.told, ["meet", "begin 5", "figures", "figures", "figures"])
+  t.same(join(distributor).told, ["meet", "begin 5", "figures"])
+})
+
 t.test("one that comes in the middle of a batch begins after it", async (t) => {
   const { distributor, deliver } = start()
   await deliver([1], 10, true, false)
