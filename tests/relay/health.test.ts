@@ -120,6 +120,7 @@ t.test("the report says how everything stands", async (t) => {
   ])
   t.same(Object.keys(found).sort(), [
     "connections",
+    "derived",
     "feed",
     "keys",
     "limits_reached",
