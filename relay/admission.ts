@@ -1,5 +1,6 @@
 /** Admission: from a token to a place in the hub, and from a later one to another. The client's frames wait meanwhile. */
 
+import type { Audit } from "./audit.ts"
 import type { Auth, AuthResult, Identity } from "./auth.ts"
 import type { Connection } from "./connection.ts"
 import { amendFilter } from "./filter.ts"
@@ -14,6 +15,7 @@ export interface AdmissionDeps {
   hub: Hub
   auth: Auth
   limits: Limits
+  audit: Audit
   log: Log
   metrics: Metrics
   settings: { heartbeatMs: number }
@@ -50,6 +52,7 @@ export function createAdmission({
   hub,
   auth,
   limits,
+  audit,
   log,
   metrics,
   settings,
@@ -76,6 +79,7 @@ export function createAdmission({
 
   function refuse(connection: Connection, reason: Refusal, request: Request): void {
     metrics.authFailures.inc({ reason })
+    audit.tell(connection, { event: "token_refused", reason })
     switch (reason) {
       case "expired":
         return connection.close(CloseCode.tokenExpired, "token expired")
@@ -95,8 +99,11 @@ export function createAdmission({
     if (asked === undefined) return
     const channels = hub.startChannels(asked.channels, identity.user)
     const forbidden = hub.forbidden(identity, channels)
-    if (forbidden.length > 0)
+    if (forbidden.length > 0) {
+      const { id, address } = connection
+      audit.tell({ id, address, user: identity.user }, { event: "channels_refused", channels: forbidden })
       return connection.close(CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`)
+    }
     if (!limits.allowsChannels(connection, channels.size)) return
     if (hub.crowded(identity, channels, connection.filter))
       return connection.close(CloseCode.tryAgain, TOO_MANY_FILTERS)
@@ -104,6 +111,7 @@ export function createAdmission({
     asking.delete(connection)
     if (!limits.join(connection))
       return connection.close(CloseCode.connectionLimit, "too many connections of this user")
+    audit.tell(connection, { event: "connected", channels, expiresAt: identity.expiresAt })
     hub.join(connection, channels, asked.cursor, (joined) => {
       connection.send({
         type: "connection_success",
@@ -119,17 +127,20 @@ export function createAdmission({
   }
 
   function renew(connection: Connection, identity: Identity, request: Request): void {
-    if (identity.user !== connection.user)
+    if (identity.user !== connection.user) {
+      audit.tell(connection, { event: "token_refused", reason: "other_user" })
       return fault(connection, "other_user", "a refresh must be for the same user", request)
-    const done = hub.reauthorise(connection, identity, (channels) =>
+    }
+    const done = hub.reauthorise(connection, identity, (channels) => {
       connection.send({
         type: "authenticated",
         user: identity.user,
         channels: [...channels, `user:${identity.user}`],
         expires_in: secondsLeft(identity),
         request,
-      }),
-    )
+      })
+      audit.tell(connection, { event: "renewed", channels, expiresAt: identity.expiresAt })
+    })
     if (!done) fault(connection, "busy", "too much waits already: ask again later", request)
   }
 

@@ -48,6 +48,7 @@ async function inBatch() {
   hub.consumer.meet("l", new Set(["l"]))
   hub.consumer.begin(cursor(10))
   const connection = new Connection({
+    address: "127.0.0.1",
     onClosing: () => t.fail("it is not closed"),
     wire: {
       queued: 0,
