@@ -109,7 +109,7 @@ async function prepare(
           { event: done.state, version: done.version, tracked: done.tracked },
           "the relay's schema is in the database",
         )
-      for (const warning of done.warnings) log.warn({ event: "not_tracked" }, warning)
+      for (const warning of done.warnings) log.warn({ event: "install_warning" }, warning)
       return
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error
