@@ -288,20 +288,25 @@ const ATTEMPTS: Record<string, Attempt> = {
       revoke select on vote from ${nameOf(role)}`)
     const told: string[] = []
     const hear = ({ message, detail }: { message?: string | undefined; detail?: string | undefined }) =>
-      told.push(`${message} ${detail}`)
+      void told.push(`${message} ${detail}`)
     session.on("notice", hear)
     await session.query(
       "set client_min_messages = debug5; set debug_print_plan = on; set debug_print_parse = on; set debug_print_rewritten = on",
     )
-    const done = (sql: string) => session.query(sql).then(() => true, hear)
-    let writes = false
-    for (const sql of [
-      "update vote set status = 'verified'",
-      "begin isolation level serializable; update vote set status = 'corrected'; commit",
-      "begin; delete from vote; rollback",
-      "set statement_timeout = 1; update vote set status = 'entered'; set statement_timeout = 0",
-    ])
-      writes = (await done(sql)) === true || writes
+    const done = async (sql: string) => {
+      const { length } = told
+      const error = await refusal(session.query(sql))
+      if (error !== undefined) hear(error)
+      else if (told.length < length + 5) throw new Error(`asked for its plans, and told of none: ${sql}`)
+      return error === undefined
+    }
+    const writes = await done("update vote set status = 'verified'")
+    await done("begin isolation level serializable; update vote set status = 'corrected'; commit")
+    await done("begin; delete from vote; rollback")
+    // Of a table that was altered the capture finds its columns anew.
+    await superuser.query("alter table vote rename column entered_by to by_whom")
+    await done("update vote set status = 'entered'")
+    await superuser.query("alter table vote rename column by_whom to entered_by")
     session.off("notice", hear)
     await session.query("rollback; reset all")
     await superuser.query(
@@ -311,7 +316,6 @@ const ATTEMPTS: Record<string, Attempt> = {
     bytes.writeInt32LE(hidden)
     const asPlansShow = [...new Int8Array(bytes)].join(" ")
     const text = told.join("\n")
-    if (writes && told.length < 10) throw new Error("it has asked for plans and was told of none")
     if (text.includes(asPlansShow) || text.includes(String(hidden)) || /nobody's eyes/.test(text))
       return "yes"
     return writes ? "nothing" : "no"
