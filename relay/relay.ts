@@ -2,6 +2,7 @@
 
 import type { Server } from "node:http"
 import { readTrust } from "./address.ts"
+import { createAudit } from "./audit.ts"
 import { type Auth, createAuth } from "./auth.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
@@ -116,11 +117,13 @@ export function createRelay({
     upstream?.source(hub.consumer) ??
     createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
   const limits = createLimits({ settings, trust: readTrust(settings.TRUST_PROXY), log, metrics, clock })
+  const audit = createAudit({ to: settings.AUDIT_LOG, log, metrics })
   const gateway = createGateway({
     hub,
     auth,
     revocations,
     limits,
+    audit,
     log,
     metrics,
     settings: {
@@ -202,6 +205,7 @@ export function createRelay({
         history.stop()
         await source.stop()
         await changelog.close()
+        await audit.close()
       })()
       return stopping
     },

@@ -97,11 +97,12 @@ begin
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
     raise exception 'relay.rotate() can only be used in READ COMMITTED' using errcode = 'active_sql_transaction';
   end if;
-  if not pg_try_advisory_xact_lock(hashtext('relay.rotate')) then
-    return null;
-  end if;
-  if (select rotated_at + older_than > clock_timestamp() from relay.horizon)
-     and pg_total_relation_size(format('relay.change_%s', v_slot)::regclass) < larger_than then
+  -- One at a time. An advisory lock would do, but anybody may hold that.
+  perform from relay.horizon
+  where rotated_at + older_than <= clock_timestamp()
+     or pg_total_relation_size(format('relay.change_%s', v_slot)::regclass) >= larger_than
+  for update skip locked;
+  if not found then
     return null;
   end if;
   -- Waits for every transaction that still writes to the partition, for 30 ms at most; the next attempt comes later.
@@ -203,7 +204,7 @@ begin
   if v_id is not null then
     return v_id;
   end if;
-  perform pg_advisory_xact_lock(hashtext('relay.lineage'));
+  lock table relay.lineage in share row exclusive mode;
   v_id := relay.present_lineage();
   if v_id is not null then
     return v_id;

@@ -52,6 +52,7 @@ async function inBatch() {
   hub.consumer.begin(cursor(10), [])
   const closed: number[] = []
   const connection = new Connection({
+    address: "127.0.0.1",
     onClosing: (closing, code) => {
       hub.release(closing)
       closed.push(code)
