@@ -3,6 +3,7 @@
 import t from "tap"
 import { database } from "../helpers/database.ts"
 import { missing, refusal, VERSIONS } from "../helpers/log.ts"
+import { until } from "../helpers/wait.ts"
 
 const LOG = "select meta::json as it from relay.change where op = 'revocation' order by seq"
 
@@ -72,6 +73,12 @@ for (const version of VERSIONS) {
       const [one, two] = [await db.session(), await db.session()]
       await one.query("begin; select relay.revoke('7', '2100-01-01')")
       const second = two.query("select relay.revoke('7', '2200-01-01')")
+      await until("it waits for the first", async () => {
+        const [waits] = await db.query<{ it: boolean }>(
+          "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock') as it",
+        )
+        return waits?.it === true
+      })
       await one.query("select relay.revoke('8'); commit")
       await second
       const last = await db.query(
