@@ -284,14 +284,15 @@ const ATTEMPTS: Record<string, Attempt> = {
     const { superuser, nameOf } = world
     const session = world.sessions[role]
     const hidden = 47_114_711
-    await superuser.query(`insert into vote (votes, entered_by) values (${hidden}, 'for nobody''s eyes');
+    // Alone in the table: after some rows a session makes no more plans that have the row in them.
+    await superuser.query(`delete from vote; insert into vote (votes, entered_by) values (${hidden}, 'for nobody''s eyes');
       revoke select on vote from ${nameOf(role)}`)
     const told: string[] = []
     const hear = ({ message, detail }: { message?: string | undefined; detail?: string | undefined }) =>
       void told.push(`${message} ${detail}`)
     session.on("notice", hear)
     await session.query(
-      "set client_min_messages = debug5; set debug_print_plan = on; set debug_print_parse = on; set debug_print_rewritten = on",
+      "set client_min_messages = debug5; set debug_pretty_print = off; set debug_print_plan = on; set debug_print_parse = on; set debug_print_rewritten = on",
     )
     const done = async (sql: string) => {
       const { length } = told
