@@ -7,9 +7,8 @@ import { fileURLToPath } from "node:url"
 import { z } from "zod"
 import { signToken } from "../cli/token.ts"
 import { readSettings } from "../relay/config.ts"
-
-import type { Target } from "./load.ts"
 import { COPY_TABLE, OWN_TABLE } from "./session.ts"
+import type { Target } from "./target.ts"
 import { isAlive } from "./usage.ts"
 
 export const SERVERS = ["ours", "plain ws", "Socket.IO", "nchan"] as const
