@@ -135,7 +135,7 @@ command("track", "capture a table's changes; again after ALTER TABLE", DATABASE)
   )
   .action(async (table: string, options) => {
     const { type, channels, columns, exclude, key, level } = options
-    await track(await findDatabase(settingsOf(options)), table, {
+    const warnings = await track(await findDatabase(settingsOf(options)), table, {
       type,
       channels,
       columns,
@@ -144,6 +144,7 @@ command("track", "capture a table's changes; again after ALTER TABLE", DATABASE)
       level,
     })
     print(`captured: ${table}`)
+    warnings.forEach(note)
   })
 
 command("untrack", "end the capture of a table", DATABASE)
