@@ -102,7 +102,8 @@ export async function startServer(
     paths: ["/ws"],
     headers: { Authorization: `Bearer ${tokenFor("1")}` },
     ready: '{"type":"connection_success"',
-    event: '{"type":"voting_update"',
+    // Not the results that are made of them: how many of those come is a matter of time.
+    event: '{"type":"voting_update","action":"create"',
   }
   return { ...running, name, table: OWN_TABLE, target }
 }
