@@ -194,6 +194,11 @@ export class Connection implements Member {
     return this.#wire.open
   }
 
+  /** What its socket was handed and has not sent. Bytes. */
+  get queued(): number {
+    return this.#wire.queued
+  }
+
   close(code: CloseCode, reason: string): void {
     if (this.closing) return
     this.ending = { code, reason }

@@ -318,6 +318,13 @@ export function createHub({ settings, log, metrics, recent, history, revocations
       replaying: replays.size(),
       lanes: router.size(),
     }),
+    /** What waits for readers that are behind: in their sockets, each for itself, and in lanes, once for all. Bytes. */
+    held(): { sockets: number; lanes: number } {
+      let [sockets, lanes] = [0, 0]
+      for (const { queued } of connections) sockets += queued
+      for (const { bytes } of router.lanes()) lanes += bytes
+      return { sockets, lanes }
+    },
     stats(): HubStats {
       const users = new Map<string, number>()
       const channels = new Map<string, number>()

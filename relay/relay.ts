@@ -142,6 +142,8 @@ export function createRelay({
   metrics.observe("relay_addresses", "Client addresses with connections now", limits.addresses)
   metrics.observe("relay_replays", "Connections that are not live yet", () => hub.size().replaying)
   metrics.observe("relay_lanes", "Lanes now", () => hub.size().lanes)
+  metrics.observe("relay_queued_bytes", "Bytes handed to sockets and not sent", () => hub.held().sockets)
+  metrics.observe("relay_lane_bytes", "Bytes in lanes for who is behind", () => hub.held().lanes)
   metrics.observe("relay_revocations", "Revocations in force", () => revocations.list().length)
 
   /** What keeps clients away, or changes from them. */

@@ -10,6 +10,7 @@ import type { Client, Received } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
 import { cursorNow, type Entry, readLog } from "../helpers/log.ts"
 import { metricOf, startRelay, type TestRelay, token } from "../helpers/relay.ts"
+import { settle } from "../helpers/settle.ts"
 import { until } from "../helpers/wait.ts"
 
 // ------------------------------------------------------------------------------------------- who asks for what
@@ -323,23 +324,16 @@ async function play(t: Test, people: readonly Person[], happening: readonly stri
   const run = async (some: readonly string[][]) => {
     for (const statements of some) await db.query(`begin; ${statements.join("; ")}; commit`)
   }
-  const settle = async (clients: readonly Client[], request: string) => {
-    const witness = await relay.connect({}, "?channels=nobody:else")
-    await db.query("select relay.broadcast('nobody:else', '1')")
-    await witness.count(1)
-    for (const client of clients) client.send({ type: "ping", request })
-    for (const client of clients) await client.first("pong", (message) => message.request === request)
-  }
   const cursor = await cursorNow(db)
   const live = await Promise.all(people.map((who) => connect(relay, who)))
   const half = happening.length / 2
   await run(happening.slice(0, half))
-  await settle(live, "half")
+  await settle(db, relay, ...live)
   const turned = people.map((who, index) => become(who, people[(index + 1) % people.length] as Person))
   await Promise.all(live.map((client, index) => turnInto(client, turned[index] as Person)))
   const middle = (await readLog(db)).at(-1)?.seq ?? 0n
   await run(happening.slice(half))
-  await settle(live, "end")
+  await settle(db, relay, ...live)
   const log = await readLog(db)
   for (const [index, who] of people.entries()) {
     const later = turned[index] as Person
