@@ -47,20 +47,18 @@ const textTests = fc.oneof(
   fc.record({ gte: texts }),
   fc.record({ lt: texts }),
 )
+const conditions = {
+  committee_id: tests,
+  election_id: tests,
+  user_id: tests,
+  votes: tests,
+  status: textTests,
+  note: textTests,
+  present: fc.constantFrom({ eq: true }, { neq: true }, { in: [false] }),
+}
 const where: fc.Arbitrary<Where> = fc
-  .record(
-    {
-      committee_id: tests,
-      election_id: tests,
-      user_id: tests,
-      votes: tests,
-      status: textTests,
-      note: textTests,
-      present: fc.constantFrom({ eq: true }, { neq: true }, { in: [false] }),
-    },
-    { requiredKeys: [] },
-  )
-  .map((all) => Object.fromEntries(Object.entries(all).slice(0, 2)) as Where)
+  .subarray(Object.keys(conditions) as Array<keyof typeof conditions>, { minLength: 1, maxLength: 2 })
+  .chain((columns) => fc.record<Where>(Object.fromEntries(columns.map((name) => [name, conditions[name]]))))
 
 const maybe = <Value>(value: fc.Arbitrary<Value>) => fc.option(value, { nil: undefined, freq: 2 })
 const person: fc.Arbitrary<Person> = fc
