@@ -136,7 +136,7 @@ command("track", "capture a table's changes; again after ALTER TABLE", DATABASE)
   )
   .action(async (table: string, options) => {
     const { type, channels, columns, exclude, key, restricted, level } = options
-    await track(await findDatabase(settingsOf(options)), table, {
+    const warnings = await track(await findDatabase(settingsOf(options)), table, {
       type,
       channels,
       columns,
@@ -146,6 +146,7 @@ command("track", "capture a table's changes; again after ALTER TABLE", DATABASE)
       level,
     })
     print(`captured: ${table}`)
+    warnings.forEach(note)
   })
 
 command("untrack", "end the capture of a table", DATABASE)

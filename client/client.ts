@@ -1,6 +1,12 @@
 /** Follows a relay: each change once, through lost connections, or word that the state has to be loaded anew. */
 
-import type { ApplicationMessage, ChangeMessage, Reason, ServerMessage } from "../relay/messages.ts"
+import type {
+  ApplicationMessage,
+  ChangeMessage,
+  DerivedMessage,
+  Reason,
+  ServerMessage,
+} from "../relay/messages.ts"
 import { setAlarm } from "./alarm.ts"
 import { createChannels } from "./channels.ts"
 import { FeedError, type FeedErrorCode, messageOf } from "./error.ts"
@@ -60,7 +66,7 @@ export interface Feed<R extends Rows = AnyRows> {
   close(): void
 }
 
-type Frame = ServerMessage | ChangeMessage | ApplicationMessage
+type Frame = ServerMessage | ChangeMessage | ApplicationMessage | DerivedMessage
 
 const ALL = "election_updates"
 const MARGIN_MS = 10_000
@@ -308,16 +314,15 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
   function receive(data: unknown): void {
     watchdog.heard()
     let frame: Frame
-    // Only changes belong to a transaction. A table's own type may be any word.
-    let isChange: boolean
     try {
       frame = parse(data as string) as Frame
-      isChange = "tx" in frame
+      // Only changes belong to a transaction, and of the rest only what is derived has data. The type may be any word.
+      if ("tx" in frame) return occur({ type: "change", change: frame })
+      if ("data" in frame) return listeners.tell("derived", frame)
     } catch (error) {
       return report("frame", `a frame that cannot be read: ${messageOf(error)}`, error)
     }
-    if (isChange) occur({ type: "change", change: frame as ChangeMessage | ApplicationMessage })
-    else answer(frame as ServerMessage)
+    answer(frame)
   }
 
   function answer(message: ServerMessage): void {

@@ -1,6 +1,6 @@
 /** Events with the types of the caller's rows, inferred from the relay's own schemas. */
 
-import type { ApplicationMessage, ChangeMessage, Reason } from "../relay/messages.ts"
+import type { ApplicationMessage, ChangeMessage, DerivedMessage, Reason } from "../relay/messages.ts"
 import type { FeedError } from "./error.ts"
 import type { State } from "./machine.ts"
 
@@ -37,6 +37,8 @@ export interface FeedEvents<R> {
   change: ChangeOf<R>
   /** From relay.broadcast or relay.send_to_user. */
   message: ApplicationMessage
+  /** What the relay has computed, such as `dashboard_update`: the latest value, whenever it comes. */
+  derived: DerivedMessage
   state: State
   /** What the caller holds may be wrong: changes are missing. */
   resync: { reason: Reason }

@@ -58,6 +58,9 @@ const Claims = z
     committees: Ids,
     elections: Ids,
     channels: Ids,
+    /** RFC 7519 has it a string. */
+    jti: z.string().max(256).optional(),
+    iat: z.number().optional(),
   })
   .refine((claims) => claims.sub !== undefined || claims.user_id !== undefined, "names no user")
 
@@ -67,12 +70,16 @@ export interface Identity {
   readonly rights: Rights
   /** When the connection is closed. Milliseconds since 1970. */
   readonly expiresAt: number
+  /** What it can be revoked by beside its user. */
+  readonly jti?: string | undefined
+  /** Milliseconds since 1970. */
+  readonly issuedAt?: number | undefined
 }
 
-/** `unavailable`: the issuer cannot be asked for a key that is not known here. */
+/** `unavailable`: the issuer cannot be asked for a key that is not known here. `revoked`: said by `Revocations` alone. */
 export type AuthResult =
   | { ok: true; identity: Identity }
-  | { ok: false; reason: "missing" | "invalid" | "expired" | "unavailable" }
+  | { ok: false; reason: "missing" | "invalid" | "expired" | "unavailable" | "revoked" }
 
 export interface Auth {
   /** Whether there is a key to check any token with. */
@@ -144,6 +151,8 @@ function identityOf(claims: z.infer<typeof Claims>): Identity {
       roles,
     },
     expiresAt: closingTime(claims.exp),
+    jti: claims.jti,
+    issuedAt: claims.iat === undefined ? undefined : claims.iat * 1_000,
   }
 }
 

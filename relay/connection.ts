@@ -17,6 +17,8 @@ const OWED_FRAMES = 4_096
 
 export interface ConnectionDeps {
   wire: Wire
+  /** Of the client, as far as proxies are believed. */
+  address: string
   /** Told before the close frame is sent: the connection takes no further part. */
   onClosing(connection: Connection, code: CloseCode): void
 }
@@ -43,7 +45,9 @@ export class Connection implements Member {
   framesWholeAt = 0
   /** Since when the socket has not taken anything although something waits; 0 while it does. */
   stuckAt = 0
-  closing = false
+  /** How the relay ends it, once it does. */
+  ending: { readonly code: CloseCode; readonly reason: string } | undefined
+  readonly address: string
 
   readonly #wire: Wire
   readonly #onClosing: ConnectionDeps["onClosing"]
@@ -53,10 +57,13 @@ export class Connection implements Member {
   #owed: Buffer[] | undefined
   #owedBytes = 0
   #waiting: Array<() => void> | undefined
+  /** The version of the lane's latest figures up to which it has them. */
+  #shown = 0
   /** What the socket had sent when it was last looked at. Bytes. */
   #sent = 0
 
-  constructor({ wire, onClosing }: ConnectionDeps) {
+  constructor({ wire, address, onClosing }: ConnectionDeps) {
+    this.address = address
     this.#wire = wire
     this.#onClosing = onClosing
   }
@@ -66,12 +73,17 @@ export class Connection implements Member {
     return this.identity?.user ?? ""
   }
 
+  get closing(): boolean {
+    return this.ending !== undefined
+  }
+
   /** Joins a lane at its end. What the old lane still owed stays owed. */
   enter(lane: Lane, batch: number): void {
     this.depart()
     this.lane = lane
     this.position = lane.end
     this.#chunk = 0
+    this.#shown = 0
     this.startBatch = batch
     lane.add(this)
   }
@@ -123,11 +135,27 @@ export class Connection implements Member {
   pump(): void {
     if (this.#wire.full) return
     const chunk = this.#next()
-    if (chunk === undefined) return
-    const following = this.#next()
-    if (following === undefined) this.#wire.write(chunk)
-    else this.#writeAll(chunk, following)
-    if (this.#owed === undefined) this.#wake()
+    if (chunk !== undefined) {
+      const following = this.#next()
+      if (following === undefined) this.#wire.write(chunk)
+      else this.#writeAll(chunk, following)
+      if (this.#owed === undefined) this.#wake()
+    }
+    this.#showLatest()
+  }
+
+  /** Figures come when nothing else is owed: what is overtaken until then is never sent. */
+  #showLatest(): void {
+    const latest = this.lane?.latest
+    if (latest === undefined || latest.newest <= this.#shown) return
+    if (this.#owed !== undefined || this.lane?.at(this.position) !== undefined) return
+    this.#wire.cork()
+    for (const { version, frame } of latest.since(this.#shown)) {
+      if (this.#wire.full) break
+      this.#wire.write(frame)
+      this.#shown = version
+    }
+    this.#wire.uncork()
   }
 
   #writeAll(first: Buffer, second: Buffer): void {
@@ -168,7 +196,7 @@ export class Connection implements Member {
 
   close(code: CloseCode, reason: string): void {
     if (this.closing) return
-    this.closing = true
+    this.ending = { code, reason }
     this.#onClosing(this, code)
     this.#wire.close(code, reason)
   }

@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Identity } from "./auth.ts"
+import { createBoard } from "./board.ts"
 import { ALL } from "./change.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
@@ -15,6 +16,7 @@ import type { Metrics } from "./metrics.ts"
 import { CloseCode } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
 import { createReplays, type Joined, type Position } from "./replay.ts"
+import type { Revocation, Revocations } from "./revocations.ts"
 import { createRouter } from "./router.ts"
 import { Slice } from "./slice.ts"
 import type { HubStats } from "./stats.ts"
@@ -32,13 +34,16 @@ export interface HubDeps {
   metrics: Metrics
   recent: Recent
   history: History
+  /** Kept up to date by what the hub consumes. */
+  revocations: Revocations
   /** Resolves after a read of the log that began later; false if there is none within the time. */
   refresh(timeoutMs: number): Promise<boolean>
 }
 
-export function createHub({ settings, log, metrics, recent, history, refresh }: HubDeps) {
+export function createHub({ settings, log, metrics, recent, history, revocations, refresh }: HubDeps) {
   const connections = new Set<Connection>()
   const router = createRouter()
+  const board = createBoard(router)
   /** What waits for the end of the batch in progress. */
   const atBatchEnd: Array<() => void> = []
   let head: Cursor | undefined
@@ -65,6 +70,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     const identity = connection.identity as Identity
     const before = connection.lane
     const lane = router.laneFor({ channels, rights: identity.rights, filter: connection.filter })
+    if (lane.members.length === 0) board.fill(lane)
     // Rights may name thousands of committees, and thousands of tokens the same.
     connection.identity = { ...identity, rights: lane.subscription.rights }
     connection.filter = lane.subscription.filter
@@ -112,7 +118,19 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     }
   }
 
+  /** Before the changes that come with them. Who is admitted meanwhile is judged by them already. */
+  async function enforce(news: readonly Revocation[]): Promise<void> {
+    revocations.learn(news)
+    const slice = new Slice()
+    for (const connection of connections) {
+      if (connection.identity !== undefined && revocations.refuses(connection.identity))
+        connection.close(CloseCode.forbidden, "revoked")
+      if (slice.over) await slice.turn()
+    }
+  }
+
   async function deliver(part: BatchPart): Promise<void> {
+    if (part.revocations.length > 0) await enforce(part.revocations)
     if (part.first) {
       batch++
       inBatch = true
@@ -155,6 +173,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
   const consumer: FeedConsumer = {
     attended: () => connections.size > 0,
     deliver,
+    show: board.show,
     meet(lineage, known) {
       lineages = known
       if (head !== undefined) head = { lineage, snapshot: head.snapshot }
@@ -166,7 +185,8 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       head = before
       endBatch()
     },
-    begin(cursor: Cursor) {
+    begin(cursor: Cursor, all: readonly Revocation[]) {
+      revocations.begin(all)
       head = cursor
       recent.begin(cursor.snapshot)
       replays.advance()
@@ -211,6 +231,7 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       if (since !== undefined) return replays.start(connection, channels, since, answer)
       place(connection, channels)
       answer(joinedNow())
+      connection.pump()
     },
     /**
      * Changes a connection's channels between two batches, so that none is seen by half.
@@ -262,7 +283,15 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
         return kept
       }
       const replayed = replays.channels(connection)
-      if (replayed === undefined) return this.rejoin(connection, change, undefined, () => done(kept))
+      if (replayed === undefined) {
+        const unlessRevoked = (channels: ReadonlySet<string>) => {
+          if (!revocations.refuses(identity)) return change(channels)
+          // It was, while it waited.
+          connection.close(CloseCode.forbidden, "revoked")
+          return undefined
+        }
+        return this.rejoin(connection, unlessRevoked, undefined, () => done(kept))
+      }
       replays.narrow(connection, change(replayed))
       done(kept)
       return true

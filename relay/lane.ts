@@ -2,6 +2,7 @@
 
 import type { Change } from "./change.ts"
 import { bytesOf, chunksOf, makeFrames } from "./frames.ts"
+import { Latest } from "./latest.ts"
 import type { Register } from "./register.ts"
 import type { Slice } from "./slice.ts"
 import { type Sight, type Subscription, sightsOf, subscriptionKey } from "./subscription.ts"
@@ -41,6 +42,8 @@ export class Lane {
   /** What the batch part being routed has for this lane. */
   sights: Sight[] = []
   ownUsers = new Set<string>()
+  /** What it sees of what is derived. */
+  readonly latest = new Latest()
 
   #entries: Entry[] = []
   #base = 0

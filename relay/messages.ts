@@ -45,6 +45,16 @@ export const ApplicationMessage = z.strictObject({
 })
 export type ApplicationMessage = z.infer<typeof ApplicationMessage>
 
+/** What a function of the application has computed: the latest value, in no transaction. */
+export const DerivedMessage = z.strictObject({
+  type: z.string(),
+  action: z.string().optional(),
+  channel: z.string(),
+  at: z.iso.datetime(),
+  data: z.unknown(),
+})
+export type DerivedMessage = z.infer<typeof DerivedMessage>
+
 /** Why what lies between a client's cursor and now cannot be sent. */
 const Reason = z.enum(["no_cursor", "malformed", "lineage", "too_old", "ahead"])
 export type Reason = z.infer<typeof Reason>

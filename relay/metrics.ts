@@ -49,7 +49,20 @@ export function createMetrics() {
       "reason",
     ]),
     rotations: counter("relay_rotations_total", "Rotations of the log, by result", ["result"]),
+    auditLines: counter("relay_audit_lines_total", "Lines of the audit log, by what became of them", [
+      "result",
+    ]),
+    auditFailures: counter("relay_audit_failures_total", "Failures to open or write the audit log"),
     workerExits: counter("relay_worker_exits_total", "Worker processes that ended, by why", ["reason"]),
+    derived: counter("relay_derived_total", "Runs of functions of derived messages, by type and result", [
+      "type",
+      "result",
+    ]),
+    derivation: histogram(
+      "relay_derived_seconds",
+      "Time of one run of a function of a derived message",
+      [0.001, 0.005, 0.01, 0.05, 0.2, 1, 5],
+    ),
     batch: histogram(
       "relay_batch_changes",
       "Changes in a batch",

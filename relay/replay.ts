@@ -117,8 +117,10 @@ export function createReplays({
     if (gone(replay) || head === undefined) return
     metrics.resumes.inc({ result: reason })
     running.delete(replay.connection)
-    goLive(replay.connection, replay.subscription.channels)
     tell(replay, { cursor: cursorText(head), recovered: false, replayed: 0, reason })
+    // Who does not read its answers has been closed.
+    if (replay.connection.closing) return
+    goLive(replay.connection, replay.subscription.channels)
     for (const act of replay.afterwards) act()
   }
 

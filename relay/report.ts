@@ -4,6 +4,7 @@ import { z } from "zod"
 import { BellReport } from "./bell.ts"
 import { TrackedTable } from "./changelog.ts"
 import { cursorText } from "./cursor.ts"
+import { DerivedReport } from "./derived.ts"
 import { KeysReport } from "./keys.ts"
 import type { SourceState } from "./source.ts"
 import { Counts, HubStats } from "./stats.ts"
@@ -39,9 +40,12 @@ export const Report = z.object({
   }),
   /** How often each limit on clients was reached. */
   limits_reached: Counts,
+  /** How many are in force. */
+  revocations: z.number(),
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
+  derived: z.array(DerivedReport),
 })
 export type Report = z.infer<typeof Report>
 
@@ -68,6 +72,12 @@ export const keyProblems = ({ known, error }: KeysReport): string[] =>
       ? []
       : [`the keys for tokens cannot be fetched anew: ${error}`]
 
+/** Numbers that stand still harm nothing else, and so they make the relay no less ready. */
+export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
+  derived.flatMap(({ type, channel, error }) =>
+    error === null ? [] : [`${type} of ${channel} cannot be computed: ${error}`],
+  )
+
 /** Everything that a report is made of. */
 export interface Findings {
   problems: string[]
@@ -78,8 +88,10 @@ export interface Findings {
   keys: KeysReport
   hub: HubStats
   limits: Counts
+  revocations: number
   workers?: Report["workers"]
   tables: TrackedTable[]
+  derived: DerivedReport[]
 }
 
 /** The report. */
@@ -91,8 +103,10 @@ export function reportOf({
   keys,
   hub,
   limits,
+  revocations,
   workers,
   tables,
+  derived,
 }: Findings): Report {
   const { listener, feed, lagMs, bell } = source
   const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
@@ -124,7 +138,9 @@ export function reportOf({
       replaying: hub.replaying,
     },
     limits_reached: limits,
+    revocations,
     ...(workers === undefined ? {} : { workers }),
     tables,
+    derived,
   }
 }

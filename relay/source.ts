@@ -3,6 +3,7 @@
 import type { BellReport } from "./bell.ts"
 import type { Changelog, TrackedTable } from "./changelog.ts"
 import type { Settings } from "./config.ts"
+import { createDerived, type DerivedReport } from "./derived.ts"
 import { createFeed, type FeedConsumer, type FeedState } from "./feed.ts"
 import { createListener, type ListenerState } from "./listener.ts"
 import type { Log } from "./log.ts"
@@ -25,6 +26,8 @@ export interface Source {
   refresh(timeoutMs: number): Promise<boolean>
   /** The tracked tables, looked at anew; as they were known if the database does not answer. */
   tables(): Promise<TrackedTable[]>
+  /** What is derived from them. */
+  derived(): DerivedReport[]
   stop(): Promise<void>
 }
 
@@ -54,7 +57,19 @@ export function createSource({
   metrics,
   floorMs,
 }: SourceDeps): Source {
-  const feed = createFeed({ changelog, consumer, log, metrics, bell: settings.BELL, floorMs })
+  const derived = createDerived({ connectionString: databaseUrl, show: consumer.show, log, metrics })
+  const noticed: FeedConsumer = {
+    ...consumer,
+    async deliver(part) {
+      await consumer.deliver(part)
+      derived.notice(part.changes)
+    },
+    meet(lineage, lineages) {
+      consumer.meet(lineage, lineages)
+      derived.doubt()
+    },
+  }
+  const feed = createFeed({ changelog, consumer: noticed, log, metrics, bell: settings.BELL, floorMs })
   const listener = createListener({
     connectionString: databaseUrl,
     channel: BELL_CHANNEL,
@@ -112,6 +127,7 @@ export function createSource({
     start() {
       listener.start()
       feed.start()
+      derived.start()
       void runChores()
       chores = setInterval(runChores, CHORES_MS)
       chores.unref()
@@ -127,9 +143,10 @@ export function createSource({
       await checkTables().catch(() => {})
       return tables
     },
+    derived: derived.report,
     async stop() {
       clearInterval(chores)
-      await Promise.all([listener.stop(), feed.stop()])
+      await Promise.all([listener.stop(), feed.stop(), derived.stop()])
     },
   }
 }

@@ -45,10 +45,8 @@ export function mayJoin(channel: string, user: string, rights: Rights): boolean 
   if (channel === ALL) return true
   const [prefix, id] = splitChannel(channel)
   if (prefix === "user") return id === user
-  if (
-    prefix === "dashboard" &&
-    (rights.committees !== null || rights.elections !== null || rights.channels !== null)
-  )
+  // What is derived for an election sums up all of its committees.
+  if (prefix === "dashboard" && !(rights.committees === null && (rights.elections?.has(id) ?? true)))
     return false
   if (rights.channels !== null && !rights.channels.has(channel)) return false
   if (prefix === "committee" && rights.committees !== null && !rights.committees.has(id)) return false
@@ -214,7 +212,8 @@ function couldSee(meta: Meta, { channels, rights }: Subscription, own: string | 
   )
 }
 
-function splitChannel(channel: string): [prefix: string, id: string] {
+/** A channel's prefix, and its id if it has one. */
+export function splitChannel(channel: string): [prefix: string, id: string] {
   const colon = channel.indexOf(":")
   return colon === -1 ? [channel, ""] : [channel.slice(0, colon), channel.slice(colon + 1)]
 }

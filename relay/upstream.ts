@@ -66,14 +66,16 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
       case "meet":
         return consumer?.meet(bulletin.lineage, new Set(bulletin.lineages))
       case "position":
-        return consumer?.begin(bulletin.cursor)
+        return consumer?.begin(bulletin.cursor, bulletin.revocations)
       case "lost":
         return consumer?.lost()
       case "reset":
         return consumer?.reset()
+      case "figures":
+        return consumer?.show(bulletin.set)
       case "part": {
-        const { rows, cursor, first, final } = bulletin
-        await consumer?.deliver({ changes: await readChanges(rows), cursor, first, final })
+        const { rows, revocations, cursor, first, final } = bulletin
+        await consumer?.deliver({ changes: await readChanges(rows), revocations, cursor, first, final })
         tell({ kind: "taken" })
       }
     }
@@ -97,6 +99,7 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
           return fresh === true
         },
         tables: async () => (await report()).tables,
+        derived: () => [],
         async stop() {},
       }
     },

@@ -61,11 +61,11 @@ comment on table relay.change is
 comment on column relay.change.seq is 'Taken while the row lock is held: orders the changes of one row. It has gaps. On the wire it is the id.';
 comment on column relay.change.xid is 'The top-level transaction.';
 comment on column relay.change.at is 'When the row was written, which precedes the commit.';
-comment on column relay.change.op is 'insert, update, delete, truncate, bulk_load or message.';
+comment on column relay.change.op is 'insert, update, delete, truncate, bulk_load, message or revocation.';
 comment on column relay.change.type is 'The message type on the wire, for example voting_update.';
 comment on column relay.change.old is 'The row before, as JSON text; update and delete only.';
 comment on column relay.change.new is 'The row after, as JSON text; insert and update only. For op message: the payload.';
-comment on column relay.change.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), restricted (columns, each with the roles that may see it), and facts of truncate, bulk_load and message.';
+comment on column relay.change.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), restricted (columns, each with the roles that may see it), and facts of truncate, bulk_load and message. For op revocation: relay.revocation_text.';
 
 create table relay.horizon (
   only_row boolean primary key default true check (only_row),
@@ -97,11 +97,12 @@ begin
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
     raise exception 'relay.rotate() can only be used in READ COMMITTED' using errcode = 'active_sql_transaction';
   end if;
-  if not pg_try_advisory_xact_lock(hashtext('relay.rotate')) then
-    return null;
-  end if;
-  if (select rotated_at + older_than > clock_timestamp() from relay.horizon)
-     and pg_total_relation_size(format('relay.change_%s', v_slot)::regclass) < larger_than then
+  -- One at a time. An advisory lock would do, but anybody may hold that.
+  perform from relay.horizon
+  where rotated_at + older_than <= clock_timestamp()
+     or pg_total_relation_size(format('relay.change_%s', v_slot)::regclass) >= larger_than
+  for update skip locked;
+  if not found then
     return null;
   end if;
   -- Waits for every transaction that still writes to the partition, for 30 ms at most; the next attempt comes later.
@@ -203,7 +204,7 @@ begin
   if v_id is not null then
     return v_id;
   end if;
-  perform pg_advisory_xact_lock(hashtext('relay.lineage'));
+  lock table relay.lineage in share row exclusive mode;
   v_id := relay.present_lineage();
   if v_id is not null then
     return v_id;

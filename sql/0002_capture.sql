@@ -156,20 +156,20 @@ comment on function relay.capture_sql(relay.tracking, text, text, text, boolean,
 create function relay.pin_settings() returns text[]
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 declare
-  v_names text[] := '{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary}';
-  v_values text[] := '{UTC,1,iso_8601,"ISO, YMD",hex,C}';
+  v_names text[] := '{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary,debug_print_plan}';
+  v_values text[] := '{UTC,1,iso_8601,"ISO, YMD",hex,C,off}';
   v_before text[] := array(select current_setting(name) from unnest(v_names) with ordinality n(name, o) order by o);
 begin
   perform set_config(name, value, true) from unnest(v_names, v_values) s(name, value);
   return v_before;
 end
 $$;
-comment on function relay.pin_settings() is 'Sets everything that the text of some type depends on; returns what it was, for relay.unpin_settings.';
+comment on function relay.pin_settings() is 'Sets everything that the text of some type depends on, and off what would show the row to who may not read it; returns what it was, for relay.unpin_settings.';
 
 create function relay.unpin_settings(before text[]) returns void
 language sql volatile set search_path = pg_catalog, relay, pg_temp as $$
   select set_config(name, value, true)
-  from unnest('{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary}'::text[], before) s(name, value)
+  from unnest('{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary,debug_print_plan}'::text[], before) s(name, value)
 $$;
 
 create function relay.capture_sql(tracking_id integer, op text, written regclass) returns text
@@ -220,6 +220,8 @@ language plpgsql immutable set search_path = pg_catalog, relay, pg_temp as $$
 declare
   v_last integer := (select max((c->>'num')::int) from relay.tracking t, jsonb_array_elements(t.columns) c where t.id = tracking_id);
 begin
+  -- The plan that is being made may have the row in it, and a writer who may not read that row could have the plan shown.
+  perform set_config('debug_print_plan', 'off', true);
   -- The privilege tells of columns that a fixed snapshot does not show: it is null for those that do not exist.
   return coalesce(has_column_privilege(target, (v_last + 1)::smallint, 'select') is null
     and (select c.relkind = 'r' from pg_class c where c.oid = target)

@@ -177,6 +177,10 @@ begin
     raise exception '% is a partition', v_name using errcode = 'wrong_object_type',
       hint = format('Track its root: select relay.track(%L)', pg_partition_root(target)::text);
   end if;
+  if v_class.relrowsecurity then
+    raise warning '% has row level security, which the relay does not apply: it sends every captured row', v_name
+      using hint = 'Who receives a row is decided by tokens: narrow them by committees, elections or channels, and leave out columns by exclude.';
+  end if;
   if type is not null and (type !~ '^[a-z][a-z0-9_]{0,62}$' or type in ('connection_success', 'checkpoint', 'message',
       'subscribed', 'unsubscribed', 'ping', 'pong', 'authenticated', 'error', 'dashboard_update')) then
     raise exception 'type % cannot be used: lower-case letters, digits and underscores, and not a name of the protocol', type
@@ -264,7 +268,7 @@ begin
                    and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_')
     then 'row' else level end;
 
-  perform pg_advisory_xact_lock(hashtext('relay.track'));
+  lock table relay.tracking in share row exclusive mode;
   perform relay.drop_capture(t.id) from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
   delete from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
   select * into v_before from relay.tracking t where t.target = target;
@@ -330,7 +334,7 @@ begin
 end
 $$;
 comment on function relay.track(regclass, text, jsonb, text[], text[], text[], text, jsonb) is
-  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key). level: statement captures the INSERT of many rows four times as cheaply, for tables whose new rows nothing else changes in the same statement. restricted: {"role": ["column"]}, columns that only clients with one of their roles may see; a stricter rule waits for the table''s writers, and every client loads its state again.';
+  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key). level: statement captures the INSERT of many rows four times as cheaply, for tables whose new rows nothing else changes in the same statement. restricted: {"role": ["column"]}, columns that only clients with one of their roles may see; a stricter rule waits for the table''s writers, and every client loads its state again. Row level security of the table is not applied: every row is captured, and tokens decide who receives it.';
 
 
 create function relay.is_current(t relay.tracking) returns boolean
@@ -392,10 +396,11 @@ select t.target, t.name, t.type, t.scope as channels,
        array(select a.attname::text from pg_attribute a
              where a.attrelid = t.target and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
                and not a.attname = any(t.excluded)
-               and not exists (select 1 from jsonb_array_elements(t.columns) c where (c->>'num')::int = a.attnum)) as not_captured
+               and not exists (select 1 from jsonb_array_elements(t.columns) c where (c->>'num')::int = a.attnum)) as not_captured,
+       coalesce(k.relrowsecurity, false) as row_security
 from relay.tracking t left join pg_class k on k.oid = t.target;
 comment on view relay.tracked is
-  'The captured tables. problem: what makes the capture incomplete and what to do, or null. not_captured: columns that are neither sent nor excluded, such as ones added later.';
+  'The captured tables. problem: what makes the capture incomplete and what to do, or null. not_captured: columns that are neither sent nor excluded, such as ones added later. row_security: the table has policies, which the relay does not apply.';
 
 create function relay.send_to_user(user_id text, payload jsonb) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
@@ -423,9 +428,9 @@ create function relay.admit_relay(role name) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
   execute format('grant usage on schema relay to %I', role);
-  execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked to %I', role);
+  execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked, relay.revocation, relay.derived to %I', role);
   execute format('grant select on sequence relay.lease, relay.slot, relay.pause_switch to %I', role);
-  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.layout_holds(regclass, integer), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused() to %I', role);
+  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.layout_holds(regclass, integer), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused(), relay.revocation_text(relay.revocation), relay.derived_function(text), relay.derive(text, text) to %I', role);
 end
 $$;
 comment on function relay.admit_relay(name) is 'Grants a role what a relay process needs, and nothing that reads or writes the tables themselves.';

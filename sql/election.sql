@@ -56,3 +56,50 @@ comment on table vote is 'One entry of votes counted: a committee, a candidate, 
 insert into election (name) values ('Board election');
 insert into committee (name) select 'Committee ' || n from generate_series(1, 12) n;
 insert into candidate (election_id, name) values (1, 'Amal Haddad'), (1, 'Jonas Berg'), (1, 'Mei Tanaka'), (1, 'Rosa Alvarez');
+
+create function dashboard_statistics() returns table (id integer, data json)
+language sql stable as $$
+  select e.id, json_build_object(
+    'election', e.name,
+    'guarantees', (
+      select json_build_object(
+        'total', coalesce(sum(n), 0),
+        'by_status', coalesce((select json_object_agg(status, n order by status) from (
+          select status, count(*) n from guarantee g where e.id is null or g.election_id = e.id group by status) s), '{}'),
+        'by_committee', coalesce(json_object_agg(committee_id, n order by committee_id) filter (where committee_id is not null), '{}'))
+      from (select committee_id, count(*) n from guarantee g where e.id is null or g.election_id = e.id group by committee_id) c),
+    'attendance', (
+      select json_build_object(
+        'present', coalesce(sum(n), 0),
+        'by_committee', coalesce(json_object_agg(committee_id, n order by committee_id) filter (where committee_id is not null), '{}'),
+        'by_hour', coalesce((select json_agg(json_build_object('hour', hour, 'present', n) order by hour) from (
+          select date_trunc('hour', marked_at, 'UTC') as hour, count(*) n from attendance a
+          where present and (e.id is null or a.election_id = e.id) group by 1) h), '[]'))
+      from (select committee_id, count(*) n from attendance a where present and (e.id is null or a.election_id = e.id) group by committee_id) c),
+    'counting', (
+      select json_build_object(
+        'entries', count(*),
+        'verified', count(*) filter (where status = 'verified'),
+        'votes', coalesce(sum(votes), 0),
+        'committees_reported', count(distinct committee_id),
+        'committees', (select count(*) from committee))
+      from vote v where e.id is null or v.election_id = e.id))
+  from (select election.id, election.name from election union all select null, null) e
+$$;
+comment on function dashboard_statistics() is 'The numbers of a dashboard: of each election, and of all together.';
+
+create function election_results() returns table (id integer, data json)
+language sql stable as $$
+  select e.id, json_build_object(
+    'election_id', e.id,
+    'election', e.name,
+    'votes', (select coalesce(sum(v.votes), 0) from vote v where v.election_id = e.id),
+    'committees_reported', (select count(distinct v.committee_id) from vote v where v.election_id = e.id),
+    'committees', (select count(*) from committee),
+    'candidates', (
+      select coalesce(json_agg(json_build_object('candidate_id', c.id, 'name', c.name, 'votes', c.votes) order by c.votes desc, c.id), '[]')
+      from (select c.id, c.name, coalesce((select sum(v.votes) from vote v where v.candidate_id = c.id), 0) as votes
+            from candidate c where c.election_id = e.id) c))
+  from election e
+$$;
+comment on function election_results() is 'The votes of each candidate, for each election, the most first.';

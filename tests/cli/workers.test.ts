@@ -213,6 +213,40 @@ t.test("a worker that is killed costs its clients a moment, nothing else, and is
   t.equal(await relay.metric('relay_worker_exits_total{reason="exit"}'), 2)
 })
 
+t.test(
+  "numbers are computed once for all workers, and stand for the clients of one that comes later",
+  async (t) => {
+    const db = await database(t)
+    await db.query(`
+    create function total() returns json language sql as $$ select to_json(coalesce(sum(votes), 0)) from vote $$;
+    select relay.define_derived('total', 'total', '{vote}', min_interval => '100 milliseconds')`)
+    const relay = await startWorkers(t, db)
+    const clients = await Promise.all(
+      Array.from({ length: 6 }, () => relay.connect("7", "?channels=dashboard")),
+    )
+    const told = (client: (typeof clients)[number], data: unknown) =>
+      client.first(`the total ${data}`, (message) => message.type === "total" && message.data === data)
+    for (const client of clients) await told(client, 0)
+    await db.query("insert into vote (votes) values (42)")
+    for (const client of clients) await told(client, 42)
+    t.ok(
+      (await relay.report()).workers.every(({ connections }) => connections > 0),
+      "on all of them",
+    )
+    for (const { pid } of (await relay.report()).workers) process.kill(pid, "SIGKILL")
+    await Promise.all(clients.map(({ closed }) => closed))
+    await until(
+      "both are replaced",
+      async () => {
+        const report = await relay.report().catch(() => undefined)
+        return report?.workers.length === 2 && report.status === "ok"
+      },
+      40_000,
+    )
+    for (let n = 0; n < 4; n++) await told(await relay.connect("7", "?channels=dashboard"), 42)
+  },
+)
+
 t.test("a worker that hangs holds up the others for a while only", async (t) => {
   const db = await database(t)
   const relay = await startWorkers(t, db)

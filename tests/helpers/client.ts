@@ -73,7 +73,7 @@ export async function openClient(
     const message = JSON.parse(text) as Received
     texts.push(text)
     messages.push(message)
-    if (message.action !== undefined || message.type === "message") changes.push(message)
+    if ("tx" in message) changes.push(message)
     for (const check of [...waiting]) check()
   })
 

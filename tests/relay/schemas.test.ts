@@ -1,14 +1,16 @@
 /** Every frame of a relay is of the form that relay/messages.ts describes, to the last field. */
 
 import t from "tap"
-import { ApplicationMessage, ChangeMessage, ServerMessage } from "../../relay/messages.ts"
+import { ApplicationMessage, ChangeMessage, DerivedMessage, ServerMessage } from "../../relay/messages.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
 import { startRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
-const schemaOf = (frame: Received) =>
-  !("tx" in frame) ? ServerMessage : frame.action === undefined ? ApplicationMessage : ChangeMessage
+function schemaOf(frame: Received) {
+  if (!("tx" in frame)) return "data" in frame ? DerivedMessage : ServerMessage
+  return frame.action === undefined ? ApplicationMessage : ChangeMessage
+}
 
 /** What is wrong with a frame; undefined: nothing. */
 function fault(frame: Received): string | undefined {
@@ -23,7 +25,8 @@ t.test("every frame is of its documented form, and every form is seen", async (t
   await db.query(`
     create table ballot (id int primary key, committee_id int, note text) partition by range (id);
     create table ballot_low partition of ballot for values from (0) to (100);
-    select relay.track('ballot', type => 'ballot_update')`)
+    select relay.track('ballot', type => 'ballot_update');
+    select relay.define_derived('voting_update', 'election_results', '{vote}', 'election', action => 'results')`)
   const relay = await startRelay(t, db, { HEARTBEAT_SECONDS: "1" })
   const all = await relay.connect()
   const committee = await relay.connect({ sub: "8" }, "?channels=committee:7")
@@ -76,7 +79,7 @@ t.test("every frame is of its documented form, and every form is seen", async (t
   await strange.first("a welcome", ({ type }) => type === "connection_success")
   const frames = () => clients.flatMap(({ messages }) => messages)
   const expected = [
-    ...["create", "update", "delete", "leave", "truncate", "bulk_load", "message"],
+    ...["create", "update", "delete", "leave", "truncate", "bulk_load", "message", "results"],
     ...["connection_success", "subscribed", "unsubscribed", "authenticated", "checkpoint", "ping", "pong"],
     ...[
       "bad_message",

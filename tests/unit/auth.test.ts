@@ -139,6 +139,17 @@ t.test("a claim of a wrong type never widens a token", async (t) => {
   t.equal(await reasonOf(sign({ committees: Array(10_001).fill(1) })), "invalid")
 })
 
+t.test("what a token can be revoked by is a string, and a time", async (t) => {
+  const identified = async (claims: object) => {
+    const result = await auth.verify(sign(claims))
+    return result.ok ? result.identity : result.reason
+  }
+  t.match(await identified({ jti: "x".repeat(256), iat: 1.5 }), { jti: "x".repeat(256), issuedAt: 1_500 })
+  t.match(await identified({ jti: "" }), { jti: "" })
+  for (const jti of [7, null, ["a"], "x".repeat(257)])
+    t.equal(await identified({ jti }), "invalid", String(jti))
+})
+
 t.test("a lifetime that is no number of this world is no reason to trust a token", async (t) => {
   for (const exp of ["1e308", "-1", "0", "null", "true", '"9999999999"', "[]", "{}"]) {
     const payload = Buffer.from(`{"sub":"7","exp":${exp}}`).toString("base64url")

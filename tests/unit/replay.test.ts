@@ -30,6 +30,7 @@ const message = (xid: number): Change => ({
 function connect(): { connection: Connection; sent: string[] } {
   const sent: string[] = []
   const connection = new Connection({
+    address: "127.0.0.1",
     onClosing: (_, code) => sent.push(`closed with ${code}`),
     wire: {
       queued: 0,

@@ -71,6 +71,7 @@ t.test("a flush pumps each member once, wherever it starts", async (t) => {
 t.test("the wheel over connections without end", async (t) => {
   const sent: string[] = []
   const connection = new Connection({
+    address: "127.0.0.1",
     onClosing() {},
     wire: {
       queued: 0,

@@ -329,8 +329,12 @@ t.test("a channel may be joined if no claim is against it", async (t) => {
     ["dashboard", everything, true],
     ["dashboard:1", everything, true],
     ["dashboard", narrow({ committees: new Set(["1"]) }), false],
-    ["dashboard:1", narrow({ elections: new Set(["1"]) }), false],
-    ["dashboard", narrow({ channels: new Set(["dashboard"]) }), false],
+    ["dashboard", narrow({ elections: new Set(["1"]) }), false],
+    ["dashboard:1", narrow({ elections: new Set(["1"]) }), true],
+    ["dashboard:2", narrow({ elections: new Set(["1"]) }), false],
+    ["dashboard:1", narrow({ committees: new Set(["1"]) }), false],
+    ["dashboard", narrow({ channels: new Set(["dashboard"]) }), true],
+    ["dashboard:1", narrow({ channels: new Set(["dashboard"]) }), false],
   ]
   for (const [channel, rights, may] of cases) t.equal(mayJoin(channel, "7", rights), may, channel)
 })

@@ -118,7 +118,7 @@ function stuffed(more: Partial<Pick<Connection, "identity">>) {
     terminate: nothing,
   }
   const codes: number[] = []
-  const connection = new Connection({ wire, onClosing: (_, code) => codes.push(code) })
+  const connection = new Connection({ wire, address: "127.0.0.1", onClosing: (_, code) => codes.push(code) })
   return { connection: Object.assign(connection, more), codes }
 }
 
