@@ -41,6 +41,9 @@ const kinds = {
   c_hash: z.undefined().optional(),
 }
 
+/** Names of roles, which `relay.track` knows in the same length. */
+const Roles = z.array(z.string().max(128)).max(128).optional()
+
 /** The claims that count. A claim of a wrong type makes the token invalid; it never widens it. */
 const Claims = z
   .object({
@@ -50,6 +53,7 @@ const Claims = z
     /** Up to the year 9999: beyond, it is no time that anybody meant. */
     exp: z.number().min(0).max(253_402_300_799),
     role: z.string().optional(),
+    roles: Roles,
     is_staff: z.boolean().optional(),
     committees: Ids,
     elections: Ids,
@@ -134,13 +138,17 @@ function readHeader(token: string): KeyHint | undefined {
 
 function identityOf(claims: z.infer<typeof Claims>): Identity {
   const set = (ids: string[] | undefined) => (ids === undefined ? null : new Set(ids))
+  const roles = new Set(claims.roles)
+  if (claims.role !== undefined) roles.add(claims.role)
+  if (claims.is_staff === true) roles.add("admin")
   return {
     user: claims.sub ?? (claims.user_id as string),
-    admin: claims.role === "admin" || claims.is_staff === true,
+    admin: roles.has("admin"),
     rights: {
       committees: set(claims.committees),
       elections: set(claims.elections),
       channels: set(claims.channels),
+      roles,
     },
     expiresAt: closingTime(claims.exp),
     jti: claims.jti,

@@ -9,6 +9,7 @@ create table relay.tracking (
   excluded text[] not null,
   key text[] not null,
   scope jsonb not null,
+  restricted jsonb not null,
   level text not null check (level in ('row', 'statement')),
   version integer not null,
   tracked_at timestamptz not null default clock_timestamp()
@@ -105,14 +106,23 @@ $$;
 comment on function relay.row_columns(jsonb, regclass, text, boolean) is
   'The select list of a captured row: columns found by number as they are called today, sent under the names they were tracked with.';
 
+create function relay.restrictions(restricted jsonb) returns table (name text, roles text[])
+language sql immutable set search_path = pg_catalog, relay, pg_temp as $$
+  select c, array_agg(distinct r.key order by r.key)
+  from jsonb_each(restricted) r, jsonb_array_elements_text(r.value) c
+  group by c
+$$;
+comment on function relay.restrictions(jsonb) is 'The restricted columns, each with all roles that may see it.';
+
 create function relay.meta_text(t relay.tracking) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
-  select json_build_object(
+  select json_strip_nulls(json_build_object(
     'key', to_json(t.key),
     'exact', (select coalesce(json_agg(c->>'name'), '[]') from jsonb_array_elements(t.columns) c
               where c->>'name' = any(t.key)
                 and relay.base_type((c->>'type')::oid) in ('int8'::regtype, 'numeric'::regtype, 'oid'::regtype, 'xid8'::regtype)),
-    'scope', t.scope)::text
+    'scope', t.scope,
+    'restricted', (select json_agg(json_build_array(name, roles) order by name) from relay.restrictions(t.restricted))))::text
 $$;
 
 create function relay.capture_sql(t relay.tracking, op text, old_record text, new_record text, whole boolean, believe_types boolean) returns text

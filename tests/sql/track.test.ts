@@ -85,6 +85,7 @@ for (const version of VERSIONS) {
           /'id' must name a captured column, under a prefix of lower-case/,
         ],
         [`channels => '{"dashboard": "id"}'`, /must name a captured column/],
+        [`channels => '{"committee": null}'`, /NULL must name a captured column/],
         [`channels => '["id"]'`, /channels must be an object/],
         [`channels => '7'`, /channels must be an object/],
         [

@@ -27,7 +27,7 @@ t.test("a good token says who it is and what it may", async (t) => {
     const result = await auth.verify(sign({ exp, ...claims }))
     return result.ok ? result.identity : t.fail("not ok", { claims })
   }
-  const nothing = { committees: null, elections: null, channels: null }
+  const nothing = { committees: null, elections: null, channels: null, roles: new Set<string>() }
   t.match(await identity({}), { user: "7", admin: false, rights: nothing })
   t.match(await identity({ sub: 7 }), { user: "7" })
   t.match(await identity({ sub: undefined, user_id: 12 }), { user: "12" })
@@ -35,7 +35,20 @@ t.test("a good token says who it is and what it may", async (t) => {
   t.match(await identity({ sub: Number.MAX_SAFE_INTEGER }), { user: "9007199254740991" })
   t.match(await identity({ role: "admin" }), { admin: true })
   t.match(await identity({ is_staff: true }), { admin: true })
+  t.match(await identity({ roles: ["admin"] }), { admin: true })
   t.match(await identity({ role: "administrator", is_staff: false }), { admin: false })
+  for (const [claims, roles] of [
+    [{}, []],
+    [{ role: "teller" }, ["teller"]],
+    [{ roles: ["teller", "clerk"] }, ["teller", "clerk"]],
+    [{ role: "a", roles: ["b"], is_staff: true }, ["b", "a", "admin"]],
+    [{ roles: [], is_staff: false }, []],
+  ] as const)
+    t.strictSame(
+      ((await identity(claims)) as { rights: { roles: unknown } }).rights.roles,
+      new Set(roles),
+      JSON.stringify(claims),
+    )
   t.strictSame(
     ((await identity({ committees: [1, "2"], elections: [], channels: ["a:1"] })) as { rights: unknown })
       .rights,
@@ -43,6 +56,7 @@ t.test("a good token says who it is and what it may", async (t) => {
       committees: new Set(["1", "2"]),
       elections: new Set(),
       channels: new Set(["a:1"]),
+      roles: new Set(),
     },
   )
   const { expiresAt } = (await identity({})) as { expiresAt: number }
@@ -100,7 +114,7 @@ t.test("missing, invalid and expired are told apart", async (t) => {
 t.test("a claim of a wrong type never widens a token", async (t) => {
   const wrong = fc.jsonValue().filter((value) => !Array.isArray(value))
   const property = fc.asyncProperty(
-    fc.constantFrom("committees", "elections", "channels"),
+    fc.constantFrom("committees", "elections", "channels", "roles"),
     wrong,
     async (name, value) => (await reasonOf(sign({ [name]: value }))) === "invalid",
   )
@@ -111,6 +125,16 @@ t.test("a claim of a wrong type never widens a token", async (t) => {
     async (value) => (await reasonOf(sign({ committees: ["1", value] }))) === "invalid",
   )
   await t.resolves(fc.assert(within, { numRuns: 200 }))
+  const noName = fc.jsonValue().filter((value) => typeof value !== "string")
+  const role = fc.asyncProperty(
+    noName,
+    fc.constantFrom("role", "roles"),
+    async (value, name) =>
+      (await reasonOf(sign({ [name]: name === "role" ? value : ["teller", value] }))) === "invalid",
+  )
+  await t.resolves(fc.assert(role, { numRuns: 200 }))
+  t.equal(await reasonOf(sign({ roles: ["x".repeat(129)] })), "invalid")
+  t.equal(await reasonOf(sign({ roles: Array(129).fill("x") })), "invalid")
   for (const id of [2 ** 53, -(2 ** 53), 1.5, "", "x".repeat(129)])
     t.equal(await reasonOf(sign({ committees: [id] })), "invalid", String(id))
   t.equal(await reasonOf(sign({ committees: Array(10_001).fill(1) })), "invalid")

@@ -24,7 +24,12 @@ const part = (xmax: number, of: Pick<BatchPart, "first" | "final">): BatchPart =
 })
 
 function identity(expiresAt: number, committees: string[] | null): Identity {
-  const rights = { committees: committees && new Set(committees), elections: null, channels: null }
+  const rights = {
+    committees: committees && new Set(committees),
+    elections: null,
+    channels: null,
+    roles: new Set<string>(),
+  }
   return { user: "7", admin: false, rights, expiresAt }
 }
 

@@ -44,7 +44,7 @@ function connect(): { connection: Connection; sent: string[] } {
       terminate() {},
     },
   })
-  const rights = { committees: null, elections: null, channels: null }
+  const rights = { committees: null, elections: null, channels: null, roles: new Set<string>() }
   connection.identity = { user: "7", admin: false, rights, expiresAt: Number.POSITIVE_INFINITY }
   return { connection, sent }
 }

@@ -7,7 +7,7 @@ import { createRevocations, type Revocation } from "../../relay/revocations.ts"
 const bearer = (user: string, more: Partial<Identity> = {}): Identity => ({
   user,
   admin: false,
-  rights: { committees: null, elections: null, channels: null },
+  rights: { committees: null, elections: null, channels: null, roles: new Set() },
   expiresAt: 0,
   ...more,
 })

@@ -14,7 +14,7 @@ import { until } from "../helpers/wait.ts"
 
 const SUBSCRIPTION = {
   channels: new Set(["election_updates"]),
-  rights: { committees: null, elections: null, channels: null },
+  rights: { committees: null, elections: null, channels: null, roles: new Set<string>() },
 }
 const laneOf = () => new Lane(SUBSCRIPTION, new Register())
 
