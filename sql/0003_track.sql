@@ -232,7 +232,12 @@ begin
     raise exception 'channels of %: % must name a captured column, under a prefix of lower-case letters', v_name, v_unknown
       using errcode = 'invalid_parameter_value';
   end if;
-  v_row.restricted := coalesce(restricted, '{}');
+  lock table relay.tracking in share row exclusive mode;
+  perform relay.drop_capture(t.id) from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
+  delete from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
+  select * into v_before from relay.tracking t where t.target = target;
+  -- Unlike the others, it is never lifted by being forgotten.
+  v_row.restricted := coalesce(restricted, v_before.restricted, '{}');
   if (case when jsonb_typeof(v_row.restricted) = 'object'
        then jsonb_path_exists(v_row.restricted, 'strict $.* ? (@.type() != "array" || exists(@[*] ? (@.type() != "string")))')
          or exists (select from jsonb_object_keys(v_row.restricted) r where length(r) not between 1 and 128)
@@ -243,7 +248,8 @@ begin
   select string_agg(quote_literal(r.name), ', ') into v_unknown from relay.restrictions(v_row.restricted) r
   where not exists (select 1 from jsonb_array_elements(v_row.columns) c where c->>'name' = r.name);
   if v_unknown is not null then
-    raise exception 'restricted of %: % must be among the captured columns', v_name, v_unknown using errcode = 'invalid_parameter_value';
+    raise exception 'restricted of %: % must be among the captured columns', v_name, v_unknown
+      using errcode = 'invalid_parameter_value', hint = 'Say anew what is restricted, if anything: select relay.track(..., restricted => ''{}'').';
   end if;
   select string_agg(quote_ident(r.name), ', ') into v_unknown from relay.restrictions(v_row.restricted) r where r.name = any(v_row.key);
   if v_unknown is not null then
@@ -268,10 +274,6 @@ begin
                    and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_')
     then 'row' else level end;
 
-  lock table relay.tracking in share row exclusive mode;
-  perform relay.drop_capture(t.id) from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
-  delete from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
-  select * into v_before from relay.tracking t where t.target = target;
   -- Whatever was not restricted as strictly may lie in the log, also from an earlier time under capture.
   v_stricter := exists (
     select from relay.restrictions(v_row.restricted) r left join relay.restrictions(v_before.restricted) b using (name)
@@ -334,7 +336,7 @@ begin
 end
 $$;
 comment on function relay.track(regclass, text, jsonb, text[], text[], text[], text, jsonb) is
-  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key). level: statement captures the INSERT of many rows four times as cheaply, for tables whose new rows nothing else changes in the same statement. restricted: {"role": ["column"]}, columns that only clients with one of their roles may see; a stricter rule waits for the table''s writers, and every client loads its state again. Row level security of the table is not applied: every row is captured, and tokens decide who receives it.';
+  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key). level: statement captures the INSERT of many rows four times as cheaply, for tables whose new rows nothing else changes in the same statement. restricted: {"role": ["column"]}, columns that only clients with one of their roles may see (default: as before; ''{}'' lifts it); a stricter rule waits for the table''s writers, and every client loads its state again. Row level security of the table is not applied: every row is captured, and tokens decide who receives it.';
 
 
 create function relay.is_current(t relay.tracking) returns boolean

@@ -46,7 +46,13 @@ for (const version of VERSIONS) {
       )
       await db.query("select relay.track('guarantee')")
       await db.query("insert into guarantee default values")
-      t.notOk("restricted" in (await lastEntry(db)).meta, "like the other options it must be given again")
+      t.same((await lastEntry(db)).meta.restricted, expected, "what is forgotten is not lifted")
+      const found = await refusal(db.query("select relay.track('guarantee', exclude => '{note}')"))
+      t.match(found, { code: "22023", message: /'note' must be among the captured columns/ })
+      t.match(found?.hint, /restricted => '\{\}'/)
+      await db.query("select relay.track('guarantee', restricted => '{}')")
+      await db.query("insert into guarantee default values")
+      t.notOk("restricted" in (await lastEntry(db)).meta)
     })
 
     t.test("restrictions that cannot be are refused with the remedy, and nothing is changed", async (t) => {

@@ -189,6 +189,24 @@ const ATTEMPTS: Record<string, Attempt> = {
     "select relay.end_lease()",
     "select relay.meet_lineage()",
   ),
+  "say that columns are restricted, forget the log": statements(
+    `select relay.track('public.vote', restricted => '{"admin": ["entered_by"]}')`,
+    "select relay.forget_log()",
+  ),
+  "revoke and reinstate users and tokens": statements(
+    "select relay.revoke('7')",
+    "select relay.reinstate('7')",
+    "insert into relay.revocation (kind, value, until) values ('user', '7', 'infinity')",
+    "delete from relay.revocation",
+    "select relay.admit_revoker(current_user)",
+  ),
+  "see who is revoked": statements("select from relay.revocation"),
+  "define and drop derived messages": statements(
+    "select relay.define_derived('totals', 'pg_backend_pid', '{public.vote}')",
+    "select relay.drop_derived('totals')",
+    "insert into relay.derived values ('totals', 'dashboard', null, 'f', '{}', '1s', '1s')",
+  ),
+  "see what is derived": statements("select from relay.derived"),
   "send messages": statements(
     "select relay.broadcast('election_updates', '1')",
     "select relay.send_to_user('7', '1')",
