@@ -16,6 +16,11 @@ export interface AppSettings {
   wsPath: string
 }
 
+/** What the page needs of a browser's devices: nothing. */
+const PERMISSIONS = ["camera", "display-capture", "geolocation", "microphone", "payment", "usb"]
+  .map((feature) => `${feature}=()`)
+  .join(", ")
+
 /** Makes the Express application of a relay. */
 export function createApp(relay: Relay, settings: AppSettings): Express {
   const app = express()
@@ -30,22 +35,29 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
           scriptSrc: ["'self'"],
           styleSrc: ["'self'"],
           connectSrc: ["'self'"],
-          imgSrc: ["'self'", "data:"],
+          imgSrc: ["'self'"],
           baseUri: ["'none'"],
           formAction: ["'none'"],
           frameAncestors: ["'none'"],
+          requireTrustedTypesFor: ["'script'"],
         },
       },
       // The relay itself speaks plain HTTP; whether there is TLS in front is the proxy's to say.
       strictTransportSecurity: false,
+      frameguard: { action: "deny" },
       referrerPolicy: { policy: "no-referrer" },
     }),
   )
 
+  app.use((_request, response, next) => {
+    response.set({ "Permissions-Policy": PERMISSIONS, "Cache-Control": "no-store" })
+    next()
+  })
+
   app.get("/api/utils/websocket/health/", async (request, response) => {
     const tokens = bearerTokens(request)
     if (tokens.length > 1) return void response.status(400).json({ error: "more than one token" })
-    const identity = await relay.auth.verify(tokens[0])
+    const identity = await relay.verify(tokens[0])
     if (!identity.ok && identity.reason === "unavailable") {
       response.set("Retry-After", "10").status(503).json({ error: "the token cannot be checked now" })
     } else if (!identity.ok) {
@@ -56,7 +68,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     } else if (!identity.identity.admin) {
       response.status(403).json({ error: "only for admins" })
     } else {
-      response.set("Cache-Control", "no-store").json(await relay.report())
+      response.json(await relay.report())
     }
   })
   app.get("/health/live", (_request, response) => {
@@ -74,7 +86,10 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
   })
   app.use("/client", serveLibrary())
   app.use(
-    express.static(join(dirname(fileURLToPath(import.meta.resolve("#root/package.json"))), "api/public")),
+    express.static(join(dirname(fileURLToPath(import.meta.resolve("#root/package.json"))), "api/public"), {
+      // Asked for each time, and sent only if it is another.
+      setHeaders: (response) => response.setHeader("Cache-Control", "no-cache"),
+    }),
   )
   app.use((_request: Request, response: Response) => {
     response.status(404).json({ error: "not found" })

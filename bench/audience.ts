@@ -1,7 +1,8 @@
 /** The clients of a server under test, as the bench sees them: a handle on a load generator. */
 
-import type { Order, Reached, Report, Target } from "./load.ts"
+import type { Order, Reached, Report } from "./load.ts"
 import { startHelper } from "./subprocess.ts"
+import type { Target } from "./target.ts"
 
 export interface Audience {
   /** Adds clients; resolves when the server has let all of them in. */

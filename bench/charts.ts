@@ -69,6 +69,11 @@ export function drawCharts(rows: Row[]): Map<string, string> {
     (name) => name.startsWith("INSERT,"),
     (name) => name.replace("INSERT, ", ""),
   )
+  const beside = runsOf(
+    "stuck",
+    () => true,
+    (name) => name.replace(/^[^,]*, /, "").replace(" who", "\nwho"),
+  )
   const charts: Chart[] = [
     {
       file: "writers.svg",
@@ -105,6 +110,15 @@ export function drawCharts(rows: Row[]): Map<string, string> {
       subjects: SERVERS,
       title: "Memory of an idle connection",
       panels: [{ title: "KB of the server's resident memory", figure: "a connection", runs: idle }],
+    },
+    {
+      file: "stuck.svg",
+      subjects: ["ours"],
+      title: "From the answer to COMMIT to those who read, beside clients that are stuck",
+      panels: [
+        { title: "half of the changes within, ms", figure: "p50", runs: beside },
+        { title: "99 of 100 within, ms", figure: "p99", runs: beside },
+      ],
     },
   ]
   return new Map(

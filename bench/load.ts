@@ -8,21 +8,7 @@ import { monitorEventLoopDelay } from "node:perf_hooks"
 import { now } from "./clock.ts"
 import { FrameWalker } from "./frames.ts"
 import { serve } from "./subprocess.ts"
-
-/** How to be a client of a server. */
-export interface Target {
-  host: string
-  port: number
-  /** Client n takes the path n modulo their number. */
-  paths: string[]
-  headers: Record<string, string>
-  /** The first bytes of a frame that says that the client is in; without it the upgrade does. */
-  ready?: string | undefined
-  /** The first bytes of each frame that counts. */
-  event: string
-  /** What a client must say to frames that begin so. */
-  answers?: Array<{ to: string; say: string }>
-}
+import { frameOf, HEAD_END, statusOf, type Target, upgradeOf } from "./target.ts"
 
 export type Order =
   | { kind: "connect"; target: Target; count: number }
@@ -62,8 +48,6 @@ const AT_ONCE = 200
 const LOOP_RESOLUTION_MS = 5
 /** A row with this in it is a probe: the moment of its arrival is kept. */
 const PROBE = Buffer.from("probe:")
-const HEAD_END = Buffer.from("\r\n\r\n")
-const MASK = Buffer.from([1, 2, 3, 4])
 const TEXT = 1
 const CLOSE = 8
 const PING = 9
@@ -117,17 +101,7 @@ class Client {
       this.open = false
       this.#refused(new Error("the server hung up"))
     })
-    const path = target.paths[index % target.paths.length]
-    const headers = {
-      Host: `${target.host}:${target.port}`,
-      Upgrade: "websocket",
-      Connection: "Upgrade",
-      "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-      "Sec-WebSocket-Version": "13",
-      ...target.headers,
-    }
-    const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
-    this.#socket.write(`GET ${path} HTTP/1.1\r\n${lines.join("")}\r\n`)
+    this.#socket.write(upgradeOf(target, target.paths[index % target.paths.length] as string))
   }
 
   hangUp(): Promise<void> {
@@ -144,7 +118,7 @@ class Client {
     const end = head.indexOf(HEAD_END)
     this.#head = end < 0 ? head : undefined
     if (end < 0) return
-    const status = head.toString("latin1", 9, 12)
+    const status = statusOf(head)
     if (status !== "101") {
       this.#refused(new Error(`the server refused the upgrade with ${status}`))
       return
@@ -180,8 +154,7 @@ class Client {
   }
 
   #send(opcode: number, payload: Buffer): void {
-    const masked = payload.map((byte, i) => byte ^ (MASK[i % 4] as number))
-    this.#socket.write(Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | payload.length]), MASK, masked]))
+    this.#socket.write(frameOf(opcode, payload))
   }
 }
 

@@ -9,6 +9,7 @@ import { memory } from "./groups/memory.ts"
 import { parts } from "./groups/parts.ts"
 import { prompt } from "./groups/prompt.ts"
 import { replay } from "./groups/replay.ts"
+import { stuck } from "./groups/stuck.ts"
 import { workers } from "./groups/workers.ts"
 import { writers } from "./groups/writers.ts"
 import { describeMachine, keepResults, type Run, readResults } from "./results.ts"
@@ -27,6 +28,7 @@ const GROUPS: Record<string, Group> = {
   replay,
   growth,
   prompt,
+  stuck,
 }
 
 const note = (line: string) => void process.stderr.write(`${line}\n`)

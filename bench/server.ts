@@ -7,9 +7,8 @@ import { fileURLToPath } from "node:url"
 import { z } from "zod"
 import { signToken } from "../cli/token.ts"
 import { readSettings } from "../relay/config.ts"
-
-import type { Target } from "./load.ts"
 import { COPY_TABLE, OWN_TABLE } from "./session.ts"
+import type { Target } from "./target.ts"
 import { isAlive } from "./usage.ts"
 
 export const SERVERS = ["ours", "plain ws", "Socket.IO", "nchan"] as const
@@ -103,7 +102,8 @@ export async function startServer(
     paths: ["/ws"],
     headers: { Authorization: `Bearer ${tokenFor("1")}` },
     ready: '{"type":"connection_success"',
-    event: '{"type":"voting_update"',
+    // Not the results that are made of them: how many of those come is a matter of time.
+    event: '{"type":"voting_update","action":"create"',
   }
   return { ...running, name, table: OWN_TABLE, target }
 }

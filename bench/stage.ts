@@ -6,8 +6,9 @@ import { join } from "node:path"
 import type pg from "pg"
 import { type Audience, startAudience } from "./audience.ts"
 import { openDatabase } from "./database.ts"
+import type { Deafness, DeafOrder } from "./deaf.ts"
 import type { Cell, Outcome, Row } from "./row.ts"
-import { AbsentError, SERVERS, type Server, type ServerName, startServer } from "./server.ts"
+import { AbsentError, SERVERS, type Server, type ServerName, startServer, tokenFor } from "./server.ts"
 import { openSession } from "./session.ts"
 import { type Helper, startHelper } from "./subprocess.ts"
 import type { Watched, WatchOrder } from "./watch.ts"
@@ -27,6 +28,17 @@ export interface Choice {
 /** Measures something and yields a row for each run. */
 export type Group = (stage: Stage) => AsyncGenerator<Row>
 
+/** The one user who is all that are deaf, and nobody else. */
+export const DEAF_USER = "2"
+
+/** Clients that stop reading once they are in. */
+export interface Deaf {
+  /** @param again whoever is cut comes back at once. */
+  connect(count: number, again: boolean): Promise<void>
+  /** All of them go. */
+  leave(): Promise<Deafness>
+}
+
 export interface Stage {
   readonly choice: Choice
   readonly databaseUrl: string
@@ -38,6 +50,8 @@ export interface Stage {
   server(name: ServerName, settings?: Record<string, string>): Promise<Server>
   /** @param paths in the place of the server's own. */
   audience(server: Server, paths?: string[]): Audience
+  /** With nobody yet. */
+  deaf(server: Server): Deaf
   /** Asks for the server's health until it is told to stop. @returns how long the answers took. Milliseconds. */
   watch(server: Server): Promise<{ stop(): Promise<Watched> }>
   /** Says how far it is. */
@@ -80,6 +94,15 @@ export async function openStage(choice: Choice, note: (line: string) => void): P
       const audience = startAudience({ ...server.target, paths })
       stops.push(audience.stop)
       return audience
+    },
+    deaf(server) {
+      const target = { ...server.target, headers: { Authorization: `Bearer ${tokenFor(DEAF_USER)}` } }
+      const helper: Helper<DeafOrder> = startHelper("deaf.ts")
+      stops.push(helper.stop)
+      return {
+        connect: (count, again) => helper.ask({ kind: "connect", target, count, again }),
+        leave: () => helper.ask<Deafness>({ kind: "leave" }),
+      }
     },
     async watch({ url }) {
       const helper: Helper<WatchOrder> = startHelper("watch.ts")

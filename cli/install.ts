@@ -10,7 +10,7 @@ export interface Installed {
   version: number
   /** The tables that were put under capture just now. */
   tracked: string[]
-  /** Tables that could not be, each with what to do. */
+  /** Tables that could not be, each with what to do, and what PostgreSQL has to say of those that were. */
   warnings: string[]
 }
 
@@ -84,19 +84,24 @@ async function untrackAll(client: pg.Client): Promise<void> {
     await retryLocks(() => client.query("select relay.untrack($1::oid::regclass)", [oid]))
 }
 
-/** Puts one table under capture; `options` are relay.track's named arguments. */
+/** Puts one table under capture; `options` are relay.track's named arguments. @returns the server's warnings. */
 export async function track(
   databaseUrl: string,
   table: string,
   options: Record<string, string | string[] | undefined>,
-): Promise<void> {
+): Promise<string[]> {
   const given = Object.entries(options).filter(
     (entry): entry is [string, string | string[]] => entry[1] !== undefined,
   )
   const named = given.map(([name], index) => `, ${quoteIdentifier(name)} => $${index + 2}`).join("")
-  await withTable(databaseUrl, (client) =>
-    client.query(`select relay.track($1::regclass${named})`, [table, ...given.map(([, value]) => value)]),
-  )
+  return withTable(databaseUrl, async (client) => {
+    const warnings = warningsOf(client)
+    await client.query(`select relay.track($1::regclass${named})`, [
+      table,
+      ...given.map(([, value]) => value),
+    ])
+    return [...warnings]
+  })
 }
 
 /** Ends the capture of one table. @returns whether it was captured. */
@@ -200,9 +205,18 @@ async function migrate(client: pg.Client, migrations: Migration[]): Promise<void
   }
 }
 
+/** The server's warnings from now on, each with its hint. */
+function warningsOf(client: pg.Client): Set<string> {
+  const warnings = new Set<string>()
+  client.on("notice", ({ severity, message, hint }) => {
+    if (severity === "WARNING") warnings.add(hint === undefined ? `${message}` : `${message}. ${hint}`)
+  })
+  return warnings
+}
+
 async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracked" | "warnings">> {
   const tracked: string[] = []
-  const warnings: string[] = []
+  const warnings = warningsOf(client)
   await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
   for (const table of DEFAULT_TABLES) {
     const there = await client.query("select to_regclass($1) as there", [table])
@@ -211,10 +225,10 @@ async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracke
       await retryLocks(() => client.query("select relay.track($1::regclass)", [table]))
       tracked.push(table)
     } catch (error) {
-      warnings.push(`${table} is not captured (${(error as Error).message}): commitcast track ${table}`)
+      warnings.add(`${table} is not captured (${(error as Error).message}): commitcast track ${table}`)
     }
   }
-  return { tracked, warnings }
+  return { tracked, warnings: [...warnings] }
 }
 
 /** What is derived from the demo's tables, where its functions are. */

@@ -129,21 +129,24 @@ command("track", "capture a table's changes; again after ALTER TABLE", DATABASE)
   .option("--columns <list>", "capture these columns only", splitList)
   .option("--exclude <list>", "never capture these columns", splitList)
   .option("--key <list>", "what identifies a row; default: the primary key", splitList)
+  .option("--restricted <json>", 'columns that only certain roles may see, such as {"admin":["voter_name"]}')
   .option(
     "--level <level>",
     "statement: the INSERT of many rows captured more cheaply; see the README's limits",
   )
   .action(async (table: string, options) => {
-    const { type, channels, columns, exclude, key, level } = options
-    await track(await findDatabase(settingsOf(options)), table, {
+    const { type, channels, columns, exclude, key, restricted, level } = options
+    const warnings = await track(await findDatabase(settingsOf(options)), table, {
       type,
       channels,
       columns,
       exclude,
       key,
+      restricted,
       level,
     })
     print(`captured: ${table}`)
+    warnings.forEach(note)
   })
 
 command("untrack", "end the capture of a table", DATABASE)
@@ -166,7 +169,8 @@ command("query", "run SQL in the relay's database, for people without psql", DAT
 
 command("token", "print a token signed with the relay's secret", [...DATABASE, ...KEYS])
   .requiredOption("--user <id>", "whose it is")
-  .option("--admin", "may read the health report")
+  .option("--admin", "the role admin, which may read the health report")
+  .option("--roles <list>", "roles that may see restricted columns", splitList)
   .option("--committees <list>", "narrow it to these committees", splitList)
   .option("--elections <list>", "narrow it to these elections", splitList)
   .option("--channels <list>", "narrow it to these channels", splitList)

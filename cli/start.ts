@@ -2,6 +2,7 @@
 
 import { availableParallelism } from "node:os"
 import { setTimeout as sleep } from "node:timers/promises"
+import { checkAuditLog } from "../relay/audit.ts"
 import { backoff } from "../relay/backoff.ts"
 import type { Settings } from "../relay/config.ts"
 import { createLog, type Log } from "../relay/log.ts"
@@ -23,6 +24,7 @@ export type Companion = (databaseUrl: string, signal: AbortSignal) => Promise<vo
 
 /** Runs the relay until a signal ends it. @throws ConfigError if it cannot start as it is set up. */
 export async function start(given: Readonly<Settings>, companion: Companion = async () => {}): Promise<void> {
+  checkAuditLog(given.AUDIT_LOG)
   const log = createLog(given)
   const stopped = new AbortController()
   const embedded = given.DATABASE_URL === undefined ? await openDefault(given, log) : undefined
@@ -107,7 +109,7 @@ async function prepare(
           { event: done.state, version: done.version, tracked: done.tracked },
           "the relay's schema is in the database",
         )
-      for (const warning of done.warnings) log.warn({ event: "not_tracked" }, warning)
+      for (const warning of done.warnings) log.warn({ event: "install_warning" }, warning)
       return
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error

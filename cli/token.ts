@@ -7,6 +7,7 @@ import { readSecrets } from "./embedded/secrets.ts"
 export interface TokenOptions {
   user: string
   admin?: boolean | undefined
+  roles?: string[] | undefined
   committees?: string[] | undefined
   elections?: string[] | undefined
   channels?: string[] | undefined
@@ -34,8 +35,8 @@ export function signToken(
   settings: Pick<Settings, "JWT_ISSUER" | "JWT_AUDIENCE">,
   options: TokenOptions,
 ): string {
-  const { user, admin, committees, elections, channels, expires } = options
-  const claims = { sub: user, ...(admin ? { role: "admin" } : {}), committees, elections, channels }
+  const { user, admin, roles, committees, elections, channels, expires } = options
+  const claims = { sub: user, ...(admin ? { role: "admin" } : {}), roles, committees, elections, channels }
   const given = Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== undefined))
   const sign: jwt.SignOptions = { algorithm: "HS256", expiresIn: readDuration(expires) }
   if (settings.JWT_ISSUER !== undefined) sign.issuer = settings.JWT_ISSUER

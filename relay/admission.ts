@@ -1,5 +1,6 @@
 /** Admission: from a token to a place in the hub, and from a later one to another. The client's frames wait meanwhile. */
 
+import type { Audit } from "./audit.ts"
 import type { Auth, AuthResult, Identity } from "./auth.ts"
 import type { Connection } from "./connection.ts"
 import { amendFilter } from "./filter.ts"
@@ -9,11 +10,14 @@ import type { Limits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, type ErrorCode } from "./protocol.ts"
+import type { Revocations } from "./revocations.ts"
 
 export interface AdmissionDeps {
   hub: Hub
   auth: Auth
+  revocations: Revocations
   limits: Limits
+  audit: Audit
   log: Log
   metrics: Metrics
   settings: { heartbeatMs: number }
@@ -49,7 +53,9 @@ interface Held {
 export function createAdmission({
   hub,
   auth,
+  revocations,
   limits,
+  audit,
   log,
   metrics,
   settings,
@@ -63,7 +69,7 @@ export function createAdmission({
 
   async function present(connection: Connection, token: string, request: Request): Promise<void> {
     checking.set(connection, { frames: [], length: 0 })
-    const result = await auth.verify(token)
+    const result = revocations.judge(await auth.verify(token))
     const held = checking.get(connection)
     checking.delete(connection)
     // It may be gone by now, or have been sent away.
@@ -76,6 +82,7 @@ export function createAdmission({
 
   function refuse(connection: Connection, reason: Refusal, request: Request): void {
     metrics.authFailures.inc({ reason })
+    audit.tell(connection, { event: "token_refused", reason })
     switch (reason) {
       case "expired":
         return connection.close(CloseCode.tokenExpired, "token expired")
@@ -87,6 +94,8 @@ export function createAdmission({
       case "missing":
       case "invalid":
         return connection.close(CloseCode.invalidToken, "invalid token")
+      case "revoked":
+        return connection.close(CloseCode.forbidden, "revoked")
     }
   }
 
@@ -95,8 +104,11 @@ export function createAdmission({
     if (asked === undefined) return
     const channels = hub.startChannels(asked.channels, identity.user)
     const forbidden = hub.forbidden(identity, channels)
-    if (forbidden.length > 0)
+    if (forbidden.length > 0) {
+      const { id, address } = connection
+      audit.tell({ id, address, user: identity.user }, { event: "channels_refused", channels: forbidden })
       return connection.close(CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`)
+    }
     if (!limits.allowsChannels(connection, channels.size)) return
     if (hub.crowded(identity, channels, connection.filter))
       return connection.close(CloseCode.tryAgain, TOO_MANY_FILTERS)
@@ -104,6 +116,7 @@ export function createAdmission({
     asking.delete(connection)
     if (!limits.join(connection))
       return connection.close(CloseCode.connectionLimit, "too many connections of this user")
+    audit.tell(connection, { event: "connected", channels, expiresAt: identity.expiresAt })
     hub.join(connection, channels, asked.cursor, (joined) => {
       connection.send({
         type: "connection_success",
@@ -119,17 +132,20 @@ export function createAdmission({
   }
 
   function renew(connection: Connection, identity: Identity, request: Request): void {
-    if (identity.user !== connection.user)
+    if (identity.user !== connection.user) {
+      audit.tell(connection, { event: "token_refused", reason: "other_user" })
       return fault(connection, "other_user", "a refresh must be for the same user", request)
-    const done = hub.reauthorise(connection, identity, (channels) =>
+    }
+    const done = hub.reauthorise(connection, identity, (channels) => {
       connection.send({
         type: "authenticated",
         user: identity.user,
         channels: [...channels, `user:${identity.user}`],
         expires_in: secondsLeft(identity),
         request,
-      }),
-    )
+      })
+      audit.tell(connection, { event: "renewed", channels, expiresAt: identity.expiresAt })
+    })
     if (!done) fault(connection, "busy", "too much waits already: ask again later", request)
   }
 

@@ -41,6 +41,9 @@ const kinds = {
   c_hash: z.undefined().optional(),
 }
 
+/** Names of roles, which `relay.track` knows in the same length. */
+const Roles = z.array(z.string().max(128)).max(128).optional()
+
 /** The claims that count. A claim of a wrong type makes the token invalid; it never widens it. */
 const Claims = z
   .object({
@@ -50,10 +53,14 @@ const Claims = z
     /** Up to the year 9999: beyond, it is no time that anybody meant. */
     exp: z.number().min(0).max(253_402_300_799),
     role: z.string().optional(),
+    roles: Roles,
     is_staff: z.boolean().optional(),
     committees: Ids,
     elections: Ids,
     channels: Ids,
+    /** RFC 7519 has it a string. */
+    jti: z.string().max(256).optional(),
+    iat: z.number().optional(),
   })
   .refine((claims) => claims.sub !== undefined || claims.user_id !== undefined, "names no user")
 
@@ -63,12 +70,16 @@ export interface Identity {
   readonly rights: Rights
   /** When the connection is closed. Milliseconds since 1970. */
   readonly expiresAt: number
+  /** What it can be revoked by beside its user. */
+  readonly jti?: string | undefined
+  /** Milliseconds since 1970. */
+  readonly issuedAt?: number | undefined
 }
 
-/** `unavailable`: the issuer cannot be asked for a key that is not known here. */
+/** `unavailable`: the issuer cannot be asked for a key that is not known here. `revoked`: said by `Revocations` alone. */
 export type AuthResult =
   | { ok: true; identity: Identity }
-  | { ok: false; reason: "missing" | "invalid" | "expired" | "unavailable" }
+  | { ok: false; reason: "missing" | "invalid" | "expired" | "unavailable" | "revoked" }
 
 export interface Auth {
   /** Whether there is a key to check any token with. */
@@ -127,15 +138,21 @@ function readHeader(token: string): KeyHint | undefined {
 
 function identityOf(claims: z.infer<typeof Claims>): Identity {
   const set = (ids: string[] | undefined) => (ids === undefined ? null : new Set(ids))
+  const roles = new Set(claims.roles)
+  if (claims.role !== undefined) roles.add(claims.role)
+  if (claims.is_staff === true) roles.add("admin")
   return {
     user: claims.sub ?? (claims.user_id as string),
-    admin: claims.role === "admin" || claims.is_staff === true,
+    admin: roles.has("admin"),
     rights: {
       committees: set(claims.committees),
       elections: set(claims.elections),
       channels: set(claims.channels),
+      roles,
     },
     expiresAt: closingTime(claims.exp),
+    jti: claims.jti,
+    issuedAt: claims.iat === undefined ? undefined : claims.iat * 1_000,
   }
 }
 

@@ -18,9 +18,9 @@ export class Rate {
   /** @param perSecond 0: as many as come. */
   constructor(perSecond: number) {
     this.#eachMs = perSecond === 0 ? 0 : 1_000 / perSecond
-    this.spanMs = Math.max(SPAN_MS, this.#eachMs)
     // The thousandth is for the rounding of a sum of many.
-    this.#roomMs = this.spanMs - this.#eachMs * 0.999
+    this.#roomMs = Math.max(SPAN_MS, this.#eachMs) - this.#eachMs * 0.999
+    this.spanMs = this.#roomMs + this.#eachMs
   }
 
   /** Takes one from the bucket. @returns when it will be whole again; undefined if it is empty. */

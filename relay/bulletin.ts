@@ -3,6 +3,7 @@
 import { z } from "zod"
 import { BellReport } from "./bell.ts"
 import { type Cursor, cursorText, parseCursor } from "./cursor.ts"
+import { Revocation } from "./revocations.ts"
 import type { SourceState } from "./source.ts"
 
 const CursorText = z.string().transform((text, context): Cursor => {
@@ -24,11 +25,12 @@ const Down = z.object({
 
 export const Bulletin = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("meet"), lineage: z.string(), lineages: z.array(z.string()) }),
-  z.object({ kind: z.literal("position"), cursor: CursorText }),
+  z.object({ kind: z.literal("position"), cursor: CursorText, revocations: Revocation.array() }),
   z.object({
     kind: z.literal("part"),
     /** Rows of the log; `readChange` checks each. */
     rows: z.array(z.unknown()),
+    revocations: Revocation.array(),
     cursor: CursorText,
     first: z.boolean(),
     final: z.boolean(),

@@ -8,6 +8,8 @@ const Meta = z.object({
   key: z.array(z.string()).default([]),
   exact: z.array(z.string()).default([]),
   scope: z.record(z.string(), z.string()).default({}),
+  /** Columns and the roles that may see them. Pairs, because zod would pass over a column __proto__ of a record. */
+  restricted: z.array(z.tuple([z.string(), z.array(z.string())])).default([]),
   op: z.string().optional(),
   rows: z.number().optional(),
   partition: z.string().optional(),

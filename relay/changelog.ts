@@ -3,8 +3,9 @@
 import { Socket } from "node:net"
 import pg from "pg"
 import { z } from "zod"
-import { type Change, readChange } from "./change.ts"
+import { type Change, type LogRow, readChange } from "./change.ts"
 import { parseSnapshot, type Snapshot } from "./cursor.ts"
+import { Revocation } from "./revocations.ts"
 import { Slice } from "./slice.ts"
 
 /** What one read says beside the changes. */
@@ -18,6 +19,7 @@ export interface Head {
 export interface Page {
   readonly head: Head
   readonly changes: Change[]
+  readonly revocations: Revocation[]
   /** Whether the limit cut it: read it again with `pages`. */
   readonly cut: boolean
 }
@@ -26,6 +28,7 @@ export interface Page {
 export interface LogPage {
   readonly head: Head
   readonly changes: Change[]
+  readonly revocations: Revocation[]
   readonly final: boolean
 }
 
@@ -46,6 +49,8 @@ export interface Session {
   pages(since: Snapshot, size: number, rest?: Rest): AsyncGenerator<LogPage>
   /** The snapshot of this moment. */
   now(): Promise<Snapshot>
+  /** Those that are in force now. */
+  revocations(): Promise<Revocation[]>
   /** Promises to poll for so long, and tells the other relays if no lease was in force. */
   lease(durationMs: number): Promise<void>
   /** Takes away a lease that is over, for good. @returns false if one is in force. */
@@ -114,6 +119,8 @@ const SESSION = `
 
 const LINEAGES = `
   select id from relay.lineage where number >= (select max(number) from relay.lineage where not continues)`
+
+const REVOCATIONS = "select relay.revocation_text(r) from relay.revocation r where until > now()"
 
 const HeadRow = z
   .object({
@@ -239,7 +246,7 @@ async function openSession(connectionString: string): Promise<Session> {
         })
         const cut = rows.length > limit
         if (cut) rows.pop()
-        return { head: readHead(head, lineage), changes: await readChanges(rows), cut }
+        return { head: readHead(head, lineage), ...(await readRows(rows)), cut }
       },
       async *pages(since, size, rest) {
         // The lock comes before the snapshot: a rotation in between would otherwise empty what the snapshot promises.
@@ -255,7 +262,7 @@ async function openSession(connectionString: string): Promise<Session> {
           let rows = await next(size)
           for (;;) {
             const following = rows.length < size ? [] : await next(size)
-            yield { head, changes: await readChanges(rows), final: following.length === 0 }
+            yield { head, ...(await readRows(rows)), final: following.length === 0 }
             if (following.length === 0) return
             rows = following
           }
@@ -264,6 +271,10 @@ async function openSession(connectionString: string): Promise<Session> {
         }
       },
       now: async () => readSnapshot(await one("select pg_current_snapshot()::text")),
+      async revocations() {
+        const { rows } = await client.query<[string]>({ text: REVOCATIONS, rowMode: "array" })
+        return rows.map(([text]) => Revocation.parse(JSON.parse(text)))
+      },
       async lease(durationMs) {
         await one("select relay.set_lease($1::int)", [durationMs])
       },
@@ -277,7 +288,18 @@ async function openSession(connectionString: string): Promise<Session> {
   }
 }
 
-/** Reads rows of the log, in slices. @throws as readChange. */
+type LogText = Record<keyof LogRow, string | null | undefined>
+
+/** Rows of the log by what they are. */
+async function readRows(rows: readonly LogText[]): Promise<Pick<Page, "changes" | "revocations">> {
+  const isRevocation = ({ op }: LogText) => op === "revocation"
+  return {
+    changes: await readChanges(rows.filter((row) => !isRevocation(row))),
+    revocations: rows.filter(isRevocation).map(({ meta }) => Revocation.parse(JSON.parse(meta ?? ""))),
+  }
+}
+
+/** Reads changes among the rows of the log, in slices. @throws as readChange. */
 export async function readChanges(rows: readonly unknown[]): Promise<Change[]> {
   const slice = new Slice()
   const changes: Change[] = []

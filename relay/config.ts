@@ -176,6 +176,11 @@ export const Settings = z.object({
     .enum(["auto", "pretty", "json"])
     .default("auto")
     .describe("how: pretty on a terminal and JSON elsewhere, or one of them"),
+  AUDIT_LOG: z
+    .string()
+    .min(1)
+    .default("off")
+    .describe("who connects, joins, is refused and leaves: off, stdout, or the path of a file to append to"),
 })
 export type Settings = z.infer<typeof Settings>
 

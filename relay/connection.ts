@@ -17,6 +17,8 @@ const OWED_FRAMES = 4_096
 
 export interface ConnectionDeps {
   wire: Wire
+  /** Of the client, as far as proxies are believed. */
+  address: string
   /** Told before the close frame is sent: the connection takes no further part. */
   onClosing(connection: Connection, code: CloseCode): void
 }
@@ -43,7 +45,9 @@ export class Connection implements Member {
   framesWholeAt = 0
   /** Since when the socket has not taken anything although something waits; 0 while it does. */
   stuckAt = 0
-  closing = false
+  /** How the relay ends it, once it does. */
+  ending: { readonly code: CloseCode; readonly reason: string } | undefined
+  readonly address: string
 
   readonly #wire: Wire
   readonly #onClosing: ConnectionDeps["onClosing"]
@@ -58,7 +62,8 @@ export class Connection implements Member {
   /** What the socket had sent when it was last looked at. Bytes. */
   #sent = 0
 
-  constructor({ wire, onClosing }: ConnectionDeps) {
+  constructor({ wire, address, onClosing }: ConnectionDeps) {
+    this.address = address
     this.#wire = wire
     this.#onClosing = onClosing
   }
@@ -66,6 +71,10 @@ export class Connection implements Member {
   /** The user, once authenticated. */
   get user(): string {
     return this.identity?.user ?? ""
+  }
+
+  get closing(): boolean {
+    return this.ending !== undefined
   }
 
   /** Joins a lane at its end. What the old lane still owed stays owed. */
@@ -139,12 +148,12 @@ export class Connection implements Member {
   #showLatest(): void {
     const latest = this.lane?.latest
     if (latest === undefined || latest.newest <= this.#shown) return
-    if (this.#wire.full || this.#owed !== undefined || this.lane?.at(this.position) !== undefined) return
+    if (this.#owed !== undefined || this.lane?.at(this.position) !== undefined) return
     this.#wire.cork()
     for (const { version, frame } of latest.since(this.#shown)) {
+      if (this.#wire.full) break
       this.#wire.write(frame)
       this.#shown = version
-      if (this.#wire.full) break
     }
     this.#wire.uncork()
   }
@@ -185,9 +194,14 @@ export class Connection implements Member {
     return this.#wire.open
   }
 
+  /** What its socket was handed and has not sent. Bytes. */
+  get queued(): number {
+    return this.#wire.queued
+  }
+
   close(code: CloseCode, reason: string): void {
     if (this.closing) return
-    this.closing = true
+    this.ending = { code, reason }
     this.#onClosing(this, code)
     this.#wire.close(code, reason)
   }

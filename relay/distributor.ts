@@ -10,6 +10,7 @@ import { type Cursor, cursorText } from "./cursor.ts"
 import { deferred } from "./deferred.ts"
 import type { FeedConsumer } from "./feed.ts"
 import { lineOf, type Pipe } from "./pipe.ts"
+import type { Revocations } from "./revocations.ts"
 
 /** Parts that a worker may not have taken when the next is read. */
 const AHEAD = 1
@@ -39,7 +40,8 @@ interface Member {
   since: number
 }
 
-export function createDistributor(): Distributor {
+/** @param revocations is kept up to date, for workers that come. */
+export function createDistributor(revocations: Revocations): Distributor {
   const members = new Set<Member>()
   const newcomers = new Set<Member>()
   let met: BulletinText | undefined
@@ -56,10 +58,16 @@ export function createDistributor(): Distributor {
     for (const member of to) member.pipe.write(line)
   }
 
+  const positionOf = (cursor: Cursor): BulletinText => ({
+    kind: "position",
+    cursor: cursorText(cursor),
+    revocations: revocations.list(),
+  })
+
   function admit(): void {
     if (met === undefined) return
     tell(met, newcomers)
-    if (head !== undefined) tell({ kind: "position", cursor: cursorText(head) }, newcomers)
+    if (head !== undefined) tell(positionOf(head), newcomers)
     for (const set of figures.values()) tell(set, newcomers)
     for (const member of newcomers) members.add(member)
     newcomers.clear()
@@ -76,7 +84,8 @@ export function createDistributor(): Distributor {
   const consumer: FeedConsumer = {
     // Workers do not tell whether they have clients.
     attended: () => true,
-    async deliver({ changes, cursor, first, final }) {
+    async deliver({ changes, revocations: news, cursor, first, final }) {
+      revocations.learn(news)
       if (first) {
         before = head
         head = cursor
@@ -84,7 +93,8 @@ export function createDistributor(): Distributor {
       }
       const now = performance.now()
       for (const member of members) if (member.owed++ === 0) member.since = now
-      tell({ kind: "part", rows: changes.map(logRowOf), cursor: cursorText(cursor), first, final })
+      const rows = changes.map(logRowOf)
+      tell({ kind: "part", rows, revocations: [...news], cursor: cursorText(cursor), first, final })
       await whenTaken()
       if (!final) return
       inBatch = false
@@ -109,9 +119,10 @@ export function createDistributor(): Distributor {
       inBatch = false
       admit()
     },
-    begin(cursor) {
+    begin(cursor, all) {
       head = cursor
-      tell({ kind: "position", cursor: cursorText(cursor) })
+      revocations.begin(all)
+      tell(positionOf(cursor))
     },
     reset() {
       head = undefined

@@ -12,10 +12,13 @@ import { type Cursor, contains, type Snapshot } from "./cursor.ts"
 import type { FigureSet } from "./figure.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
+import type { Revocation } from "./revocations.ts"
 
 /** A part of a batch. A batch is what became visible between two snapshots, so a transaction lies whole in one. */
 export interface BatchPart {
   readonly changes: readonly Change[]
+  /** In force from here on. */
+  readonly revocations: readonly Revocation[]
   /** The position after the whole batch. */
   readonly cursor: Cursor
   readonly first: boolean
@@ -37,8 +40,8 @@ export interface FeedConsumer {
   meet(lineage: string, lineages: ReadonlySet<string>): void
   /** The session is lost: a batch in progress ends here, and its changes come again. */
   lost(): void
-  /** The feed starts at this position. */
-  begin(cursor: Cursor): void
+  /** The feed starts at this position, where these revocations are in force. */
+  begin(cursor: Cursor, revocations: readonly Revocation[]): void
   /** Whatever was promised before does not hold; there is no position until `begin`. */
   reset(): void
 }
@@ -110,7 +113,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
   }
 
   async function deliver(
-    changes: Change[],
+    { changes, revocations }: Pick<BatchPart, "changes" | "revocations">,
     snapshot: Snapshot,
     lineage: string,
     first: boolean,
@@ -118,7 +121,8 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
   ): Promise<void> {
     const stop = metrics.fanout.startTimer()
     for (const { table, op, count } of runsOf(changes)) metrics.events.inc({ table, op }, count)
-    await consumer.deliver({ changes, cursor: { lineage, snapshot }, first, final })
+    if (revocations.length > 0) metrics.events.inc({ table: "", op: "revocation" }, revocations.length)
+    await consumer.deliver({ changes, revocations, cursor: { lineage, snapshot }, first, final })
     stop()
   }
 
@@ -135,14 +139,16 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
     if (!page.cut) {
       for (const change of page.changes) transactions.add(change.xid)
       if (count > 0 || since.text !== head.snapshot.text)
-        await deliver(page.changes, head.snapshot, session.lineage, true, true)
+        await deliver(page, head.snapshot, session.lineage, true, true)
     } else {
       count = 0
+      let first = true
       for await (const part of session.pages(since, PAGE)) {
         head = part.head
         if (!contains(since, head.horizon)) return false
         for (const change of part.changes) transactions.add(change.xid)
-        await deliver(part.changes, head.snapshot, session.lineage, count === 0, part.final)
+        await deliver(part, head.snapshot, session.lineage, first, part.final)
+        first = false
         count += part.changes.length
         // Checkpoints cover it from now on: it must not be read again, even if the session ends before the next step.
         if (part.final) cursor = { lineage: session.lineage, snapshot: head.snapshot }
@@ -193,7 +199,8 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
     const { head } = await session.read(await session.now(), 0)
     if (!contains(head.snapshot, head.horizon)) return undefined
     const fresh = { lineage: session.lineage, snapshot: head.snapshot }
-    consumer.begin(fresh)
+    // Asked later than the position, so that there is no gap: what came in between comes again, and the last word counts.
+    consumer.begin(fresh, await session.revocations())
     return fresh
   }
 

@@ -13,6 +13,7 @@ import type { Log } from "./log.ts"
 import { createMetrics } from "./metrics.ts"
 import { createPipe, lineOf, type Pipe, type Question } from "./pipe.ts"
 import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
+import { createRevocations } from "./revocations.ts"
 import { createSource } from "./source.ts"
 import { Counts, HubStats, sumOf, sumOfCounts } from "./stats.ts"
 import { News } from "./upstream.ts"
@@ -80,7 +81,8 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   const changelog = createChangelog(databaseUrl, (error) =>
     log.debug({ event: "idle_connection_lost", error: error.message }),
   )
-  const distributor = createDistributor()
+  const revocations = createRevocations()
+  const distributor = createDistributor(revocations)
   const source = createSource({
     settings,
     databaseUrl,
@@ -99,6 +101,8 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
     async () => Object.keys((await hubs()).sum.users).length,
     "first",
   )
+  // Each worker has the same.
+  metrics.observe("relay_revocations", "Revocations in force", () => revocations.list().length, "first")
   metrics.observe("relay_workers", "Worker processes now", () => workers.size)
 
   const lateness = createLateness(STANDING_MS)
@@ -153,6 +157,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       keys,
       hub: sum,
       limits: sumOfCounts(limits.map(([, counts]) => counts)),
+      revocations: revocations.list().length,
       workers: answers.map(([{ pid }, { connections }]) => ({ pid, connections })),
       tables,
       derived: source.derived(),

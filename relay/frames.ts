@@ -14,14 +14,14 @@ const CHUNK_BYTES = 65_536
 const made = new WeakMap<Change, Partial<Record<string, Buffer>>>()
 
 /** @param last whether no further change of its transaction follows. */
-export function frameOf({ change, as }: Sight, last: boolean): Buffer {
+export function frameOf({ change, as, mask }: Sight, last: boolean): Buffer {
   let variants = made.get(change)
   if (variants === undefined) {
     variants = {}
     made.set(change, variants)
   }
-  const key = last ? `${as}!` : as
-  const frame = variants[key] ?? frameText(encodeChange(change, as, last))
+  const key = (last ? `${as}!` : as) + mask.key
+  const frame = variants[key] ?? frameText(encodeChange(change, as, mask, last))
   variants[key] = frame
   return frame
 }

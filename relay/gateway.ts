@@ -4,6 +4,7 @@ import type { IncomingMessage, Server } from "node:http"
 import type { Duplex } from "node:stream"
 import { type RawData, type WebSocket, WebSocketServer } from "ws"
 import { createAdmission, TOO_MANY_FILTERS } from "./admission.ts"
+import type { Audit } from "./audit.ts"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
 import { amendFilter } from "./filter.ts"
@@ -24,13 +25,16 @@ import type { Limits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { ClientMessage, CloseCode, describeFault, type ErrorCode, requestOf } from "./protocol.ts"
+import type { Revocations } from "./revocations.ts"
 import { createTurns } from "./turns.ts"
 import { createWire } from "./wire.ts"
 
 export interface GatewayDeps {
   hub: Hub
   auth: Auth
+  revocations: Revocations
   limits: Limits
+  audit: Audit
   log: Log
   metrics: Metrics
   settings: {
@@ -57,9 +61,29 @@ const MAX_PIECES = 1_024
 /** How long a socket may stay open after a close frame, which cannot pass a stuffed one; then ws cuts it. Milliseconds. */
 const CLOSE_TIMEOUT_MS = 1_000
 
-export function createGateway({ hub, auth, limits, log, metrics, settings }: GatewayDeps): Gateway {
+export function createGateway({
+  hub,
+  auth,
+  revocations,
+  limits,
+  audit,
+  log,
+  metrics,
+  settings,
+}: GatewayDeps): Gateway {
   let stopping = false
-  const admission = createAdmission({ hub, auth, limits, log, metrics, settings, fault, obey: receive })
+  const admission = createAdmission({
+    hub,
+    auth,
+    revocations,
+    limits,
+    audit,
+    log,
+    metrics,
+    settings,
+    fault,
+    obey: receive,
+  })
   const drained = createTurns()
   const server = new WebSocketServer({
     noServer: true,
@@ -72,27 +96,34 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
     handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
   } as ConstructorParameters<typeof WebSocketServer>[0])
   // What it finds wrong is answered and counted like anything else.
-  server.on("wsClientError", (_error, socket) => refuse(socket, 400, "bad_request"))
+  server.on("wsClientError", (_error, socket, request) => refuse(request, socket, 400, "bad_request"))
 
-  function refuse(socket: Duplex, status: number, result: string, retrySeconds?: number): void {
+  function refuse(
+    request: IncomingMessage,
+    socket: Duplex,
+    status: number,
+    result: string,
+    retrySeconds?: number,
+  ): void {
     metrics.connects.inc({ result })
+    audit.tell({ address: limits.addressOf(request) }, { event: "refused", reason: result, status })
     answerRefusal(socket, status, retrySeconds)
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", destroy)
     const url = readTarget(request)
-    if (url === undefined) return refuse(socket, 400, "bad_request")
+    if (url === undefined) return refuse(request, socket, 400, "bad_request")
     const status = misformed(request)
-    if (status !== undefined) return refuse(socket, status, "bad_request")
-    if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(socket, 404, "wrong_path")
-    if (!originAllowed(request, settings.allowedOrigins)) return refuse(socket, 403, "origin")
+    if (status !== undefined) return refuse(request, socket, status, "bad_request")
+    if (url.pathname.replace(/\/$/, "") !== settings.path) return refuse(request, socket, 404, "wrong_path")
+    if (!originAllowed(request, settings.allowedOrigins)) return refuse(request, socket, 403, "origin")
     if (stopping || !hub.ready() || !auth.ready())
-      return refuse(socket, 503, stopping ? "stopping" : "not_ready", 1)
+      return refuse(request, socket, 503, stopping ? "stopping" : "not_ready", 1)
     const entry = limits.admit(request)
-    if (!entry.admitted) return refuse(socket, entry.status, entry.limit, entry.retrySeconds)
+    if (!entry.admitted) return refuse(request, socket, entry.status, entry.limit, entry.retrySeconds)
     const asked = readHandshake(request, url, settings.queryToken)
-    if (asked === undefined) return refuse(socket, 400, "bad_request")
+    if (asked === undefined) return refuse(request, socket, 400, "bad_request")
     server.handleUpgrade(request, socket, head, (websocket) =>
       accept(websocket, socket, asked, entry.address),
     )
@@ -102,7 +133,7 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
     metrics.connects.inc({ result: "accepted" })
     limits.enter(address)
     const wire = createWire(socket, websocket, () => void goOn(connection))
-    const connection = new Connection({ wire, onClosing })
+    const connection = new Connection({ wire, address, onClosing })
     hub.track(connection)
     /** Whether it may say so much. Whoever says too much is not read any more. */
     const heard = () => {
@@ -118,13 +149,23 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
     })
     websocket.on("pong", heard)
     websocket.on("ping", heard)
-    websocket.on("error", count)
-    websocket.on("close", () => {
+    const openedAt = performance.now()
+    /** How the client has broken the protocol, for which ws ends it. */
+    let broken = ""
+    websocket.on("error", (error: Error & { code?: string }) => {
+      broken = error.code ?? "socket"
+      metrics.errors.inc({ code: broken })
+    })
+    websocket.on("close", (code, reason) => {
       hub.forget(connection)
       limits.part(connection)
       limits.leave(address)
       admission.forget(connection)
       log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
+      const end = connection.ending ?? { code, reason: broken || reason.toString() }
+      const byRelay = connection.ending !== undefined || broken !== ""
+      const by = byRelay ? "relay" : code === 1006 ? "nobody" : "client"
+      audit.tell(connection, { event: "closed", ...end, by, openMs: performance.now() - openedAt })
     })
     admission.open(connection, asked)
   }
@@ -144,8 +185,6 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
       "closing a connection",
     )
   }
-
-  const count = (error: Error & { code?: string }) => metrics.errors.inc({ code: error.code ?? "socket" })
 
   function close(connection: Connection, code: CloseCode, reason: string): void {
     connection.close(code, reason)
@@ -214,6 +253,7 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
     const change = (joined: ReadonlySet<string>, identity: Identity) => {
       const forbidden = hub.forbidden(identity, channels)
       if (forbidden.length > 0) {
+        audit.tell(connection, { event: "channels_refused", channels: forbidden })
         fault(connection, "forbidden_channel", `not allowed: ${forbidden.join(", ")}`.slice(0, 300), request)
         return undefined
       }
@@ -227,9 +267,10 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
       connection.filter = filter
       return all
     }
-    const done = hub.rejoin(connection, change, cursor, (joined) =>
-      connection.send({ type: "subscribed", channels, ...joined, request }),
-    )
+    const done = hub.rejoin(connection, change, cursor, (joined) => {
+      connection.send({ type: "subscribed", channels, ...joined, request })
+      audit.tell(connection, { event: "subscribed", channels })
+    })
     if (!done) busy(connection, request)
   }
 
@@ -247,9 +288,10 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
       )
       return undefined
     }
-    const done = hub.rejoin(connection, change, undefined, ({ cursor }) =>
-      connection.send({ type: "unsubscribed", channels, cursor, request }),
-    )
+    const done = hub.rejoin(connection, change, undefined, ({ cursor }) => {
+      connection.send({ type: "unsubscribed", channels, cursor, request })
+      audit.tell(connection, { event: "unsubscribed", channels })
+    })
     if (!done) busy(connection, request)
   }
 

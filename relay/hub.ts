@@ -16,6 +16,7 @@ import type { Metrics } from "./metrics.ts"
 import { CloseCode } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
 import { createReplays, type Joined, type Position } from "./replay.ts"
+import type { Revocation, Revocations } from "./revocations.ts"
 import { createRouter } from "./router.ts"
 import { Slice } from "./slice.ts"
 import type { HubStats } from "./stats.ts"
@@ -33,11 +34,13 @@ export interface HubDeps {
   metrics: Metrics
   recent: Recent
   history: History
+  /** Kept up to date by what the hub consumes. */
+  revocations: Revocations
   /** Resolves after a read of the log that began later; false if there is none within the time. */
   refresh(timeoutMs: number): Promise<boolean>
 }
 
-export function createHub({ settings, log, metrics, recent, history, refresh }: HubDeps) {
+export function createHub({ settings, log, metrics, recent, history, revocations, refresh }: HubDeps) {
   const connections = new Set<Connection>()
   const router = createRouter()
   const board = createBoard(router)
@@ -115,7 +118,19 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
     }
   }
 
+  /** Before the changes that come with them. Who is admitted meanwhile is judged by them already. */
+  async function enforce(news: readonly Revocation[]): Promise<void> {
+    revocations.learn(news)
+    const slice = new Slice()
+    for (const connection of connections) {
+      if (connection.identity !== undefined && revocations.refuses(connection.identity))
+        connection.close(CloseCode.forbidden, "revoked")
+      if (slice.over) await slice.turn()
+    }
+  }
+
   async function deliver(part: BatchPart): Promise<void> {
+    if (part.revocations.length > 0) await enforce(part.revocations)
     if (part.first) {
       batch++
       inBatch = true
@@ -170,7 +185,8 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       head = before
       endBatch()
     },
-    begin(cursor: Cursor) {
+    begin(cursor: Cursor, all: readonly Revocation[]) {
+      revocations.begin(all)
       head = cursor
       recent.begin(cursor.snapshot)
       replays.advance()
@@ -267,7 +283,15 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
         return kept
       }
       const replayed = replays.channels(connection)
-      if (replayed === undefined) return this.rejoin(connection, change, undefined, () => done(kept))
+      if (replayed === undefined) {
+        const unlessRevoked = (channels: ReadonlySet<string>) => {
+          if (!revocations.refuses(identity)) return change(channels)
+          // It was, while it waited.
+          connection.close(CloseCode.forbidden, "revoked")
+          return undefined
+        }
+        return this.rejoin(connection, unlessRevoked, undefined, () => done(kept))
+      }
       replays.narrow(connection, change(replayed))
       done(kept)
       return true
@@ -294,6 +318,13 @@ export function createHub({ settings, log, metrics, recent, history, refresh }: 
       replaying: replays.size(),
       lanes: router.size(),
     }),
+    /** What waits for readers that are behind: in their sockets, each for itself, and in lanes, once for all. Bytes. */
+    held(): { sockets: number; lanes: number } {
+      let [sockets, lanes] = [0, 0]
+      for (const { queued } of connections) sockets += queued
+      for (const { bytes } of router.lanes()) lanes += bytes
+      return { sockets, lanes }
+    },
     stats(): HubStats {
       const users = new Map<string, number>()
       const channels = new Map<string, number>()

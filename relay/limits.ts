@@ -102,12 +102,13 @@ export function createLimits({ settings, trust, log, metrics, clock = () => perf
     return known && !framesOf.take(connection.user, now) ? "frame_rate_per_user" : undefined
   }
 
+  const addressOf = (request: IncomingMessage): string => clientOf(request, trust)
   const seconds = (ms: number) => Math.max(1, Math.ceil(ms / 1_000))
 
   return {
     /** Judges an upgrade. One that is refused for its address takes nothing from the others. */
     admit(request: IncomingMessage): Entry {
-      const address = clientOf(request, trust)
+      const address = addressOf(request)
       const here = addresses.get(address) ?? 0
       if (here >= bound(settings.MAX_CONNECTIONS_PER_ADDRESS))
         return refuse("connections_per_address", 429, RETRY_SECONDS, request)
@@ -122,6 +123,7 @@ export function createLimits({ settings, trust, log, metrics, clock = () => perf
       upgradesOf.take(address, now)
       return { admitted: true, address }
     },
+    addressOf,
     /** Counts a socket that was upgraded; `leave` once it is gone. */
     enter(address: string): void {
       connections++

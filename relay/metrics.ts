@@ -49,6 +49,10 @@ export function createMetrics() {
       "reason",
     ]),
     rotations: counter("relay_rotations_total", "Rotations of the log, by result", ["result"]),
+    auditLines: counter("relay_audit_lines_total", "Lines of the audit log, by what became of them", [
+      "result",
+    ]),
+    auditFailures: counter("relay_audit_failures_total", "Failures to open or write the audit log"),
     workerExits: counter("relay_worker_exits_total", "Worker processes that ended, by why", ["reason"]),
     derived: counter("relay_derived_total", "Runs of functions of derived messages, by type and result", [
       "type",

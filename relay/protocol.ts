@@ -4,6 +4,7 @@ import { z } from "zod"
 import { ALL, type Change, changedColumns, keyText, type RowChange, type TableChange } from "./change.ts"
 import { type Action, FilterFields } from "./filter.ts"
 import type { ServerMessage } from "./messages.ts"
+import { type Mask, shownText } from "./restriction.ts"
 import { type Row, scanRow } from "./row.ts"
 
 /** A channel: a prefix, or a prefix and an id, such as `committee:7`. */
@@ -88,9 +89,10 @@ export type View = "whole" | "enter" | "leave" | "none"
 
 /**
  * A change as the text of its frame. Row text is spliced in as PostgreSQL wrote it, never parsed and written again.
+ * @param mask what is left out.
  * @param last whether no further change of its transaction follows on the connection.
  */
-export function encodeChange(change: Change, view: Exclude<View, "none">, last: boolean): string {
+export function encodeChange(change: Change, view: Exclude<View, "none">, mask: Mask, last: boolean): string {
   const tx = `"tx":{"id":"${change.xid}","last":${last}}}`
   if (change.kind === "message") {
     return `{"type":"message","id":"${change.id}","at":"${isoTime(change.at)}","channel":${JSON.stringify(change.channel)},"payload":${change.payload},${tx}`
@@ -102,7 +104,7 @@ export function encodeChange(change: Change, view: Exclude<View, "none">, last: 
     const facts = JSON.stringify({ operation: op, rows, partition, channels: [ALL] })
     return `${head(actionOf(change, view))}${facts.slice(1, -1)},${tx}`
   }
-  return head(actionOf(change, view)) + rowFields(change, view) + tx
+  return head(actionOf(change, view)) + rowFields(change, view, mask) + tx
 }
 
 /** What is told that has happened. */
@@ -112,20 +114,20 @@ export function actionOf(change: RowChange | TableChange, view: Exclude<View, "n
   return change.op
 }
 
-function rowFields(change: RowChange, view: Exclude<View, "none">): string {
+function rowFields(change: RowChange, view: Exclude<View, "none">, mask: Mask): string {
   const { before, after, meta } = change
   const image = view === "leave" || change.op === "delete" ? before : after
   if (image === undefined) return ""
   const key = `"key":${keyText(meta, scanRow(image.text, meta.key))},`
   if (view === "leave") return key
-  const data = `${key}"data":${image.text},`
+  const data = `${key}"data":${mask.columns.size === 0 ? image.text : shownText(image.row, mask)},`
   const channels = `"channels":${JSON.stringify(image.channels)},`
   if (change.op !== "update" || view === "enter" || before === undefined) return data + channels
-  return data + differences(change, before.row, image.row) + channels
+  return data + differences(change, before.row, image.row, mask) + channels
 }
 
-function differences(change: RowChange, before: Row, after: Row): string {
-  const names = changedColumns(before, after)
+function differences(change: RowChange, before: Row, after: Row, { columns }: Mask): string {
+  const names = changedColumns(before, after).filter((name) => !columns.has(name))
   const values = names.map((name) => `${JSON.stringify(name)}:${before.get(name) ?? "null"}`)
   const moved = names.some((name) => change.meta.key.includes(name))
     ? `"previous_key":${keyText(change.meta, before)},`

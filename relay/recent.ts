@@ -17,7 +17,7 @@ export interface RecentPart {
 export interface Recent {
   /** Forgets everything: from here on all is remembered. */
   begin(snapshot: Snapshot): void
-  append(part: BatchPart): void
+  append(part: Omit<BatchPart, "revocations">): void
   /** Forgets the batch in progress, whose changes come again. @param cursor the position before it. */
   abandon(cursor: Cursor | undefined): void
   /** Remembers what was read of the time before; it may reach into what is known, but leave no gap. */

@@ -2,6 +2,7 @@
 
 import type { Server } from "node:http"
 import { readTrust } from "./address.ts"
+import { createAudit } from "./audit.ts"
 import { type Auth, createAuth } from "./auth.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
@@ -15,6 +16,7 @@ import type { Log } from "./log.ts"
 import { createMetrics, type Metrics } from "./metrics.ts"
 import { createRecent } from "./recent.ts"
 import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
+import { createRevocations } from "./revocations.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
 import type { Counts, HubStats } from "./stats.ts"
 import type { Upstream } from "./upstream.ts"
@@ -46,8 +48,9 @@ export interface RelayStatus extends SourceState {
 }
 
 export interface Relay {
-  readonly auth: Auth
   readonly metrics: Metrics
+  /** Checks a token, as for a client. */
+  verify: Auth["verify"]
   /** Begins to listen, to read and to fetch keys, and keeps trying. */
   start(): void
   /** Resolves once clients can connect and changes arrive. */
@@ -92,6 +95,7 @@ export function createRelay({
   const changelog = createChangelog(databaseUrl, (error) =>
     log.debug({ event: "idle_connection_lost", error: error.message }),
   )
+  const revocations = createRevocations()
   const recent = createRecent(settings.REPLAY_BUFFER_MB * 1_048_576)
   const history = createHistory({ changelog, recent, lineage: () => hub.lineage(), log, metrics })
   const hub = createHub({
@@ -99,6 +103,7 @@ export function createRelay({
     metrics,
     recent,
     history,
+    revocations,
     refresh: (timeoutMs) => source.refresh(timeoutMs),
     settings: {
       maxLanes: settings.MAX_LANES,
@@ -112,10 +117,13 @@ export function createRelay({
     upstream?.source(hub.consumer) ??
     createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
   const limits = createLimits({ settings, trust: readTrust(settings.TRUST_PROXY), log, metrics, clock })
+  const audit = createAudit({ to: settings.AUDIT_LOG, log, metrics })
   const gateway = createGateway({
     hub,
     auth,
+    revocations,
     limits,
+    audit,
     log,
     metrics,
     settings: {
@@ -134,6 +142,9 @@ export function createRelay({
   metrics.observe("relay_addresses", "Client addresses with connections now", limits.addresses)
   metrics.observe("relay_replays", "Connections that are not live yet", () => hub.size().replaying)
   metrics.observe("relay_lanes", "Lanes now", () => hub.size().lanes)
+  metrics.observe("relay_queued_bytes", "Bytes handed to sockets and not sent", () => hub.held().sockets)
+  metrics.observe("relay_lane_bytes", "Bytes in lanes for who is behind", () => hub.held().lanes)
+  metrics.observe("relay_revocations", "Revocations in force", () => revocations.list().length)
 
   /** What keeps clients away, or changes from them. */
   function problems(): string[] {
@@ -145,8 +156,8 @@ export function createRelay({
   }
 
   return {
-    auth,
     metrics,
+    verify: async (token) => revocations.judge(await auth.verify(token)),
     start() {
       keys.start()
       source.start()
@@ -182,6 +193,7 @@ export function createRelay({
           keys: keys.report(),
           hub: hub.stats(),
           limits: limits.reached(),
+          revocations: revocations.list().length,
           tables,
           derived,
         })
@@ -195,6 +207,7 @@ export function createRelay({
         history.stop()
         await source.stop()
         await changelog.close()
+        await audit.close()
       })()
       return stopping
     },

@@ -40,6 +40,8 @@ export const Report = z.object({
   }),
   /** How often each limit on clients was reached. */
   limits_reached: Counts,
+  /** How many are in force. */
+  revocations: z.number(),
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
@@ -86,6 +88,7 @@ export interface Findings {
   keys: KeysReport
   hub: HubStats
   limits: Counts
+  revocations: number
   workers?: Report["workers"]
   tables: TrackedTable[]
   derived: DerivedReport[]
@@ -100,6 +103,7 @@ export function reportOf({
   keys,
   hub,
   limits,
+  revocations,
   workers,
   tables,
   derived,
@@ -134,6 +138,7 @@ export function reportOf({
       replaying: hub.replaying,
     },
     limits_reached: limits,
+    revocations,
     ...(workers === undefined ? {} : { workers }),
     tables,
     derived,

@@ -6,9 +6,10 @@ import { Register } from "./register.ts"
 import type { Slice } from "./slice.ts"
 import {
   concernsEveryUser,
-  nameByValue,
+  namesByValue,
   placeOf,
   type Subscription,
+  sightOf,
   subscriptionKey,
   usersOf,
   view,
@@ -43,13 +44,14 @@ export function createRouter(): Router {
   function candidates(change: Change): Iterable<Lane> {
     if (change.kind === "table") return lanes.values()
     if (change.kind === "message") return byChannel.get(change.channel)
+    const { meta } = change
     const found = new Set<Lane>()
     const collect = (name: string) => {
       for (const lane of byRow.get(name)) found.add(lane)
     }
     const collectAll = (image: Image) => {
       image.channels.forEach(collect)
-      for (const column of byColumn.names()) collect(nameByValue(image, column))
+      for (const column of byColumn.names()) namesByValue(meta, image, column).forEach(collect)
     }
     if (change.before !== undefined) collectAll(change.before)
     if (change.after !== undefined) collectAll(change.after)
@@ -59,9 +61,9 @@ export function createRouter(): Router {
   function routeShared(change: Change, touched: Set<Lane>): boolean {
     let seen = false
     for (const lane of candidates(change)) {
-      const as = view(change, lane.subscription)
-      if (as === "none") continue
-      lane.sights.push({ change, as })
+      const sight = sightOf(change, lane.subscription)
+      if (sight === undefined) continue
+      lane.sights.push(sight)
       touched.add(lane)
       seen = true
     }

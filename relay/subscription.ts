@@ -1,15 +1,28 @@
 /** Who sees what. Pure: a subscription and a change in, a view out. */
 
-import { ALL, type Change, type Image, type Meta, type TableChange } from "./change.ts"
+import {
+  ALL,
+  type Change,
+  changedColumns,
+  type Image,
+  type Meta,
+  type RowChange,
+  type TableChange,
+} from "./change.ts"
 import { type Filter, fewestValues, rowPasses } from "./filter.ts"
 import { actionOf, type View } from "./protocol.ts"
+import { isRestricted, type Mask, maskOf, NO_MASK, shown } from "./restriction.ts"
 import { identityOf } from "./scalar.ts"
 
-/** What a token narrows its bearer to; null: no such claim. An empty set sees nothing. All three must hold. */
+/**
+ * What a token narrows its bearer to; null: no such claim. An empty set sees nothing. All three must hold. And the roles,
+ * without which some columns are not shown.
+ */
 export interface Rights {
   readonly committees: ReadonlySet<string> | null
   readonly elections: ReadonlySet<string> | null
   readonly channels: ReadonlySet<string> | null
+  readonly roles: ReadonlySet<string>
 }
 
 export interface Subscription {
@@ -22,8 +35,9 @@ export interface Subscription {
 /** The connections with one key see the same, so they share a lane. */
 export function subscriptionKey({ channels, rights, filter }: Subscription): string {
   const set = (values: ReadonlySet<string> | null) => (values === null ? null : [...values].sort())
-  const { committees, elections } = rights
-  return JSON.stringify([set(channels), set(committees), set(elections), set(rights.channels), filter?.key])
+  const { committees, elections, roles } = rights
+  const claims = [set(committees), set(elections), set(rights.channels), set(roles)]
+  return JSON.stringify([set(channels), ...claims, filter?.key])
 }
 
 /** Whether a token may join a channel. Its own user channel is joined by itself. */
@@ -72,9 +86,11 @@ export function placeOf({ channels, rights, filter }: Subscription): Place {
   )
 }
 
-/** The name that a row has by its value in a column. */
-export const nameByValue = ({ row }: Image, column: string): string =>
-  valueName(column, identityOf(row.get(column)))
+/** The names that a row has by its value in a column: for those who are not shown the value it is null. */
+export function namesByValue(meta: Meta, { row }: Image, column: string): string[] {
+  const name = valueName(column, identityOf(row.get(column)))
+  return isRestricted(meta, column) ? [name, valueName(column, identityOf(undefined))] : [name]
+}
 
 /** No channel has such a name. */
 const valueName = (column: string, identity: string): string => `${column} = ${identity}`
@@ -93,11 +109,13 @@ const UNFILTERED = { types: null, actions: null }
 function viewOfAny(change: Change, subscription: Subscription, own: string | undefined): View {
   switch (change.kind) {
     case "row": {
-      const before = change.before !== undefined && sees(change.before, subscription, own)
-      const after = change.after !== undefined && sees(change.after, subscription, own)
+      const mask = maskOf(change.meta, subscription.rights.roles)
+      const before = change.before !== undefined && sees(change.before, mask, subscription, own)
+      const after = change.after !== undefined && sees(change.after, mask, subscription, own)
       if (change.op !== "update") return before || after ? "whole" : "none"
-      if (before) return after ? "whole" : "leave"
-      return after ? "enter" : "none"
+      if (!before) return after ? "enter" : "none"
+      if (!after) return "leave"
+      return differs(change, mask) ? "whole" : "none"
     }
     case "table":
       return couldSee(change.meta, subscription, own) ? "whole" : "none"
@@ -109,18 +127,36 @@ function viewOfAny(change: Change, subscription: Subscription, own: string | und
   }
 }
 
+/** Whether anything of it is shown: that a hidden value has changed, and when, would tell of it. */
+function differs({ before, after }: RowChange, { columns }: Mask): boolean {
+  if (columns.size === 0 || before === undefined || after === undefined) return true
+  return changedColumns(before.row, after.row).some((name) => !columns.has(name))
+}
+
 /** A change and how somebody sees it. */
 export interface Sight {
   readonly change: Change
   readonly as: Exclude<View, "none">
+  readonly mask: Mask
+}
+
+/** How the subscription sees a change; undefined: not at all. `own` as for `view`. */
+export function sightOf(change: Change, subscription: Subscription, own?: string): Sight | undefined {
+  const as = view(change, subscription, own)
+  if (as === "none") return undefined
+  return {
+    change,
+    as,
+    mask: change.kind === "row" ? maskOf(change.meta, subscription.rights.roles) : NO_MASK,
+  }
 }
 
 /** What the subscription sees of changes, in order. */
 export function sightsOf(changes: readonly Change[], subscription: Subscription, own?: string): Sight[] {
   const sights: Sight[] = []
   for (const change of changes) {
-    const as = view(change, subscription, own)
-    if (as !== "none") sights.push({ change, as })
+    const sight = sightOf(change, subscription, own)
+    if (sight !== undefined) sights.push(sight)
   }
   return sights
 }
@@ -142,14 +178,19 @@ export function usersOf(change: Change): string[] {
 /** TRUNCATE and bulk loads name no rows: they concern every user if rows have users. */
 export const concernsEveryUser = ({ meta }: TableChange): boolean => Object.hasOwn(meta.scope, "user")
 
-function sees(image: Image, { channels, rights, filter }: Subscription, own: string | undefined): boolean {
+function sees(
+  image: Image,
+  mask: Mask,
+  { channels, rights, filter }: Subscription,
+  own: string | undefined,
+): boolean {
   return (
     image.channels.some((channel) => channels.has(channel) || channel === own) &&
     (rights.channels === null || image.channels.some((channel) => rights.channels?.has(channel))) &&
     (rights.committees === null || hasScope(image, "committee", rights.committees)) &&
     (rights.elections === null || hasScope(image, "election", rights.elections)) &&
-    // A column that the token hides must be undefined here too, or a filter would tell its values.
-    (filter === undefined || rowPasses(filter, (column) => image.row.get(column)))
+    // A filter must not tell what is not shown.
+    (filter === undefined || rowPasses(filter, (column) => shown(image.row, column, mask)))
   )
 }
 

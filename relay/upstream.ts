@@ -66,7 +66,7 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
       case "meet":
         return consumer?.meet(bulletin.lineage, new Set(bulletin.lineages))
       case "position":
-        return consumer?.begin(bulletin.cursor)
+        return consumer?.begin(bulletin.cursor, bulletin.revocations)
       case "lost":
         return consumer?.lost()
       case "reset":
@@ -74,8 +74,8 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
       case "figures":
         return consumer?.show(bulletin.set)
       case "part": {
-        const { rows, cursor, first, final } = bulletin
-        await consumer?.deliver({ changes: await readChanges(rows), cursor, first, final })
+        const { rows, revocations, cursor, first, final } = bulletin
+        await consumer?.deliver({ changes: await readChanges(rows), revocations, cursor, first, final })
         tell({ kind: "taken" })
       }
     }

@@ -61,11 +61,11 @@ comment on table relay.change is
 comment on column relay.change.seq is 'Taken while the row lock is held: orders the changes of one row. It has gaps. On the wire it is the id.';
 comment on column relay.change.xid is 'The top-level transaction.';
 comment on column relay.change.at is 'When the row was written, which precedes the commit.';
-comment on column relay.change.op is 'insert, update, delete, truncate, bulk_load or message.';
+comment on column relay.change.op is 'insert, update, delete, truncate, bulk_load, message or revocation.';
 comment on column relay.change.type is 'The message type on the wire, for example voting_update.';
 comment on column relay.change.old is 'The row before, as JSON text; update and delete only.';
 comment on column relay.change.new is 'The row after, as JSON text; insert and update only. For op message: the payload.';
-comment on column relay.change.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), and facts of truncate, bulk_load and message.';
+comment on column relay.change.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), restricted (columns, each with the roles that may see it), and facts of truncate, bulk_load and message. For op revocation: relay.revocation_text.';
 
 create table relay.horizon (
   only_row boolean primary key default true check (only_row),
@@ -97,11 +97,12 @@ begin
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
     raise exception 'relay.rotate() can only be used in READ COMMITTED' using errcode = 'active_sql_transaction';
   end if;
-  if not pg_try_advisory_xact_lock(hashtext('relay.rotate')) then
-    return null;
-  end if;
-  if (select rotated_at + older_than > clock_timestamp() from relay.horizon)
-     and pg_total_relation_size(format('relay.change_%s', v_slot)::regclass) < larger_than then
+  -- One at a time. An advisory lock would do, but anybody may hold that.
+  perform from relay.horizon
+  where rotated_at + older_than <= clock_timestamp()
+     or pg_total_relation_size(format('relay.change_%s', v_slot)::regclass) >= larger_than
+  for update skip locked;
+  if not found then
     return null;
   end if;
   -- Waits for every transaction that still writes to the partition, for 30 ms at most; the next attempt comes later.
@@ -203,7 +204,7 @@ begin
   if v_id is not null then
     return v_id;
   end if;
-  perform pg_advisory_xact_lock(hashtext('relay.lineage'));
+  lock table relay.lineage in share row exclusive mode;
   v_id := relay.present_lineage();
   if v_id is not null then
     return v_id;
@@ -246,6 +247,24 @@ end
 $$;
 comment on function relay.begin_lineage() is
   'Ends the present lineage: no cursor from before can be continued, and every client is told to load its state again. For what PostgreSQL does not show, such as pg_resetwal.';
+
+create function relay.forget_log() returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  perform relay.begin_lineage();
+  -- Anybody can write the new lineage in front of a snapshot from before. What the horizon demands stays demanded.
+  update relay.horizon
+     set h = (
+       select format('%s:%s:%s', coalesce(min(x::text::numeric), xmax), xmax,
+                     string_agg(x::text, ',' order by x::text::numeric))::pg_snapshot
+       from (select greatest(pg_snapshot_xmax(h)::text::numeric, pg_snapshot_xmax(pg_current_snapshot())::text::numeric)) m(xmax)
+       left join lateral (select pg_snapshot_xip(h) union select pg_snapshot_xip(pg_current_snapshot())) f(x)
+         on not pg_visible_in_snapshot(x, h) and not pg_visible_in_snapshot(x, pg_current_snapshot())
+       group by xmax);
+end
+$$;
+comment on function relay.forget_log() is
+  'Begins a lineage and raises the horizon: whatever was committed before is sent to nobody any more, not even to who makes up a cursor. Rows of transactions that are in flight are.';
 
 create function relay.cursor() returns text
 language plpgsql stable security definer set search_path = pg_catalog, relay, pg_temp as $$

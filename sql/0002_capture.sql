@@ -9,6 +9,7 @@ create table relay.tracking (
   excluded text[] not null,
   key text[] not null,
   scope jsonb not null,
+  restricted jsonb not null,
   level text not null check (level in ('row', 'statement')),
   version integer not null,
   tracked_at timestamptz not null default clock_timestamp()
@@ -105,14 +106,23 @@ $$;
 comment on function relay.row_columns(jsonb, regclass, text, boolean) is
   'The select list of a captured row: columns found by number as they are called today, sent under the names they were tracked with.';
 
+create function relay.restrictions(restricted jsonb) returns table (name text, roles text[])
+language sql immutable set search_path = pg_catalog, relay, pg_temp as $$
+  select c, array_agg(distinct r.key order by r.key)
+  from jsonb_each(restricted) r, jsonb_array_elements_text(r.value) c
+  group by c
+$$;
+comment on function relay.restrictions(jsonb) is 'The restricted columns, each with all roles that may see it.';
+
 create function relay.meta_text(t relay.tracking) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
-  select json_build_object(
+  select json_strip_nulls(json_build_object(
     'key', to_json(t.key),
     'exact', (select coalesce(json_agg(c->>'name'), '[]') from jsonb_array_elements(t.columns) c
               where c->>'name' = any(t.key)
                 and relay.base_type((c->>'type')::oid) in ('int8'::regtype, 'numeric'::regtype, 'oid'::regtype, 'xid8'::regtype)),
-    'scope', t.scope)::text
+    'scope', t.scope,
+    'restricted', (select json_agg(json_build_array(name, roles) order by name) from relay.restrictions(t.restricted))))::text
 $$;
 
 create function relay.capture_sql(t relay.tracking, op text, old_record text, new_record text, whole boolean, believe_types boolean) returns text
@@ -146,20 +156,20 @@ comment on function relay.capture_sql(relay.tracking, text, text, text, boolean,
 create function relay.pin_settings() returns text[]
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 declare
-  v_names text[] := '{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary}';
-  v_values text[] := '{UTC,1,iso_8601,"ISO, YMD",hex,C}';
+  v_names text[] := '{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary,debug_print_plan}';
+  v_values text[] := '{UTC,1,iso_8601,"ISO, YMD",hex,C,off}';
   v_before text[] := array(select current_setting(name) from unnest(v_names) with ordinality n(name, o) order by o);
 begin
   perform set_config(name, value, true) from unnest(v_names, v_values) s(name, value);
   return v_before;
 end
 $$;
-comment on function relay.pin_settings() is 'Sets everything that the text of some type depends on; returns what it was, for relay.unpin_settings.';
+comment on function relay.pin_settings() is 'Sets everything that the text of some type depends on, and off what would show the row to who may not read it; returns what it was, for relay.unpin_settings.';
 
 create function relay.unpin_settings(before text[]) returns void
 language sql volatile set search_path = pg_catalog, relay, pg_temp as $$
   select set_config(name, value, true)
-  from unnest('{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary}'::text[], before) s(name, value)
+  from unnest('{timezone,extra_float_digits,intervalstyle,datestyle,bytea_output,lc_monetary,debug_print_plan}'::text[], before) s(name, value)
 $$;
 
 create function relay.capture_sql(tracking_id integer, op text, written regclass) returns text
@@ -210,6 +220,8 @@ language plpgsql immutable set search_path = pg_catalog, relay, pg_temp as $$
 declare
   v_last integer := (select max((c->>'num')::int) from relay.tracking t, jsonb_array_elements(t.columns) c where t.id = tracking_id);
 begin
+  -- The plan that is being made may have the row in it, and a writer who may not read that row could have the plan shown.
+  perform set_config('debug_print_plan', 'off', true);
   -- The privilege tells of columns that a fixed snapshot does not show: it is null for those that do not exist.
   return coalesce(has_column_privilege(target, (v_last + 1)::smallint, 'select') is null
     and (select c.relkind = 'r' from pg_class c where c.oid = target)

@@ -152,7 +152,8 @@ create function relay.track(
   columns text[] default null,
   exclude text[] default '{}',
   key text[] default null,
-  level text default 'row'
+  level text default 'row',
+  restricted jsonb default null
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 #variable_conflict use_variable
@@ -162,6 +163,7 @@ declare
   v_unknown text;
   v_row relay.tracking;
   v_before relay.tracking;
+  v_stricter boolean;
   v_remade boolean;
   v_partition regclass;
 begin
@@ -174,6 +176,10 @@ begin
   if v_class.relispartition then
     raise exception '% is a partition', v_name using errcode = 'wrong_object_type',
       hint = format('Track its root: select relay.track(%L)', pg_partition_root(target)::text);
+  end if;
+  if v_class.relrowsecurity then
+    raise warning '% has row level security, which the relay does not apply: it sends every captured row', v_name
+      using hint = 'Who receives a row is decided by tokens: narrow them by committees, elections or channels, and leave out columns by exclude.';
   end if;
   if type is not null and (type !~ '^[a-z][a-z0-9_]{0,62}$' or type in ('connection_success', 'checkpoint', 'message',
       'subscribed', 'unsubscribed', 'ping', 'pong', 'authenticated', 'error', 'dashboard_update')) then
@@ -219,12 +225,42 @@ begin
   if jsonb_typeof(v_row.scope) <> 'object' then
     raise exception 'channels must be an object such as {"committee": "committee_id"}' using errcode = 'invalid_parameter_value';
   end if;
-  select string_agg(quote_literal(s.value), ', ') into v_unknown from jsonb_each_text(v_row.scope) s
+  select string_agg(quote_nullable(s.value), ', ') into v_unknown from jsonb_each_text(v_row.scope) s
   where s.key !~ '^[a-z][a-z0-9_]{0,62}$' or s.key in ('dashboard', 'election_updates')
      or not exists (select 1 from jsonb_array_elements(v_row.columns) c where c->>'name' = s.value);
   if v_unknown is not null then
     raise exception 'channels of %: % must name a captured column, under a prefix of lower-case letters', v_name, v_unknown
       using errcode = 'invalid_parameter_value';
+  end if;
+  lock table relay.tracking in share row exclusive mode;
+  perform relay.drop_capture(t.id) from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
+  delete from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
+  select * into v_before from relay.tracking t where t.target = target;
+  -- Unlike the others, it is never lifted by being forgotten.
+  v_row.restricted := coalesce(restricted, v_before.restricted, '{}');
+  if (case when jsonb_typeof(v_row.restricted) = 'object'
+       then jsonb_path_exists(v_row.restricted, 'strict $.* ? (@.type() != "array" || exists(@[*] ? (@.type() != "string")))')
+         or exists (select from jsonb_object_keys(v_row.restricted) r where length(r) not between 1 and 128)
+       else true end) then
+    raise exception 'restricted must be an object of roles and their columns such as {"admin": ["voter_name"]}'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  select string_agg(quote_literal(r.name), ', ') into v_unknown from relay.restrictions(v_row.restricted) r
+  where not exists (select 1 from jsonb_array_elements(v_row.columns) c where c->>'name' = r.name);
+  if v_unknown is not null then
+    raise exception 'restricted of %: % must be among the captured columns', v_name, v_unknown
+      using errcode = 'invalid_parameter_value', hint = 'Say anew what is restricted, if anything: select relay.track(..., restricted => ''{}'').';
+  end if;
+  select string_agg(quote_ident(r.name), ', ') into v_unknown from relay.restrictions(v_row.restricted) r where r.name = any(v_row.key);
+  if v_unknown is not null then
+    raise exception 'key column % of % cannot be restricted: everybody is told which row it is', v_unknown, v_name
+      using errcode = 'invalid_parameter_value', hint = 'Name other columns that identify a row: select relay.track(..., key => array[''id'']).';
+  end if;
+  select string_agg(quote_ident(r.name), ', ') into v_unknown from relay.restrictions(v_row.restricted) r
+  where exists (select 1 from jsonb_each_text(v_row.scope) s where s.value = r.name);
+  if v_unknown is not null then
+    raise exception 'column % of % cannot be restricted: its value is in the names of channels', v_unknown, v_name
+      using errcode = 'invalid_parameter_value', hint = 'Name the columns that make channels: select relay.track(..., channels => ''{}'').';
   end if;
   if level not in ('row', 'statement') then
     raise exception 'level must be row or statement' using errcode = 'invalid_parameter_value';
@@ -238,20 +274,26 @@ begin
                    and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_')
     then 'row' else level end;
 
-  perform pg_advisory_xact_lock(hashtext('relay.track'));
-  perform relay.drop_capture(t.id) from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
-  delete from relay.tracking t where not exists (select 1 from pg_class c where c.oid = t.target);
-  select * into v_before from relay.tracking t where t.target = target;
-  insert into relay.tracking as t (target, name, type, columns, excluded, key, scope, level, version)
-  values (v_row.target, v_row.name, v_row.type, v_row.columns, v_row.excluded, v_row.key, v_row.scope, v_row.level, v_row.version)
+  -- Whatever was not restricted as strictly may lie in the log, also from an earlier time under capture.
+  v_stricter := exists (
+    select from relay.restrictions(v_row.restricted) r left join relay.restrictions(v_before.restricted) b using (name)
+    where (b.roles <@ r.roles) is not true);
+  if v_stricter and (current_setting('transaction_isolation') not in ('read committed', 'read uncommitted')
+      or exists (select from relay.change c where c.xid = pg_current_xact_id() and c."table" is not null)) then
+    raise exception 'columns can be restricted only in READ COMMITTED, and in a transaction that has changed no tracked table'
+      using errcode = 'active_sql_transaction';
+  end if;
+  insert into relay.tracking as t (target, name, type, columns, excluded, key, scope, restricted, level, version)
+  values (v_row.target, v_row.name, v_row.type, v_row.columns, v_row.excluded, v_row.key, v_row.scope, v_row.restricted, v_row.level, v_row.version)
   on conflict on constraint tracking_target_key do update
     set name = excluded.name, type = excluded.type, columns = excluded.columns, excluded = excluded.excluded,
-        key = excluded.key, scope = excluded.scope, level = excluded.level, version = excluded.version,
+        key = excluded.key, scope = excluded.scope, restricted = excluded.restricted, level = excluded.level, version = excluded.version,
         tracked_at = clock_timestamp()
   returning * into v_row;
 
-  -- Replacing functions locks nothing that writers use. Triggers are made anew only if other ones are needed.
-  v_remade := v_before.id is null or v_before.level <> v_row.level or v_class.relkind = 'p'
+  -- Replacing functions locks nothing that writers use. Triggers are made anew only if other ones are needed, or if all
+  -- must have ended who write by the rule before.
+  v_remade := v_stricter or v_before.id is null or v_before.level <> v_row.level or v_class.relkind = 'p'
     or (select count(*) from pg_trigger g where g.tgrelid = target and g.tgname ~ '^000_relay_' and g.tgenabled in ('O', 'A')) <> 5;
   if v_remade and v_before.id is not null then
     perform relay.drop_capture(v_row.id);
@@ -287,10 +329,14 @@ begin
         using hint = format('As the table''s owner: alter table %s enable always trigger "000_relay_insert", and the same for _update and _delete.', v_name);
     end if;
   end if;
+  if v_stricter then
+    perform relay.forget_log();
+    perform relay.ring(v_name, 'track', 0);
+  end if;
 end
 $$;
-comment on function relay.track(regclass, text, jsonb, text[], text[], text[], text) is
-  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key). level: statement captures the INSERT of many rows four times as cheaply, for tables whose new rows nothing else changes in the same statement.';
+comment on function relay.track(regclass, text, jsonb, text[], text[], text[], text, jsonb) is
+  'Captures a table''s changes from now on; call it again after ALTER TABLE. type: message type (default: the table''s name and _update). channels: {"prefix": "column"} (default: committee_id, election_id, user_id where they exist). columns, exclude: what is captured. key: what identifies a row (default: the primary key). level: statement captures the INSERT of many rows four times as cheaply, for tables whose new rows nothing else changes in the same statement. restricted: {"role": ["column"]}, columns that only clients with one of their roles may see (default: as before; ''{}'' lifts it); a stricter rule waits for the table''s writers, and every client loads its state again. Row level security of the table is not applied: every row is captured, and tokens decide who receives it.';
 
 
 create function relay.is_current(t relay.tracking) returns boolean
@@ -329,7 +375,7 @@ comment on function relay.untrack(regclass) is
 create view relay.tracked as
 select t.target, t.name, t.type, t.scope as channels,
        array(select c->>'name' from jsonb_array_elements(t.columns) c) as columns,
-       t.excluded, t.key, t.level, t.version, t.tracked_at,
+       t.excluded, t.restricted, t.key, t.level, t.version, t.tracked_at,
        case
          when relay.is_paused() then 'the capture is paused: select relay.resume()'
          when k.oid is null then 'the table was dropped: select relay.untrack(' || t.target::oid || ')'
@@ -352,10 +398,11 @@ select t.target, t.name, t.type, t.scope as channels,
        array(select a.attname::text from pg_attribute a
              where a.attrelid = t.target and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
                and not a.attname = any(t.excluded)
-               and not exists (select 1 from jsonb_array_elements(t.columns) c where (c->>'num')::int = a.attnum)) as not_captured
+               and not exists (select 1 from jsonb_array_elements(t.columns) c where (c->>'num')::int = a.attnum)) as not_captured,
+       coalesce(k.relrowsecurity, false) as row_security
 from relay.tracking t left join pg_class k on k.oid = t.target;
 comment on view relay.tracked is
-  'The captured tables. problem: what makes the capture incomplete and what to do, or null. not_captured: columns that are neither sent nor excluded, such as ones added later.';
+  'The captured tables. problem: what makes the capture incomplete and what to do, or null. not_captured: columns that are neither sent nor excluded, such as ones added later. row_security: the table has policies, which the relay does not apply.';
 
 create function relay.send_to_user(user_id text, payload jsonb) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
@@ -383,9 +430,9 @@ create function relay.admit_relay(role name) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
   execute format('grant usage on schema relay to %I', role);
-  execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked, relay.derived to %I', role);
+  execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked, relay.revocation, relay.derived to %I', role);
   execute format('grant select on sequence relay.lease, relay.slot, relay.pause_switch to %I', role);
-  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.layout_holds(regclass, integer), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused(), relay.derived_function(text), relay.derive(text, text) to %I', role);
+  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.layout_holds(regclass, integer), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused(), relay.revocation_text(relay.revocation), relay.derived_function(text), relay.derive(text, text) to %I', role);
 end
 $$;
 comment on function relay.admit_relay(name) is 'Grants a role what a relay process needs, and nothing that reads or writes the tables themselves.';

@@ -9,7 +9,7 @@ grant usage on schema relay to public;
 grant execute on function relay.cursor(), relay.captures(), relay.summarises() to public;
 
 comment on schema relay is
-  'CommitCast: the changelog of the tracked tables. relay.track, relay.untrack, relay.tracked, relay.cursor(), relay.send_to_user, relay.broadcast.';
+  'CommitCast: the changelog of the tracked tables. relay.track, relay.untrack, relay.tracked, relay.cursor(), relay.send_to_user, relay.broadcast, relay.revoke, relay.reinstate.';
 
 -- From the beginning: what was logged before is known to belong to this database, and a restored copy to be one.
 do $$ begin perform relay.meet_lineage(); end $$;

@@ -14,9 +14,16 @@ const FOLDERS = ["relay", "api", "cli", "client", "tests", "bench"]
 const WS_FILES = ["relay/gateway.ts", "relay/connection.ts", "relay/wire.ts"]
 const SQL_FILES = ["relay/changelog.ts", "relay/derived.ts"]
 const SQL_FOLDERS = ["sql", "cli", "tests", "bench"]
-const PURE_FILES = ["subscription", "filter", "scalar", "decimal", "cursor", "change", "row"].map(
-  (noun) => `relay/${noun}.ts`,
-)
+const PURE_FILES = [
+  "subscription",
+  "filter",
+  "scalar",
+  "decimal",
+  "cursor",
+  "change",
+  "restriction",
+  "row",
+].map((noun) => `relay/${noun}.ts`)
 const PURE_MODULES = ["zod", "node:buffer", "node:crypto", "node:util"]
 
 const sourcesIn = (name: string): string[] =>

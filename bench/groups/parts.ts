@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import type pg from "pg"
 import { createChangelog } from "../../relay/changelog.ts"
 import { frameOf } from "../../relay/frames.ts"
+import { NO_MASK } from "../../relay/restriction.ts"
 import { now } from "../clock.ts"
 import { percentilesOf } from "../percentiles.ts"
 import { figure, measured, type Outcome } from "../row.ts"
@@ -91,8 +92,10 @@ async function measureParts(stage: Stage, relay: Server, events: number): Promis
       await bare.query("notify bare")
       const notified = now()
       found.bell.least.push((await heard) - notified)
-      const text = frameOf({ change, as: "whole" }, true).toString()
-      found.encode.took.push(repeated(() => frameOf({ change: { ...change }, as: "whole" }, true)))
+      const text = frameOf({ change, as: "whole", mask: NO_MASK }, true).toString()
+      found.encode.took.push(
+        repeated(() => frameOf({ change: { ...change }, as: "whole", mask: NO_MASK }, true)),
+      )
       found.encode.least.push(repeated(() => Buffer.from(text)))
       found.line.least.push(await line.pass(Buffer.from(text)))
       const known = [found.bell, found.read, found.encode]

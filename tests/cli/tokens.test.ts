@@ -1,5 +1,7 @@
 /** Tokens with several worker processes: keys of an issuer, and no token in what any of them prints. */
 
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
 import t, { type Test } from "tap"
 import { freePort } from "../../cli/embedded/port.ts"
 import { openClient } from "../helpers/client.ts"
@@ -70,7 +72,8 @@ t.test(
 
 t.test("no process prints a token, wherever it stood, nor tells it to anybody", async (t) => {
   const issuer = await startIssuer(t, [first])
-  const relay = await startWorkers(t, issuer.settings)
+  const audit = join(await workDirectory(t), "audit.log")
+  const relay = await startWorkers(t, { ...issuer.settings, AUDIT_LOG: audit })
   await relay.prints("ready", READY)
   const secrets: string[] = []
   /** In a connection each, so that all workers have seen each. */
@@ -87,6 +90,11 @@ t.test("no process prints a token, wherever it stood, nor tells it to anybody", 
     client.send({ type: "authenticate", token: marked() })
     client.send({ type: "subscribe", channels: [marked()] })
     client.send(marked())
+    client.send({
+      type: "subscribe",
+      types: [marked().slice(-250)],
+      where: { [marked().slice(0, 60)]: marked().slice(0, 250) },
+    })
     const { reason } = await Promise.race([
       client.closed,
       client.first("an answer", ({ code }) => code === "bad_message").then(() => ({ reason: "" })),
@@ -123,7 +131,10 @@ t.test("no process prints a token, wherever it stood, nor tells it to anybody", 
   relay.child.kill("SIGTERM")
   t.equal(await relay.ended, 0)
   t.match(relay.err(), /"event":"connected"/, "the log has its lines")
-  const all = [relay.out(), relay.err(), ...told].join("\n")
+  const audited = readFileSync(audit, "utf8")
+  for (const event of ["refused", "token_refused", "connected", "closed"])
+    t.match(audited, `"event":"${event}"`, "the audit log has its lines")
+  const all = [relay.out(), relay.err(), audited, ...told].join("\n")
   for (const secret of secrets) {
     const [, payload = "", signature = ""] = secret.split(".")
     t.notOk(all.includes(payload), "no claims")

@@ -3,11 +3,12 @@
 import { type AddressInfo, createServer } from "node:net"
 import t, { type Test } from "tap"
 import { freePort } from "../../cli/embedded/port.ts"
-import { openClient } from "../helpers/client.ts"
+import { type Client, openClient } from "../helpers/client.ts"
 import { type Run, run, workDirectory } from "../helpers/command.ts"
 import { startCrowd } from "../helpers/crowd.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { follow } from "../helpers/follower.ts"
+import { cursorNow } from "../helpers/log.ts"
 import { SECRET, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
@@ -32,9 +33,9 @@ async function startWorkers(t: Test, db: Pick<Database, "url">, more: Record<str
   return {
     ...relay,
     url,
-    connect: (user = "7", query = "") =>
+    connect: (user = "7", query = "", claims: object = {}) =>
       openClient(t, `${url.replace("http", "ws")}/ws${query}`, {
-        headers: { authorization: `Bearer ${token({ sub: user })}` },
+        headers: { authorization: `Bearer ${token({ sub: user, ...claims })}` },
       }),
     async report(): Promise<Report> {
       const answer = await fetch(`${url}/api/utils/websocket/health/`, {
@@ -89,6 +90,38 @@ t.test("clients on all workers get every change, in order, also of a transaction
       ["create", "create", "delete"],
     )
   }
+})
+
+t.test("restricted columns are hidden on all workers, and a stricter rule reaches all of them", async (t) => {
+  const db = await database(t)
+  await db.query("select relay.meet_lineage()")
+  await db.query(`select relay.track('guarantee', restricted => '{"admin": ["voter_name"]}')`)
+  const relay = await startWorkers(t, db)
+  const crowd = async (claims: object, query = "") => {
+    const clients = await Promise.all(Array.from({ length: 6 }, () => relay.connect("7", query, claims)))
+    await Promise.all(
+      clients.map((client) => client.first("success", ({ type }) => type === "connection_success")),
+    )
+    return clients
+  }
+  const sight = async (clients: Client[], count: number) => {
+    const all = await Promise.all(clients.map((client) => client.count(count)))
+    return new Set(
+      all.map((changes) => JSON.stringify(changes.map(({ data }) => [data?.voter_name, data?.note]))),
+    )
+  }
+  const cursor = await cursorNow(db)
+  const [others, admins] = [await crowd({}), await crowd({ roles: ["admin"] })]
+  await db.query("insert into guarantee (voter_name, note) values ('Ada', 'n')")
+  t.same(await sight(others, 1), new Set(['[[null,"n"]]']))
+  t.same(await sight(admins, 1), new Set(['[["Ada","n"]]']))
+  t.same(await sight(await crowd({}, `?cursor=${cursor}`), 1), new Set(['[[null,"n"]]']), "from memory")
+  await db.query(`select relay.track('guarantee', restricted => '{"admin": ["voter_name", "note"]}')`)
+  for (const client of [...others, ...admins]) t.equal((await client.closed).code, 4010)
+  const back = await crowd({}, `?cursor=${cursor}`)
+  for (const { messages } of back) t.match(messages[0], { recovered: false, reason: "lineage" })
+  await db.query("insert into guarantee (voter_name, note) values ('Ada', 'n')")
+  t.same(await sight(back, 1), new Set(["[[null,null]]"]))
 })
 
 t.test("a limit holds in each worker, and what reached it is counted together", async (t) => {

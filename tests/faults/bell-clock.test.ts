@@ -9,7 +9,7 @@ import { ownCluster } from "../helpers/cluster.ts"
 import { workDirectory } from "../helpers/command.ts"
 import { database } from "../helpers/database.ts"
 import { fakedBy, NO_FAKETIME } from "../helpers/faketime.ts"
-import { comesTo, leaseInForce, openSkipper, startBurst, takeLease } from "../helpers/lease.ts"
+import { comesTo, leaseInForce, openSkipper, startBurst, wake } from "../helpers/lease.ts"
 import { processOn } from "../helpers/process.ts"
 import { NO_FLOOR, startRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
@@ -67,25 +67,20 @@ t.test("the clock of the server is set while a lease is in force", { skip: NO_FA
   }
   const vote = "insert into vote (votes) values (1)"
 
-  await comesTo(relay, "quiet")
-  await takeLease(db, 1_000)
-  await comesTo(relay, "awake")
+  await wake(relay, db, 1_000)
   await comesTo(relay, "quiet")
   await db.set(-3)
   await db.query(vote)
   await comes("back by 3 s, after the lease: it stays over")
 
-  await takeLease(db, 1_000)
-  await comesTo(relay, "awake")
+  await wake(relay, db, 1_000)
   await db.set(-3)
   const longer = await openSkipper(db, 1)
   await comesTo(relay, "tail")
   await longer.query("commit")
   await comes("back by 3 s, within it: it lasts 3 s longer, and the relay stays awake as long")
-  await comesTo(relay, "quiet")
 
-  await takeLease(db, 2_000)
-  await comesTo(relay, "awake")
+  await wake(relay, db, 2_000)
   const voided = await openSkipper(db, 1)
   await db.set(-8)
   await db.query(vote)
@@ -104,10 +99,8 @@ t.test("the clock of the server is set while a lease is in force", { skip: NO_FA
   await burst.stop()
   written += burst.committed()
   await client.count(written)
-  await comesTo(relay, "quiet")
 
-  await takeLease(db, 2_000)
-  await comesTo(relay, "awake")
+  await wake(relay, db, 2_000)
   const ahead = await openSkipper(db, 1)
   await db.set(3_600)
   await comesTo(relay, "tail")

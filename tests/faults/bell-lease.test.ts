@@ -5,7 +5,7 @@
 
 import t from "tap"
 import { database } from "../helpers/database.ts"
-import { comesTo, openForgotten, openSkipper, pollsOn, takeLease } from "../helpers/lease.ts"
+import { comesTo, openForgotten, openSkipper, pollsOn, wake } from "../helpers/lease.ts"
 import { backendOf, waitsForLock } from "../helpers/log.ts"
 import { newSeed, random } from "../helpers/random.ts"
 import { NO_FLOOR, startRelay } from "../helpers/relay.ts"
@@ -25,9 +25,7 @@ t.test(
     const client = await relay.connect()
     const sessions = await Promise.all(Array.from({ length: WRITERS }, () => db.session(db.writerUrl)))
     for (let lease = 0; lease < LEASES; lease++) {
-      await comesTo(relay, "quiet")
-      const end = await takeLease(db, LEASE_MS)
-      await comesTo(relay, "awake")
+      const end = await wake(relay, db, LEASE_MS)
       const from = client.changes().length
       const at = (offset: number) =>
         `select pg_sleep(greatest(0, ${end + offset} - extract(epoch from clock_timestamp()) * 1000) / 1000)`
@@ -57,9 +55,7 @@ t.test("the youngest transaction of all, which lies above every snapshot until i
   const db = await database(t)
   const relay = await startRelay(t, db, {}, NO_FLOOR)
   const client = await relay.connect()
-  await comesTo(relay, "quiet")
-  await takeLease(db, 1_000)
-  await comesTo(relay, "awake")
+  await wake(relay, db, 2_000)
   const skipper = await openSkipper(db, 1)
   await comesTo(relay, "tail")
   await pollsOn(relay, 5)
@@ -79,9 +75,7 @@ t.test("who has to wait for the log while the lease ends looks for it afterwards
     "select relay.broadcast('election_updates', '1')",
   ]) {
     const from = client.changes().length
-    await comesTo(relay, "quiet")
-    await takeLease(db, 1_000)
-    await comesTo(relay, "awake")
+    await wake(relay, db, 1_000)
     await locker.query("begin; lock table relay.change in share mode")
     const writing = writer.query(`begin; ${sql}; commit`)
     await waitsForLock(db, pid)
@@ -147,9 +141,7 @@ t.test(
     const relay = await startRelay(t, db, {}, NO_FLOOR)
     const bell = () => relay.relay.status().bell
     async function pollsOfLease(): Promise<number> {
-      await comesTo(relay, "quiet")
-      await takeLease(db, 1_500)
-      await comesTo(relay, "awake")
+      await wake(relay, db, 1_500)
       const from = bell().polls
       await until("the lease is over", () => bell().mode !== "awake")
       return bell().polls - from

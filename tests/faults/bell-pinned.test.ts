@@ -4,7 +4,7 @@ import t, { type Test } from "tap"
 import { createBell } from "../../relay/bell.ts"
 import { createMetrics } from "../../relay/metrics.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { comesTo, pollsOn, takeLease } from "../helpers/lease.ts"
+import { comesTo, pollsOn, wake } from "../helpers/lease.ts"
 import { NO_FLOOR, startRelay } from "../helpers/relay.ts"
 import { openSession } from "../helpers/session.ts"
 
@@ -23,10 +23,8 @@ t.test(
     const neighbour = await (await database(t, { empty: true })).session()
     const relay = await startRelay(t, db, {}, NO_FLOOR)
     const client = await relay.connect()
-    await comesTo(relay, "quiet")
+    await wake(relay, db, 1_000)
     await neighbour.query("begin; create table busy (id int)")
-    await takeLease(db, 500)
-    await comesTo(relay, "awake")
     await comesTo(relay, "tail")
     const { heard } = relay.relay.status().bell
     for (let n = 1; n <= 3; n++) {

@@ -19,8 +19,25 @@ export async function pollsOn(relay: TestRelay, polls: number): Promise<void> {
   await until(`${polls} polls`, () => bell().polls >= from + polls || bell().mode === "quiet")
 }
 
-/** Takes a lease as a relay does. @returns its end, in milliseconds since 1970. */
-export async function takeLease(db: Pick<Database, "query">, durationMs: number): Promise<number> {
+/**
+ * Takes a lease as a relay does, when the relay is quiet, and waits until it is awake. Takes another where the machine was so
+ * busy that the relay saw one only when it was over. @returns its end, in milliseconds since 1970.
+ */
+export async function wake(
+  relay: TestRelay,
+  db: Pick<Database, "query">,
+  durationMs: number,
+): Promise<number> {
+  const mode = () => relay.relay.status().bell.mode
+  for (;;) {
+    await comesTo(relay, "quiet")
+    const end = await takeLease(db, durationMs)
+    await until("the lease is noticed", () => mode() !== "quiet", 40_000)
+    if (mode() === "awake") return end
+  }
+}
+
+async function takeLease(db: Pick<Database, "query">, durationMs: number): Promise<number> {
   const [row] = await db.query<{ end: string }>("select relay.set_lease($1) as end", [durationMs])
   return Number(row?.end)
 }

@@ -76,7 +76,8 @@ export async function openRaw(t: Test, url: string): Promise<RawClient> {
         }
         const timer = setTimeout(() => {
           finish()
-          reject(new Error(`waited in vain for ${what}; came: ${received().toString("latin1").slice(-600)}`))
+          const came = JSON.stringify(received().toString("latin1").slice(-600))
+          reject(new Error(`waited in vain for ${what}; came: ${came}`))
         }, DEADLINE_MS)
         waiting.add(check)
         check()

@@ -105,9 +105,10 @@ export async function launchRelay(
   }
 }
 
-/** The value of a counter now; 0 if it has not counted. @param labels as they stand in the exposition. */
-export async function metricOf(relay: TestRelay, name: string, labels: string): Promise<number> {
+/** The value of a counter now; 0 if it has not counted. @param labels as they stand in the exposition, if there are any. */
+export async function metricOf(relay: TestRelay, name: string, labels = ""): Promise<number> {
   const text = await relay.relay.metrics.registry.metrics()
-  const line = text.split("\n").find((each) => each.startsWith(`${name}{${labels}} `))
+  const series = labels === "" ? name : `${name}{${labels}}`
+  const line = text.split("\n").find((each) => each.startsWith(`${series} `))
   return Number(line?.split(" ").at(-1) ?? 0)
 }

@@ -4,7 +4,8 @@ import t, { type Test } from "tap"
 import type { Client, Received } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { cursorNow } from "../helpers/log.ts"
-import { metricOf, startRelay, type TestRelay, token } from "../helpers/relay.ts"
+import { metricOf, startRelay, token } from "../helpers/relay.ts"
+import { settle } from "../helpers/settle.ts"
 import { until } from "../helpers/wait.ts"
 
 t.jobs = 3
@@ -29,15 +30,6 @@ function ask(client: Client, message: object): Promise<Received> {
   const request = ++requests
   client.send({ ...message, request })
   return client.first(`the answer to ${JSON.stringify(message)}`, (answer) => answer.request === request)
-}
-
-/** Waits until everything that was committed so far has reached these clients, or passed them by. */
-async function settle(db: Database, relay: TestRelay, ...clients: Client[]): Promise<void> {
-  const witness = await relay.connect({}, "?channels=nobody:else")
-  await db.query("select relay.broadcast('nobody:else', '1')")
-  await witness.count(1)
-  witness.socket.close()
-  for (const client of clients) await ask(client, { type: "ping" })
 }
 
 /** What a client was told, as `update 3` for the row with the id 3. */

@@ -120,11 +120,13 @@ t.test("the report says how everything stands", async (t) => {
   ])
   t.same(Object.keys(found).sort(), [
     "connections",
+    "derived",
     "feed",
     "keys",
     "limits_reached",
     "listener",
     "problems",
+    "revocations",
     "status",
     "tables",
     "uptime_seconds",
@@ -270,15 +272,39 @@ t.test("what a client sends cannot make new series", async (t) => {
 
 t.test("a page and an API that a browser cannot be turned against", async (t) => {
   const { relay } = await start(t)
-  for (const path of ["/", "/health/live", "/metrics", "/nowhere", REPORT]) {
-    const { headers } = await get(relay, path)
+  relay.relay.metrics.observe("relay_broken", "fails when it is read", () => {
+    throw new Error("secret detail")
+  })
+  const paths: [path: string, status: number, cache: string][] = [
+    ["/", 200, "no-cache"],
+    ["/app.js", 200, "no-cache"],
+    ["/style.css", 200, "no-cache"],
+    ["/icon.svg", 200, "no-cache"],
+    ["/page.json", 200, "no-store"],
+    ["/health/live", 200, "no-store"],
+    ["/health/ready", 200, "no-store"],
+    ["/metrics", 500, "no-store"],
+    ["/nowhere", 404, "no-store"],
+    [REPORT, 401, "no-store"],
+  ]
+  for (const [path, status, cache] of paths) {
+    const answer = await get(relay, path)
+    t.equal(answer.status, status, path)
+    const { headers } = answer
+    t.equal(headers.get("cache-control"), cache, path)
     t.equal(headers.get("x-powered-by"), null, path)
+    t.equal(headers.get("server"), null, path)
     t.equal(headers.get("x-content-type-options"), "nosniff", path)
+    t.equal(headers.get("x-frame-options"), "DENY", path)
     t.equal(headers.get("referrer-policy"), "no-referrer", path)
+    t.equal(headers.get("cross-origin-opener-policy"), "same-origin", path)
+    t.equal(headers.get("cross-origin-resource-policy"), "same-origin", path)
+    t.match(headers.get("permissions-policy"), /camera=\(\), .*microphone=\(\)/, path)
     t.equal(headers.get("strict-transport-security"), null, path)
     t.equal(headers.get("access-control-allow-origin"), null, path)
-    t.match(headers.get("content-security-policy"), /default-src 'none'.*frame-ancestors 'none'/, path)
-    t.notMatch(headers.get("content-security-policy"), /unsafe/, path)
+    const policy = headers.get("content-security-policy")
+    t.match(policy, /default-src 'none'.*frame-ancestors 'none'/, path)
+    t.notMatch(policy, /unsafe|\*|data:|https?:/, path)
   }
 })
 

@@ -3,7 +3,8 @@
 import t, { type Test } from "tap"
 import type { Client } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { startRelay, type TestRelay } from "../helpers/relay.ts"
+import { startRelay } from "../helpers/relay.ts"
+import { settle } from "../helpers/settle.ts"
 import { until } from "../helpers/wait.ts"
 
 const start = async (t: Test, settings: Record<string, string> = {}) => {
@@ -12,22 +13,6 @@ const start = async (t: Test, settings: Record<string, string> = {}) => {
 }
 
 const committees = (client: Client) => client.changes().map(({ data }) => data?.committee_id)
-
-/** Waits until everything that was committed so far has reached these clients, or passed them by. */
-async function settle(db: Database, relay: TestRelay, ...clients: Client[]): Promise<void> {
-  const witness = await relay.connect({}, "?channels=nobody:else")
-  await db.query("select relay.broadcast('nobody:else', '1')")
-  await witness.count(1)
-  witness.socket.close()
-  await witness.closed
-  await Promise.all(
-    clients.map((client, index) => {
-      const request = `settle ${index} ${client.messages.length}`
-      client.send({ type: "ping", request })
-      return client.first("pong", (message) => message.request === request)
-    }),
-  )
-}
 
 t.test("claims narrow what is seen, all of them at once", async (t) => {
   const { db, relay } = await start(t)

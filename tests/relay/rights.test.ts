@@ -1,6 +1,6 @@
 /**
  * Nobody is told what a plain rule forbids, and everybody all that it allows: random tokens, channels, filters and
- * changes over real sockets, live, from memory and from the log.
+ * changes over real sockets, live, from memory and from the log. Some columns are for certain roles.
  */
 
 import assert from "node:assert/strict"
@@ -10,6 +10,7 @@ import type { Client, Received } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
 import { cursorNow, type Entry, readLog } from "../helpers/log.ts"
 import { metricOf, startRelay, type TestRelay, token } from "../helpers/relay.ts"
+import { settle } from "../helpers/settle.ts"
 import { until } from "../helpers/wait.ts"
 
 // ------------------------------------------------------------------------------------------- who asks for what
@@ -22,6 +23,7 @@ interface Person {
   committees: number[] | undefined
   elections: number[] | undefined
   listed: string[] | undefined
+  roles: string[]
   channels: string[]
   where: Where | undefined
   types: string[] | undefined
@@ -46,20 +48,18 @@ const textTests = fc.oneof(
   fc.record({ gte: texts }),
   fc.record({ lt: texts }),
 )
+const conditions = {
+  committee_id: tests,
+  election_id: tests,
+  user_id: tests,
+  votes: tests,
+  status: textTests,
+  note: textTests,
+  present: fc.constantFrom({ eq: true }, { neq: true }, { in: [false] }),
+}
 const where: fc.Arbitrary<Where> = fc
-  .record(
-    {
-      committee_id: tests,
-      election_id: tests,
-      user_id: tests,
-      votes: tests,
-      status: textTests,
-      note: textTests,
-      present: fc.constantFrom({ eq: true }, { neq: true }, { in: [false] }),
-    },
-    { requiredKeys: [] },
-  )
-  .map((all) => Object.fromEntries(Object.entries(all).slice(0, 2)) as Where)
+  .subarray(Object.keys(conditions) as Array<keyof typeof conditions>, { minLength: 1, maxLength: 2 })
+  .chain((columns) => fc.record<Where>(Object.fromEntries(columns.map((name) => [name, conditions[name]]))))
 
 const maybe = <Value>(value: fc.Arbitrary<Value>) => fc.option(value, { nil: undefined, freq: 2 })
 const person: fc.Arbitrary<Person> = fc
@@ -68,6 +68,7 @@ const person: fc.Arbitrary<Person> = fc
     committees: maybe(fc.subarray([1, 2, 3])),
     elections: maybe(fc.subarray([1, 2])),
     listed: maybe(fc.subarray([...CHANNELS, "user:1", "committee:3"])),
+    roles: fc.subarray(["admin", "teller"]),
     channels: fc.subarray(CHANNELS, { minLength: 1, maxLength: 2 }),
     where: fc.option(where, { nil: undefined, freq: 5 }),
     types: maybe(
@@ -206,6 +207,25 @@ function holds(operator: Operator, value: unknown, operand: unknown): boolean {
   return { lt: one < two, lte: one <= two, gt: one > two, gte: one >= two }[operator]
 }
 
+/** Which roles may see a column; all others everybody may. */
+const RESTRICTED: Record<string, Record<string, string[]>> = {
+  "public.guarantee": { note: ["teller"], status: ["teller", "admin"] },
+  "public.vote": { votes: ["admin"] },
+}
+const RESTRICT = `
+  select relay.track('guarantee', restricted => '{"teller": ["note", "status"], "admin": ["status"]}');
+  select relay.track('vote', restricted => '{"admin": ["votes"]}')`
+
+/** The row as if the columns that somebody may not see were not there. */
+const shown = (row: Row | null, table: string | null, { roles }: Person): Row | null =>
+  row &&
+  Object.fromEntries(
+    Object.entries(row).filter(([column]) => {
+      const may = RESTRICTED[table ?? ""]?.[column]
+      return may === undefined || may.some((role) => roles.includes(role))
+    }),
+  )
+
 const passes = (row: Row, who: Person): boolean =>
   Object.entries(who.where ?? {}).every(([column, conditions]) =>
     Object.entries(conditions).every(([operator, operand]) =>
@@ -242,13 +262,17 @@ function* possibleRows(name: string, who: Person): Generator<Row> {
 interface Told {
   what: string
   data: unknown
+  changed: string[] | undefined
+  before: Row | undefined
   /** Of a table: each rule alone lets some row pass, but all together and the filter may not. */
   optional: boolean
 }
 
-const told = (entry: Entry, action: string, data?: unknown, optional = false): Told => ({
+const told = (entry: Entry, action: string, data?: Row | null, optional = false): Told => ({
   what: `${entry.seq} ${entry.type} ${action}`,
   data,
+  changed: undefined,
+  before: undefined,
   optional,
 })
 
@@ -260,39 +284,46 @@ function ruling(entry: Entry, who: Person): Told[] {
     return may && wants(who, "message", undefined) ? [told(entry, "message")] : []
   }
   if (entry.op === "truncate" || entry.op === "bulk_load") {
-    const rows = [...possibleRows(entry.table ?? "", who)]
+    const rows = [...possibleRows(entry.table ?? "", who)].map((row) => shown(row, entry.table, who) as Row)
     if (!wants(who, entry.type, entry.op) || !RULES.every((rule) => rows.some((row) => rule(row, who))))
       return []
     return [told(entry, entry.op, undefined, !rows.some((row) => sees(row, who)))]
   }
-  const [before, after] = [sees(entry.old, who), sees(entry.new, who)]
+  const [old, now] = [shown(entry.old, entry.table, who), shown(entry.new, entry.table, who)]
+  const [before, after] = [sees(old, who), sees(now, who)]
   if (!before && !after) return []
   const action = !before ? "create" : after ? "update" : entry.op === "delete" ? "delete" : "leave"
   if (!wants(who, entry.type, action)) return []
-  return [told(entry, action, action === "leave" ? undefined : (entry.new ?? entry.old))]
+  if (action === "leave") return [told(entry, action)]
+  if (action !== "update" || old === null || now === null) return [told(entry, action, now ?? old)]
+  const changed = Object.keys(now).filter((column) => now[column] !== old[column])
+  if (changed.length === 0) return []
+  const values = Object.fromEntries(changed.map((column) => [column, old[column]]))
+  return [{ ...told(entry, action, now), changed, before: values }]
 }
 
 /** Whether what came is what the rule says, no less and no more. */
 function agrees(changes: readonly Received[], log: readonly Entry[], whoAt: (entry: Entry) => Person): void {
-  const came = changes.map(({ id, type, action, data }) => ({
+  const came = changes.map(({ id, type, action, data, changed, before }) => ({
     what: `${id} ${type} ${action ?? "message"}`,
     data,
+    changed,
+    before,
   }))
   const known = new Set(came.map(({ what }) => what))
   const expected = log
     .flatMap((entry) => ruling(entry, whoAt(entry)))
     .filter(({ what, optional }) => !optional || known.has(what))
-    .map(({ what, data }) => ({ what, data }))
+    .map(({ optional: _, ...rest }) => rest)
   assert.deepEqual(came, expected)
 }
 
 // ------------------------------------------------------------------------------------------- over sockets
 
-const claimsOf = ({ user, committees, elections, listed }: Person) =>
-  JSON.parse(JSON.stringify({ sub: user, committees, elections, channels: listed })) as Record<
-    string,
-    unknown
-  >
+function claimsOf({ user, committees, elections, listed, roles: [role, ...roles] }: Person) {
+  const claims = { sub: user, committees, elections, channels: listed, role, roles }
+  return JSON.parse(JSON.stringify(claims)) as Record<string, unknown>
+}
 
 function connect(relay: TestRelay, who: Person, cursor?: string): Promise<Client> {
   const parameters = new URLSearchParams({ channels: who.channels.join() })
@@ -319,27 +350,21 @@ async function turnInto(client: Client, who: Person): Promise<void> {
 async function play(t: Test, people: readonly Person[], happening: readonly string[][]): Promise<void> {
   const db = await database(t)
   await db.query("insert into election (name) values ('Second')")
+  await db.query(RESTRICT)
   const relay = await startRelay(t, db)
   const run = async (some: readonly string[][]) => {
     for (const statements of some) await db.query(`begin; ${statements.join("; ")}; commit`)
-  }
-  const settle = async (clients: readonly Client[], request: string) => {
-    const witness = await relay.connect({}, "?channels=nobody:else")
-    await db.query("select relay.broadcast('nobody:else', '1')")
-    await witness.count(1)
-    for (const client of clients) client.send({ type: "ping", request })
-    for (const client of clients) await client.first("pong", (message) => message.request === request)
   }
   const cursor = await cursorNow(db)
   const live = await Promise.all(people.map((who) => connect(relay, who)))
   const half = happening.length / 2
   await run(happening.slice(0, half))
-  await settle(live, "half")
+  await settle(db, relay, ...live)
   const turned = people.map((who, index) => become(who, people[(index + 1) % people.length] as Person))
   await Promise.all(live.map((client, index) => turnInto(client, turned[index] as Person)))
   const middle = (await readLog(db)).at(-1)?.seq ?? 0n
   await run(happening.slice(half))
-  await settle(live, "end")
+  await settle(db, relay, ...live)
   const log = await readLog(db)
   for (const [index, who] of people.entries()) {
     const later = turned[index] as Person

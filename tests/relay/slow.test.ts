@@ -3,11 +3,13 @@
 import t from "tap"
 import type { Client } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { startPatientRelay, startRelay, type TestRelay } from "../helpers/relay.ts"
+import { metricOf, startPatientRelay, startRelay, type TestRelay } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 /** More than the kernel and the relay hold for a socket that is not read: 20 MB. */
 const STUFFING_ROWS = 2_500
+const MANY = 60
+const MB = 1_048_576
 
 async function stuff(db: Database): Promise<void> {
   await db.query(
@@ -32,11 +34,15 @@ async function after(db: Database, cursor: unknown): Promise<string[]> {
   return rows.map(({ id }) => id)
 }
 
+/** The ids, once each. */
+const distinct = (...clients: Client[]) => [...new Set(clients.flatMap(ids))].sort(byNumber)
+
 t.test(
-  "a client that stops reading is closed as a slow consumer; one that reads gets everything",
+  "a client that falls off its lane's ring is closed as a slow consumer, and resumes; one that reads gets everything",
   async (t) => {
     const db = await database(t)
-    const relay = await startRelay(t, db, { LANE_BUFFER_MB: "1" })
+    // However long it takes nothing: it is what it has missed that counts.
+    const relay = await startPatientRelay(t, db, { LANE_BUFFER_MB: "1" })
     const stopped = await relay.connect()
     const reading = await relay.connect()
     stopped.socket.pause()
@@ -48,6 +54,42 @@ t.test(
     t.match((await stopped.closed).code, /^(4008|1006)$/, "a close frame may not pass a stuffed socket")
     t.ok(stopped.changes().length < STUFFING_ROWS)
     t.same(ids(stopped), ids(reading).slice(0, stopped.changes().length), "up to there nothing was left out")
+    const cursor = stopped.messages.findLast((message) => message.cursor !== undefined)?.cursor
+    const back = await relay.connect({}, `?cursor=${cursor}`)
+    t.match(back.messages[0], { recovered: true })
+    const missed = await after(db, cursor)
+    await back.count(missed.length)
+    t.same(ids(back), missed)
+    t.same(distinct(stopped, back), ids(reading))
+  },
+)
+
+t.test(
+  "a lane holds no more than its ring for any number who do not read, and a socket little",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startPatientRelay(t, db, { LANE_BUFFER_MB: "32" })
+    const many = await Promise.all(Array.from({ length: MANY }, () => relay.connect()))
+    const reading = await relay.connect()
+    for (const { socket } of many) socket.pause()
+    await stuff(db)
+    await reading.count(STUFFING_ROWS)
+    t.equal(relay.relay.status().hub.connections, MANY + 1, "they are let be")
+    const [sockets, lanes] = [
+      await metricOf(relay, "relay_queued_bytes"),
+      await metricOf(relay, "relay_lane_bytes"),
+    ]
+    t.ok(sockets > 0 && sockets < MANY * 0.25 * MB, `${sockets / MB} MB of the 20 that each wants`)
+    t.ok(lanes > 10 * MB && lanes < 32 * MB, `${lanes / MB} MB`)
+    await stuff(db)
+    await reading.count(2 * STUFFING_ROWS)
+    await until("they have fallen off", () => relay.relay.status().hub.connections === 1)
+    t.same(await closes(relay), { 4008: MANY })
+    await until("nothing is held", async () => (await metricOf(relay, "relay_queued_bytes")) === 0)
+    // The lane is trimmed when it is next used.
+    await db.query("insert into vote default values")
+    await reading.count(2 * STUFFING_ROWS + 1)
+    await until("for nobody", async () => (await metricOf(relay, "relay_lane_bytes")) === 0)
   },
 )
 

@@ -166,11 +166,12 @@ t.test("what follows the token in the same packet is obeyed after it", async (t)
 
 t.test("of a hundred whose tokens expire together all are closed with 4005", async (t) => {
   const { relay, db } = await start(t)
-  const exp = seconds() - 2
+  // All of them must be in before the first is closed.
+  const exp = seconds() + 3
   const clients = await Promise.all(Array.from({ length: 100 }, () => relay.connect({ exp })))
   const codes = await Promise.all(clients.map(async ({ closed }) => (await closed).code))
   t.same([...new Set(codes)], [4005])
   await until("they are gone", () => relay.relay.status().hub.connections === 0)
   await db.query("insert into vote default values")
-  t.equal(await metricOf(relay, "relay_deliveries_total", ""), 0)
+  t.equal(await metricOf(relay, "relay_deliveries_total"), 0)
 })

@@ -126,7 +126,7 @@ for (const version of VERSIONS) {
       const before = await now()
       const end = await lease(db, 3_600_000)
       t.ok(end >= before + 2_000 && end <= (await now()) + 2_000)
-      for (const ms of [0, 500, -3_600_000]) t.equal(await lease(db, ms), end)
+      for (const ms of [0, 1, -3_600_000]) t.equal(await lease(db, ms), end)
       t.ok((await lease(db, 2_000)) >= end)
       await inForce(await db.session(), "3600000")
       const again = await lease(db, 1_000)
@@ -143,7 +143,7 @@ for (const version of VERSIONS) {
         await lease(db, ms)
         return (await bell.heard()).length === 1
       }
-      t.ok(await told(1_000), "the first")
+      t.ok(await told(2_000), "the first")
       t.notOk(await told(2_000), "in force still")
       await inForce(admin, "-1")
       t.ok(await told(2_000), "over")

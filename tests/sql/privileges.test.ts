@@ -66,6 +66,10 @@ for (const version of VERSIONS) {
         "select relay.untrack('vote')",
         "select relay.broadcast('election_updates', '1')",
         "select relay.send_to_user('7', '1')",
+        "select relay.revoke('7')",
+        "select relay.reinstate('7')",
+        "select * from relay.revocation",
+        "insert into relay.revocation (kind, value, until) values ('user', '7', 'infinity')",
         "select relay.rotate('0', 0)",
         "select relay.set_lease(2000)",
         "select relay.end_lease()",
@@ -78,23 +82,45 @@ for (const version of VERSIONS) {
     })
 
     t.test(
-      "admitted roles: a relay's role may read and rotate, a publisher's may send, neither may do the other",
+      "admitted roles: a relay's role may read and rotate, a publisher's may send, a revoker's may revoke, and none the other",
       async (t) => {
         const db = await database(t, { version })
-        const [reader, publisher] = [await role(t, db, "reader"), await role(t, db, "publisher")]
+        const [reader, publisher, revoker] = [
+          await role(t, db, "reader"),
+          await role(t, db, "publisher"),
+          await role(t, db, "revoker"),
+        ]
         const nameOf = (url: string) => new URL(url).username
         await db.query(
-          `select relay.admit_relay('${nameOf(reader)}'), relay.admit_publisher('${nameOf(publisher)}')`,
+          `select relay.admit_relay('${nameOf(reader)}'), relay.admit_publisher('${nameOf(publisher)}'), relay.admit_revoker('${nameOf(revoker)}')`,
         )
-        const [r, p] = [await db.session(reader), await db.session(publisher)]
+        const [r, p, v] = [await db.session(reader), await db.session(publisher), await db.session(revoker)]
         await r.query(
           "select relay.meet_lineage(), relay.set_lease(1), relay.end_lease(), relay.rotate('1 day', 1000000000)",
         )
         await r.query(
-          "select * from relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracked; select pg_sequence_last_value('relay.lease')",
+          "select * from relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracked; select relay.revocation_text(r) from relay.revocation r; select pg_sequence_last_value('relay.lease')",
         )
         await p.query(`select relay.broadcast('committee:7', '{"a": 1}'), relay.send_to_user('7', '"hi"')`)
+        await v.query("select relay.revoke('7'), relay.revoke(jti => 'x')")
+        t.same((await v.query("select value from relay.revocation where revoked_by = session_user")).rows, [
+          { value: "7" },
+          { value: "x" },
+        ])
+        t.same(
+          (await v.query("select relay.reinstate('7') as it, relay.reinstate(jti => 'x') as its")).rows,
+          [{ it: true, its: true }],
+        )
         for (const [session, sql] of [
+          [r, "select relay.revoke('7')"],
+          [r, "select relay.reinstate('7')"],
+          [r, "delete from relay.revocation"],
+          [p, "select relay.revoke('7')"],
+          [p, "select from relay.revocation"],
+          [v, "select relay.send_to_user('7', '1')"],
+          [v, "select from relay.change"],
+          [v, "delete from relay.revocation"],
+          [v, "select relay.log_revocation(r) from relay.revocation r"],
           [r, "select relay.broadcast('committee:7', '1')"],
           [r, "select relay.track('vote')"],
           [r, "select from vote"],
@@ -104,7 +130,9 @@ for (const version of VERSIONS) {
         ] as const)
           t.match(await refusal(session.query(sql)), { code: "42501" }, sql)
         t.match(
-          (await readLog(db)).map(({ op, meta, new: payload }) => [op, meta.channel, payload]),
+          (await readLog(db))
+            .filter(({ op }) => op === "message")
+            .map(({ op, meta, new: payload }) => [op, meta.channel, payload]),
           [
             ["message", "committee:7", { a: 1 }],
             ["message", "user:7", "hi"],

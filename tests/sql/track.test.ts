@@ -1,6 +1,7 @@
 /** relay.track, relay.untrack and relay.tracked. */
 
 import t from "tap"
+import { install, track } from "../../cli/install.ts"
 import { type Database, database } from "../helpers/database.ts"
 import {
   backendOf,
@@ -24,6 +25,21 @@ const trackedRow = async (db: Database, name: string) =>
 
 for (const version of VERSIONS) {
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
+    t.test(
+      "whoever tracks a table with row level security is told that the relay does not apply it",
+      async (t) => {
+        const db = await database(t, { version, empty: true })
+        await db.query("create table vote (id int primary key); alter table vote enable row level security")
+        const warning = /^public.vote has row level security, which the relay does not apply.*narrow them/
+        t.match(await install(db.url), { tracked: ["vote"], warnings: [warning] })
+        t.match(await trackedRow(db, "public.vote"), { row_security: true, problem: null })
+        t.match(await track(db.url, "vote", {}), [warning])
+        await db.query("alter table vote disable row level security")
+        t.same(await track(db.url, "vote", {}), [])
+        t.match(await trackedRow(db, "public.vote"), { row_security: false })
+      },
+    )
+
     t.test("by default type, channels and key come from the table", async (t) => {
       const db = await database(t, { version })
       await db.query(`create table public."Order" (b int, a int, user_id int, election_id int, note text, primary key (a, b));
@@ -69,6 +85,7 @@ for (const version of VERSIONS) {
           /'id' must name a captured column, under a prefix of lower-case/,
         ],
         [`channels => '{"dashboard": "id"}'`, /must name a captured column/],
+        [`channels => '{"committee": null}'`, /NULL must name a captured column/],
         [`channels => '["id"]'`, /channels must be an object/],
         [`channels => '7'`, /channels must be an object/],
         [

@@ -78,6 +78,21 @@ t.test("what is forgotten makes no difference", async (t) => {
   t.doesNotThrow(() => fc.assert(property, { numRuns: 500 }))
 })
 
+t.test("a bucket is forgotten when it is whole, and not a moment before", async (t) => {
+  const buckets = new Buckets(new Rate(0.1))
+  const visits: Array<[key: string, now: number]> = [
+    ["other", 10_000],
+    ["late", 10_001],
+    ["late", 19_991],
+    ["other", 20_000],
+    ["other", 30_000],
+    ["late", 30_000],
+  ]
+  for (const [key, now] of visits) t.ok(buckets.take(key, now), `${key} at ${now}`)
+  t.notOk(buckets.take("late", 39_990), "it was to be whole at 40,001 only")
+  t.ok(buckets.take("late", 39_991))
+})
+
 t.test("a million keys at once are not all remembered", async (t) => {
   const { queryObjects } = v8 as typeof v8 & {
     queryObjects(kind: unknown, options: { format: "count" }): number

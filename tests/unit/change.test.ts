@@ -133,12 +133,13 @@ t.test("what the capture does not write is refused", async (t) => {
     "meta that is no JSON": { meta: "{" },
     "meta of other types": { meta: '{"key":"id"}' },
     "a scope of numbers": { meta: '{"scope":{"committee":1}}' },
+    "a restriction that is none": { meta: '{"restricted":{"note":["admin"]}}' },
   }
   for (const [what, fields] of Object.entries(wrong)) t.throws(() => readChange(logRow(fields)), what)
   t.throws(() => readChange(null))
 })
 
-const meta = (fields: Partial<Meta>): Meta => ({ key: [], exact: [], scope: {}, ...fields })
+const meta = (fields: Partial<Meta>): Meta => ({ key: [], exact: [], scope: {}, restricted: [], ...fields })
 
 t.test("a key is told with bigint and numeric columns as strings", async (t) => {
   const row = scanRow('{"id":9223372036854775807,"n":1.50,"small":7,"text":"a\\"b","nothing":null}')
@@ -168,6 +169,7 @@ t.test("a change that another process reads again is the same change", async (t)
   for (const row of [
     logRow(),
     logRow({ op: "update", old }),
+    logRow({ op: "update", old, meta: JSON.stringify({ ...META, restricted: [["__proto__", ["a", "b"]]] }) }),
     logRow({ op: "delete", old, new: null }),
     logRow({ op: "truncate", new: null }),
     logRow({

@@ -37,6 +37,7 @@ t.test("without any setting there are defaults", async (t) => {
     WORKERS: 1,
     LOG_LEVEL: "info",
     LOG_FORMAT: "auto",
+    AUDIT_LOG: "off",
   })
   t.notOk("DATABASE_URL" in readSettings({}))
   t.notOk("JWT_SECRET" in readSettings({}))
@@ -198,7 +199,7 @@ t.test("every setting has a description and a flag of its own", async (t) => {
   t.equal(new Set(names.map(flagOf)).size, names.length)
   t.same(
     names.filter((name) => !(name in WRONG)),
-    ["COMMITCAST_DIR", "HOST", "JWT_ISSUER", "JWT_AUDIENCE", "ALLOWED_ORIGINS"],
+    ["COMMITCAST_DIR", "HOST", "JWT_ISSUER", "JWT_AUDIENCE", "ALLOWED_ORIGINS", "AUDIT_LOG"],
   )
 })
 

@@ -5,6 +5,7 @@ import { Bulletin } from "../../relay/bulletin.ts"
 import { type Change, readChange } from "../../relay/change.ts"
 import { parseCursor } from "../../relay/cursor.ts"
 import { createDistributor, type Distributor } from "../../relay/distributor.ts"
+import { createRevocations } from "../../relay/revocations.ts"
 
 const cursor = (xmax: number) => {
   const parsed = parseCursor(`abc:${xmax}:${xmax}:`)
@@ -34,7 +35,12 @@ function join(distributor: Distributor) {
       const bulletin = Bulletin.parse(tell)
       if (bulletin.kind === "part")
         told.push(`${bulletin.rows.map((row) => readChange(row).id).join()}${bulletin.final ? "." : ""}`)
-      else if (bulletin.kind === "position") told.push(`begin ${bulletin.cursor.snapshot.xmax}`)
+      else if (bulletin.kind === "position")
+        told.push(
+          [`begin ${bulletin.cursor.snapshot.xmax}`, ...bulletin.revocations.map(({ value }) => value)].join(
+            " ",
+          ),
+        )
       else told.push(bulletin.kind)
     },
   })
@@ -42,12 +48,12 @@ function join(distributor: Distributor) {
 }
 
 function start() {
-  const distributor = createDistributor()
+  const distributor = createDistributor(createRevocations())
   const { consumer } = distributor
   consumer.meet("abc", new Set(["abc"]))
-  consumer.begin(cursor(5))
+  consumer.begin(cursor(5), [])
   const deliver = (seqs: number[], xmax: number, first = true, final = true) =>
-    consumer.deliver({ changes: seqs.map(change), cursor: cursor(xmax), first, final })
+    consumer.deliver({ changes: seqs.map(change), revocations: [], cursor: cursor(xmax), first, final })
   return { distributor, consumer, deliver }
 }
 
@@ -101,12 +107,12 @@ t.test("one that comes in the middle of a batch that is lost begins before it", 
 })
 
 t.test("before the feed has a position, and after it has lost it, nobody is told one", async (t) => {
-  const distributor = createDistributor()
+  const distributor = createDistributor(createRevocations())
   const first = join(distributor)
   t.same(first.told, [])
   distributor.consumer.meet("abc", new Set(["abc"]))
   t.same(first.told, ["meet"])
-  distributor.consumer.begin(cursor(5))
+  distributor.consumer.begin(cursor(5), [])
   distributor.consumer.reset()
   t.same(first.told, ["meet", "begin 5", "reset"])
   t.same(join(distributor).told, ["meet"])
@@ -143,3 +149,25 @@ t.test("a new lineage is told before what is of it", async (t: Test) => {
   consumer.meet("def", new Set(["def"]))
   t.same(worker.told, ["meet", "begin 5", "meet"])
 })
+
+t.test(
+  "a worker begins with the revocations that are in force then, and is told those that come",
+  async (t) => {
+    const { distributor, consumer } = start()
+    const revocation = (value: string, until: number | null = null) => ({
+      kind: "user" as const,
+      value,
+      until,
+      issued_before: null,
+    })
+    consumer.begin(cursor(5), [revocation("a"), revocation("b"), revocation("c", 1)])
+    await consumer.deliver({
+      changes: [],
+      revocations: [revocation("d"), revocation("a", 0)],
+      cursor: cursor(6),
+      first: true,
+      final: true,
+    })
+    t.same(join(distributor).told, ["meet", "begin 6 b d"])
+  },
+)

@@ -16,7 +16,7 @@ const message = (xid: number, channel: string, text: string): Change => ({
   payload: JSON.stringify(text),
 })
 
-const EVERYTHING = { committees: null, elections: null, channels: null }
+const EVERYTHING = { committees: null, elections: null, channels: null, roles: new Set<string>() }
 
 /** Somebody with a position, a user and channels. */
 function somebody(has: string, user = "1", ...channels: string[]): Missing {

@@ -15,6 +15,7 @@ const rights = fc.record({
   committees: claim(IDS),
   elections: claim(IDS),
   channels: claim([...CHANNELS, "election_updates"]),
+  roles: fc.constant(new Set<string>()),
 })
 
 t.test("nobody sees a figure of more than the token allows, and whoever may and asks sees it", async (t) => {
@@ -53,7 +54,7 @@ t.test("of a filter only the types count", async (t) => {
     const filter = amendFilter(undefined, FilterFields.parse(fields))
     return {
       channels: new Set(["dashboard"]),
-      rights: { committees: null, elections: null, channels: null },
+      rights: { committees: null, elections: null, channels: null, roles: new Set<string>() },
       filter,
     }
   }

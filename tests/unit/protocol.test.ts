@@ -5,6 +5,7 @@ import fc from "fast-check"
 import t from "tap"
 import { type RowChange, readChange } from "../../relay/change.ts"
 import { ChannelName, ClientMessage, CloseCode, encodeChange, encodeMessage } from "../../relay/protocol.ts"
+import { NO_MASK } from "../../relay/restriction.ts"
 
 const accepts = (message: unknown) => ClientMessage.safeParse(message).success
 
@@ -184,7 +185,7 @@ const plain = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T
 t.test("a change is valid JSON with the fields of its kind, whatever the row holds", async (t) => {
   const property = fc.property(values, values, text, fc.boolean(), (before, after, name, last) => {
     const encode = (change: RowChange, view: "whole" | "enter" | "leave") =>
-      JSON.parse(encodeChange(change, view, last)) as unknown
+      JSON.parse(encodeChange(change, view, NO_MASK, last)) as unknown
     const head = { ...HEAD, table: name, tx: { ...HEAD.tx, last } }
     const [old, now] = [plain(before), plain(after)]
     const key = (row: { id: number }) => ({ id: String(row.id) })
@@ -229,7 +230,7 @@ t.test("row text goes out as PostgreSQL wrote it", async (t) => {
     new: now,
     meta: '{"key":["id"]}',
   })
-  t.ok(encodeChange(change, "whole", false).includes(`"data":${now},`))
+  t.ok(encodeChange(change, "whole", NO_MASK, false).includes(`"data":${now},`))
 })
 
 t.test("one who may not see the row any more is told nothing of it", async (t) => {
@@ -238,20 +239,20 @@ t.test("one who may not see the row any more is told nothing of it", async (t) =
     { id: 1, name: "old secret" },
     { id: 2, name: "new secret", committee_id: 2 },
   )
-  t.same(JSON.parse(encodeChange(change, "leave", true)), {
+  t.same(JSON.parse(encodeChange(change, "leave", NO_MASK, true)), {
     ...HEAD,
     table: "public.t",
     action: "leave",
     key: { id: "1" },
   })
-  t.notMatch(encodeChange(change, "enter", true), "old secret")
+  t.notMatch(encodeChange(change, "enter", NO_MASK, true), "old secret")
 })
 
 t.test("tables and messages have fields of their own", async (t) => {
   const base = { seq: "1", xid: "2", at: "2026-01-01 00:00:00+00", old: null, new: null }
   const facts = { table: 'public."odd ""name"', type: "t_update" }
   const encode = (fields: object) =>
-    JSON.parse(encodeChange(readChange({ ...base, ...facts, ...fields }), "whole", true)) as unknown
+    JSON.parse(encodeChange(readChange({ ...base, ...facts, ...fields }), "whole", NO_MASK, true)) as unknown
   const head = { id: "1", at: "2026-01-01T00:00:00Z", tx: { id: "2", last: true } }
   const table = { ...head, ...facts, channels: ["election_updates"] }
   t.same(encode({ op: "truncate", meta: META }), { ...table, action: "truncate" })
@@ -281,7 +282,9 @@ t.test("tables and messages have fields of their own", async (t) => {
 t.test("a time goes out as RFC 3339", async (t) => {
   const base = { seq: "1", xid: "2", op: "message", type: "message", table: null, old: null, new: "1" }
   const at = (text: string): string =>
-    JSON.parse(encodeChange(readChange({ ...base, at: text, meta: '{"channel":"c"}' }), "whole", true)).at
+    JSON.parse(
+      encodeChange(readChange({ ...base, at: text, meta: '{"channel":"c"}' }), "whole", NO_MASK, true),
+    ).at
   t.equal(at("2026-11-03 20:54:56.647706+00"), "2026-11-03T20:54:56.647706Z")
   t.equal(at("2026-11-03 20:54:56+00"), "2026-11-03T20:54:56Z")
   t.ok(Number.isFinite(Date.parse(at("2026-11-03 20:54:56.6+00"))))

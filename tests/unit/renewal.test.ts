@@ -10,6 +10,7 @@ import { createHub } from "../../relay/hub.ts"
 import { createLog } from "../../relay/log.ts"
 import { createMetrics } from "../../relay/metrics.ts"
 import { createRecent } from "../../relay/recent.ts"
+import { createRevocations } from "../../relay/revocations.ts"
 
 const cursor = (xmax: number): Cursor => ({
   lineage: "l",
@@ -17,12 +18,18 @@ const cursor = (xmax: number): Cursor => ({
 })
 const part = (xmax: number, of: Pick<BatchPart, "first" | "final">): BatchPart => ({
   changes: [],
+  revocations: [],
   cursor: cursor(xmax),
   ...of,
 })
 
 function identity(expiresAt: number, committees: string[] | null): Identity {
-  const rights = { committees: committees && new Set(committees), elections: null, channels: null }
+  const rights = {
+    committees: committees && new Set(committees),
+    elections: null,
+    channels: null,
+    roles: new Set<string>(),
+  }
   return { user: "7", admin: false, rights, expiresAt }
 }
 
@@ -36,6 +43,7 @@ async function inBatch() {
     metrics: createMetrics(),
     recent: createRecent(1_000_000),
     history: { read: async () => t.fail("nobody returns") as never, stop() {} },
+    revocations: createRevocations(),
     refresh: async () => true,
     settings: {
       maxLanes: 1_000,
@@ -46,9 +54,14 @@ async function inBatch() {
   })
   t.teardown(() => hub.drain(0))
   hub.consumer.meet("l", new Set(["l"]))
-  hub.consumer.begin(cursor(10))
+  hub.consumer.begin(cursor(10), [])
+  const closed: number[] = []
   const connection = new Connection({
-    onClosing: () => t.fail("it is not closed"),
+    address: "127.0.0.1",
+    onClosing: (closing, code) => {
+      hub.release(closing)
+      closed.push(code)
+    },
     wire: {
       queued: 0,
       full: false,
@@ -64,11 +77,11 @@ async function inBatch() {
   connection.identity = OLD
   hub.join(connection, new Set(["committee:1", "committee:2"]), undefined, () => {})
   await hub.consumer.deliver(part(11, { first: true, final: false }))
-  return { hub, connection }
+  return { hub, connection, closed }
 }
 
 t.test("in the middle of a batch the old token counts, and ends, as long as its rights do", async (t) => {
-  const { hub, connection } = await inBatch()
+  const { hub, connection, closed } = await inBatch()
   const told: Array<ReadonlySet<string>> = []
   t.equal(
     hub.reauthorise(connection, NEW, (channels) => told.push(channels)),
@@ -78,6 +91,7 @@ t.test("in the middle of a batch the old token counts, and ends, as long as its 
   t.same(told, [], "no answer before it counts")
   await hub.consumer.deliver(part(12, { first: false, final: true }))
   t.match(connection.identity, { expiresAt: NEW.expiresAt, rights: NEW.rights })
+  t.same(closed, [])
   t.strictSame(told, [new Set(["committee:1"])], "what is not allowed any more has ended")
 })
 
@@ -98,4 +112,17 @@ t.test("a renewal for which there is no room changes nothing", async (t) => {
   t.match(connection.identity, { expiresAt: OLD.expiresAt, rights: OLD.rights })
   await hub.consumer.deliver(part(12, { first: false, final: true }))
   t.match(connection.identity, { expiresAt: OLD.expiresAt, rights: OLD.rights })
+})
+
+t.test("a token that is revoked while its turn has not come does not renew", async (t) => {
+  const { hub, connection, closed } = await inBatch()
+  const revoked = { kind: "jti" as const, value: "new", until: null, issued_before: null }
+  t.equal(
+    hub.reauthorise(connection, { ...NEW, jti: "new" }, () => t.fail("it was revoked")),
+    true,
+  )
+  await hub.consumer.deliver({ ...part(12, { first: false, final: false }), revocations: [revoked] })
+  t.same(closed, [], "the token that counts is another")
+  await hub.consumer.deliver(part(12, { first: false, final: true }))
+  t.same(closed, [4507])
 })

@@ -30,6 +30,7 @@ const message = (xid: number): Change => ({
 function connect(): { connection: Connection; sent: string[] } {
   const sent: string[] = []
   const connection = new Connection({
+    address: "127.0.0.1",
     onClosing: (_, code) => sent.push(`closed with ${code}`),
     wire: {
       queued: 0,
@@ -43,7 +44,7 @@ function connect(): { connection: Connection; sent: string[] } {
       terminate() {},
     },
   })
-  const rights = { committees: null, elections: null, channels: null }
+  const rights = { committees: null, elections: null, channels: null, roles: new Set<string>() }
   connection.identity = { user: "7", admin: false, rights, expiresAt: Number.POSITIVE_INFINITY }
   return { connection, sent }
 }

@@ -10,9 +10,10 @@ import { createRouter, type Router } from "../../relay/router.ts"
 import { Slice } from "../../relay/slice.ts"
 import { type Rights, type Subscription, view } from "../../relay/subscription.ts"
 
-const EVERYTHING: Rights = { committees: null, elections: null, channels: null }
+const EVERYTHING: Rights = { committees: null, elections: null, channels: null, roles: new Set(["teller"]) }
 const META = JSON.stringify({
   scope: { committee: "committee_id", election: "election_id", user: "user_id" },
+  restricted: [["votes", ["teller"]]],
 })
 
 type Row = {
@@ -79,7 +80,12 @@ const filter = fc
     fc.constant({}),
   )
   .map(filterOf)
-const some = (...values: string[]) => fc.option(fc.subarray(values).map((found) => new Set(found)))
+/** Often none, so that lanes stand under the values of their filters too. */
+const some = (...values: string[]) =>
+  fc.option(
+    fc.subarray(values).map((found) => new Set(found)),
+    { freq: 1 },
+  )
 const subscription: fc.Arbitrary<Subscription> = fc.record({
   channels: fc
     .subarray(["election_updates", "committee:1", "committee:2", "election:1", "hall:1"])
@@ -88,6 +94,7 @@ const subscription: fc.Arbitrary<Subscription> = fc.record({
     committees: some("1", "2"),
     elections: some("1", "2"),
     channels: some("election_updates", "committee:1", "election:2", "user:1", "hall:1"),
+    roles: fc.subarray(["teller", "clerk"]).map((roles) => new Set(roles)),
   }),
   filter,
 })

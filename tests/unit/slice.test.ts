@@ -14,7 +14,7 @@ import { until } from "../helpers/wait.ts"
 
 const SUBSCRIPTION = {
   channels: new Set(["election_updates"]),
-  rights: { committees: null, elections: null, channels: null },
+  rights: { committees: null, elections: null, channels: null, roles: new Set<string>() },
 }
 const laneOf = () => new Lane(SUBSCRIPTION, new Register())
 
@@ -71,6 +71,7 @@ t.test("a flush pumps each member once, wherever it starts", async (t) => {
 t.test("the wheel over connections without end", async (t) => {
   const sent: string[] = []
   const connection = new Connection({
+    address: "127.0.0.1",
     onClosing() {},
     wire: {
       queued: 0,

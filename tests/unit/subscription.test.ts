@@ -5,7 +5,15 @@ import fc from "fast-check"
 import t from "tap"
 import { type Change, readChange } from "../../relay/change.ts"
 import { amendFilter, FilterFields } from "../../relay/filter.ts"
-import { mayJoin, type Rights, type Subscription, subscriptionKey, view } from "../../relay/subscription.ts"
+import { frameOf } from "../../relay/frames.ts"
+import {
+  mayJoin,
+  type Rights,
+  type Subscription,
+  sightOf,
+  subscriptionKey,
+  view,
+} from "../../relay/subscription.ts"
 
 /** A row by its scope columns; a table without a column has no such property. */
 type Scope = Partial<Record<"committee" | "election" | "user", number | null>>
@@ -19,6 +27,7 @@ interface Plain {
   committees: string[] | null
   elections: string[] | null
   listed: string[] | null
+  roles: string[]
   own: string
   /** Every condition must hold; a column that is not there is null. */
   where: Condition[] | null
@@ -45,6 +54,7 @@ const plain: fc.Arbitrary<Plain> = fc.record({
   committees: claim(["1", "2"]),
   elections: claim(["1", "2"]),
   listed: claim(["election_updates", "committee:1", "election:2", "user:1", "hall:1"]),
+  roles: fc.subarray(["teller", "clerk"]),
   own: fc.constantFrom("user:1", "user:2"),
   where: fc.option(
     fc.uniqueArray(
@@ -63,10 +73,11 @@ const plain: fc.Arbitrary<Plain> = fc.record({
 })
 
 const set = (values: string[] | null) => (values === null ? null : new Set(values))
-const rightsOf = ({ committees, elections, listed }: Plain): Rights => ({
+const rightsOf = ({ committees, elections, listed, roles }: Plain): Rights => ({
   committees: set(committees),
   elections: set(elections),
   channels: set(listed),
+  roles: new Set(roles),
 })
 const subscriptionOf = (who: Plain): Subscription => ({
   channels: new Set(who.channels),
@@ -118,6 +129,15 @@ const wants = (who: Plain, type: string, action: string | null): boolean =>
   (who.types === null || who.types.includes(type)) &&
   (who.actions === null || action === null || who.actions.includes(action))
 
+/** The roles that may see `votes`; null: everybody may. */
+type Tellers = string[] | null
+const tellers: fc.Arbitrary<Tellers> = fc.option(fc.subarray(["teller", "clerk"]))
+const isShown = (who: Plain, tellers: Tellers): boolean =>
+  tellers?.some((role) => who.roles.includes(role)) ?? true
+/** The row as it is for somebody: what is not shown is as if there were no such column. */
+const shownTo = (who: Plain, tellers: Tellers, row: Row): Row =>
+  isShown(who, tellers) ? row : { ...row, votes: null }
+
 const columns = fc.subarray([...PREFIXES])
 const rowOf = (prefixes: readonly string[]): fc.Arbitrary<Row> =>
   fc.record({
@@ -126,7 +146,13 @@ const rowOf = (prefixes: readonly string[]): fc.Arbitrary<Row> =>
   })
 const twoRows = columns.chain((prefixes) => fc.tuple(fc.constant(prefixes), rowOf(prefixes), rowOf(prefixes)))
 
-function change(op: string, prefixes: readonly string[], old: Row | null, now: Row | null): Change {
+function change(
+  op: string,
+  prefixes: readonly string[],
+  old: Row | null,
+  now: Row | null,
+  tellers: Tellers = null,
+): Change {
   const text = (row: Row | null) => {
     if (row === null) return null
     const { votes, ...scope } = row
@@ -145,20 +171,23 @@ function change(op: string, prefixes: readonly string[], old: Row | null, now: R
     meta: JSON.stringify({
       key: ["id"],
       scope: Object.fromEntries(prefixes.map((prefix) => [prefix, `${prefix}_id`])),
+      ...(tellers === null ? {} : { restricted: [["votes", tellers]] }),
     }),
   })
 }
 
 t.test("a row is seen by those who joined a channel of it and are allowed it by every claim", async (t) => {
-  const property = fc.property(twoRows, plain, ([prefixes, before, after], who) => {
+  const property = fc.property(twoRows, plain, tellers, ([prefixes, before, after], who, tellers) => {
     const seen = (op: string, old: Row | null, now: Row | null) =>
-      view(change(op, prefixes, old, now), subscriptionOf(who), who.own)
+      view(change(op, prefixes, old, now, tellers), subscriptionOf(who), who.own)
     const told = (as: string, action: string) => (wants(who, "t_update", action) ? as : "none")
-    assert.equal(seen("insert", null, after), maySee(after, who) ? told("whole", "create") : "none")
-    assert.equal(seen("delete", before, null), maySee(before, who) ? told("whole", "delete") : "none")
-    const moved = `${maySee(before, who)} ${maySee(after, who)}`
+    const [old, now] = [shownTo(who, tellers, before), shownTo(who, tellers, after)]
+    assert.equal(seen("insert", null, after), maySee(now, who) ? told("whole", "create") : "none")
+    assert.equal(seen("delete", before, null), maySee(old, who) ? told("whole", "delete") : "none")
+    const moved = `${maySee(old, who)} ${maySee(now, who)}`
+    const silent = !isShown(who, tellers) && JSON.stringify(old) === JSON.stringify(now)
     const expected = {
-      "true true": told("whole", "update"),
+      "true true": silent ? "none" : told("whole", "update"),
       "true false": told("leave", "leave"),
       "false true": told("enter", "create"),
       "false false": "none",
@@ -166,6 +195,31 @@ t.test("a row is seen by those who joined a channel of it and are allowed it by 
     assert.equal(seen("update", before, after), expected)
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 5_000 }))
+})
+
+t.test("what is shown to somebody is the same whatever the hidden values are", async (t) => {
+  const votes = fc.constantFrom(1, 2, null)
+  const hiding = fc.constantFrom<string[]>([], ["teller"])
+  const property = fc.property(
+    twoRows,
+    plain.filter(({ roles }) => !roles.includes("teller")),
+    hiding,
+    fc.tuple(votes, votes),
+    ([prefixes, before, after], who, tellers, [one, two]) => {
+      for (const [op, old, now] of [
+        ["insert", null, after],
+        ["delete", before, null],
+        ["update", before, after],
+      ] as const) {
+        const sight = (...[old, now]: [Row | null, Row | null]) =>
+          sightOf(change(op, prefixes, old, now, tellers), subscriptionOf(who), who.own)
+        const other = sight(old && { ...old, votes: one }, now && { ...now, votes: two })
+        const [seen, seenOther] = [sight(old, now), other].map((one) => one && frameOf(one, true).toString())
+        assert.equal(seen, seenOther)
+      }
+    },
+  )
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 3_000 }))
 })
 
 t.test("without the own channel it is the same as with one that no row lies in", async (t) => {
@@ -204,6 +258,7 @@ const NOBODY: Plain = {
   committees: null,
   elections: null,
   listed: null,
+  roles: [],
   own: "user:1",
   where: null,
   types: null,
@@ -252,7 +307,7 @@ t.test("a message is for those who joined its channel and may", async (t) => {
 })
 
 t.test("a channel may be joined if no claim is against it", async (t) => {
-  const everything: Rights = { committees: null, elections: null, channels: null }
+  const everything: Rights = { committees: null, elections: null, channels: null, roles: new Set() }
   const narrow = (rights: Partial<Rights>): Rights => ({ ...everything, ...rights })
   const cases: Array<[channel: string, rights: Rights, may: boolean]> = [
     ["election_updates", narrow({ committees: new Set(), elections: new Set(), channels: new Set() }), true],
@@ -293,6 +348,7 @@ t.test("two subscriptions have one key if they are the same, in whatever order",
       committees: shuffled(who.committees),
       elections: shuffled(who.elections),
       listed: shuffled(who.listed),
+      roles: shuffled(who.roles) as fc.Arbitrary<string[]>,
       own: fc.constant(who.own),
       where: shuffled(who.where),
       types: shuffled(who.types),
@@ -303,10 +359,21 @@ t.test("two subscriptions have one key if they are the same, in whatever order",
     ([one, two]) => assert.equal(subscriptionKey(subscriptionOf(one)), subscriptionKey(subscriptionOf(two))),
   )
   t.doesNotThrow(() => fc.assert(same, { numRuns: 500 }))
-  const other = fc.property(plain, plain, (one, two) => {
-    const sorted = ({ channels, committees, elections, listed, where, types, actions }: Plain) => {
+  /** Somebody, and the same with some fields of another. */
+  const nearlySame = fc
+    .tuple(
+      plain,
+      plain,
+      fc.subarray(["channels", "committees", "elections", "listed", "roles", "types"] as const),
+    )
+    .map(([one, another, fields]): [Plain, Plain] => {
+      const taken = Object.fromEntries(fields.map((field) => [field, another[field]]))
+      return [one, { ...one, ...taken }]
+    })
+  const other = fc.property(fc.oneof(fc.tuple(plain, plain), nearlySame), ([one, two]) => {
+    const sorted = ({ channels, committees, elections, listed, roles, where, types, actions }: Plain) => {
       const conditions = where?.map((condition) => JSON.stringify(Object.entries(condition).sort())) ?? null
-      const parts = [channels, committees, elections, listed, conditions, types, actions]
+      const parts = [channels, committees, elections, listed, roles, conditions, types, actions]
       return parts.map((values) => values && [...values].sort())
     }
     const equal = subscriptionKey(subscriptionOf(one)) === subscriptionKey(subscriptionOf(two))

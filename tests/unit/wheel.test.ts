@@ -23,7 +23,7 @@ const AFTER = cursor(6)
 
 /** A lane of somebody who takes nothing, which is owed a checkpoint. */
 function laneOf(): { lane: Lane; sent: () => string[] } {
-  const rights = { committees: null, elections: null, channels: null }
+  const rights = { committees: null, elections: null, channels: null, roles: new Set<string>() }
   const lane = new Lane({ channels: new Set(), rights }, new Register())
   lane.add({ user: "1", position: 0, index: 0, pump() {} })
   lane.unmarked = true
@@ -118,12 +118,12 @@ function stuffed(more: Partial<Pick<Connection, "identity">>) {
     terminate: nothing,
   }
   const codes: number[] = []
-  const connection = new Connection({ wire, onClosing: (_, code) => codes.push(code) })
+  const connection = new Connection({ wire, address: "127.0.0.1", onClosing: (_, code) => codes.push(code) })
   return { connection: Object.assign(connection, more), codes }
 }
 
 t.test("a relay that did not run for a while blames nobody for what could not reach it", async (t) => {
-  const rights = { committees: null, elections: null, channels: null }
+  const rights = { committees: null, elections: null, channels: null, roles: new Set<string>() }
   const identity = { user: "1", admin: false, rights, expiresAt: Number.POSITIVE_INFINITY }
   const all = { unknown: stuffed({}), slow: stuffed({ identity }), silent: stuffed({ identity }) }
   let turns = 0
