@@ -71,6 +71,7 @@ export async function ownCluster(
   )
   await execSql(cluster.url, await readElectionSchema())
   await install(cluster.url)
+  await execSql(cluster.url, "delete from relay.derived")
   return cluster
 }
 
