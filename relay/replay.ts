@@ -143,6 +143,13 @@ export function createReplays({
     replay.connection.push(chunks)
   }
 
+  /** Tells where the client stands within the replay: whoever is slow, or cut off again and again, need not begin again. */
+  function tellPosition(replay: Replay): void {
+    const { head } = position()
+    if (replay.answer !== undefined || replay.rest !== undefined || head === undefined) return
+    replay.connection.push([checkpointFrame({ lineage: head.lineage, snapshot: replay.has })])
+  }
+
   /** Everything was sent up to the feed's position, which does not move meanwhile. */
   function finish(replay: Replay, head: Cursor, chunks: readonly Buffer[], count: number): void {
     const replayed = replay.count + count
@@ -183,6 +190,7 @@ export function createReplays({
         return true
       }
       send(replay, chunks, count)
+      if (count > 0) tellPosition(replay)
       if (atEnd && !(await caughtUp(replay, replay.has))) return true
       if (!atEnd && part === undefined) await advanced()
       if (!replay.connection.ready) await replay.connection.whenReady()
@@ -214,10 +222,7 @@ export function createReplays({
       case "done": {
         replay.has = union(replay.has, outcome.until)
         replay.rest = undefined
-        const { head } = position()
-        // A position like any other: whoever is slow need not begin again after the next cut.
-        if (replay.answer === undefined && head !== undefined)
-          connection.push([checkpointFrame({ lineage: head.lineage, snapshot: replay.has })])
+        tellPosition(replay)
         return false
       }
       case "cut":

@@ -23,11 +23,36 @@ const replayed = (client: Client) =>
 const resume = (relay: TestRelay, cursor: string, query = "", claims = {}) =>
   relay.connect(claims, `?cursor=${cursor}${query}`)
 
+/** What is missed is more than is sent at one go, in several reads of the log. */
+const [BATCHES, BATCH] = [16, 100]
+
 interface Away {
   relay: TestRelay
   /** The position before what was missed. */
   cursor: string
 }
+
+t.test("whoever is cut off in the middle of a long replay need not begin it again", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const cursor = await cursorNow(db)
+  const witness = await relay.connect()
+  for (let batch = 1; batch <= BATCHES; batch++) {
+    await db.query(`insert into vote (votes) select ${batch} from generate_series(1, ${BATCH})`)
+    await witness.count(batch * BATCH)
+  }
+  const all = votes(witness.changes())
+  const client = await resume(relay, cursor)
+  const first = await client.first("a checkpoint", ({ type }) => type === "checkpoint")
+  t.notOk("replayed" in first, "it is within the replay")
+  const place = client.messages.indexOf(first)
+  const had = client.messages.slice(0, place).filter((message) => "tx" in message)
+  client.socket.terminate()
+  t.ok(had.length > 0 && had.length < all.length, `${had.length} of ${all.length}`)
+  const back = await resume(relay, first.cursor as string)
+  await replayed(back)
+  t.same([...votes(had), ...votes(back.changes())], all)
+})
 
 /** The same promises, whether the relay remembers what was missed or has to read it. */
 for (const source of ["memory", "log"]) {
