@@ -1,20 +1,14 @@
 /** The library as the relay serves it to the page: of a checkout without a build, and of a build. */
 
-import { execFile } from "node:child_process"
-import { mkdtemp, readFile, rm, symlink } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import { createServer } from "node:http"
-import { createRequire } from "node:module"
 import type { AddressInfo } from "node:net"
-import { tmpdir } from "node:os"
-import { dirname, join } from "node:path"
-import { fileURLToPath, pathToFileURL } from "node:url"
-import { promisify } from "node:util"
+import { join } from "node:path"
+import { pathToFileURL } from "node:url"
 import express from "express"
 import t, { type Test } from "tap"
 import { serveLibrary } from "../../api/library.ts"
-
-const ROOT = dirname(fileURLToPath(import.meta.resolve("#root/package.json")))
-const TSC = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "lib/tsc.js")
+import { buildPackage } from "../helpers/build.ts"
 
 /** Serves it as api/app.ts does. @returns what a path answers. */
 async function serve(t: Test, library: ReturnType<typeof serveLibrary>) {
@@ -47,11 +41,7 @@ t.test("a checkout serves its sources, as one module", async (t) => {
 })
 
 t.test("a build serves what it has made, and all that this asks for", async (t) => {
-  const home = await mkdtemp(join(tmpdir(), "commitcast-served-"))
-  t.teardown(() => rm(home, { recursive: true, force: true }))
-  const args = [TSC, "-p", "tsconfig.build.json", "--outDir", join(home, "dist")]
-  await promisify(execFile)(process.execPath, args, { cwd: ROOT })
-  for (const name of ["package.json", "node_modules"]) await symlink(join(ROOT, name), join(home, name))
+  const home = await buildPackage(t)
   const built = await import(pathToFileURL(join(home, "dist/api/library.js")).href)
   const get = await serve(t, built.serveLibrary())
   const asked = new Set(["client.js"])

@@ -32,9 +32,13 @@ export async function workDirectory(t: Test): Promise<string> {
   return path
 }
 
-/** Runs `commitcast` with nothing of the surrounding environment but the path; killed with the test if it still runs. */
-export function run(t: Test, cwd: string, args: string[], env: Record<string, string> = {}): Run {
-  const child = spawn(process.execPath, ["--import", TSX, join(ROOT, "cli/main.ts"), ...args], {
+/** Runs `commitcast`, as `runScript` does. */
+export const run = (t: Test, cwd: string, args: string[], env: Record<string, string> = {}): Run =>
+  runScript(t, cwd, [join(ROOT, "cli/main.ts"), ...args], env)
+
+/** Runs a program with nothing of the surrounding environment but the path; killed with the test if it still runs. */
+export function runScript(t: Test, cwd: string, args: string[], env: Record<string, string> = {}): Run {
+  const child = spawn(process.execPath, ["--import", TSX, ...args], {
     cwd,
     env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "", ...env },
     stdio: ["ignore", "pipe", "pipe"],
