@@ -1,113 +1,136 @@
-/** `commitcast demo`: several writers at once enter an election night into the embedded database. */
+/** `commitcast demo`: an election night, invented or from a file, and its totals held against SQL and the relay. */
 
-import { setTimeout as sleep } from "node:timers/promises"
-import type pg from "pg"
+import { ConfigError, type Settings } from "../relay/config.ts"
 import { connect } from "./database.ts"
+import { audit, type Relay } from "./demo/audit.ts"
+import { readReturns } from "./demo/csv.ts"
+import { inventNight } from "./demo/invent.ts"
+import { type Night, play } from "./demo/night.ts"
+import { count, showProgress } from "./demo/progress.ts"
+import { type Script, scriptOf } from "./demo/script.ts"
+import { readState } from "./embedded/state.ts"
+import { start } from "./start.ts"
+import { findSecret, signToken } from "./token.ts"
 
 export interface DemoOptions {
-  databaseUrl: string
-  /** How long the night lasts, in seconds. */
+  /** How long the night lasts. */
   seconds: number
-  /** Changes a second, about. */
-  speed: number
+  /** Changes a second, about. Of a file: entries a second, instead of `seconds`. */
+  speed?: number | undefined
+  /** A CSV file of precinct results. */
+  fromCsv?: string | undefined
+  /** Empties the demo's tables before. */
+  reset?: boolean | undefined
+  /** Restarts the relay while everybody writes. */
+  restartRelay?: boolean | undefined
+  /** Ends with the night; otherwise a relay that was started goes on. */
+  exit?: boolean | undefined
+}
+
+/** Where the night is played, and what is to be told of it. */
+interface Stage {
+  databaseUrl: string
+  relayUrl: string
+  restart?: (() => Promise<void>) | undefined
   signal: AbortSignal
-  /** Told once a second. */
-  progress(line: string): void
+  note(line: string): void
 }
 
-/** What each statement does, and how often it comes, in parts of the whole. */
-const SCRIPT: ReadonlyArray<{ share: number; what: string; sql: string }> = [
-  {
-    share: 40,
-    what: "attendance",
-    sql: "insert into attendance (committee_id, election_id, voter_name) select 1 + floor(random() * 12), 1, 'Voter ' || floor(random() * 100000)",
-  },
-  {
-    share: 20,
-    what: "guarantees",
-    sql: "insert into guarantee (committee_id, election_id, voter_name) select 1 + floor(random() * 12), 1, 'Voter ' || floor(random() * 100000)",
-  },
-  {
-    share: 10,
-    what: "confirmations",
-    sql: "update guarantee set status = 'confirmed', updated_at = now() where id = (select id from guarantee where status = 'pledged' order by id limit 1 for update skip locked)",
-  },
-  {
-    share: 20,
-    what: "vote entries",
-    sql: "insert into vote (election_id, committee_id, candidate_id, votes, entered_by) select 1, 1 + floor(random() * 12), 1 + floor(random() * 4), floor(random() * 120), 'clerk ' || floor(random() * 4)",
-  },
-  {
-    share: 8,
-    what: "corrections",
-    sql: "update vote set votes = votes + floor(random() * 9)::int, status = 'corrected' where id = (select id from vote order by random() limit 1 for update skip locked)",
-  },
-  {
-    share: 2,
-    what: "withdrawn entries",
-    sql: "delete from vote where id = (select id from vote order by random() limit 1 for update skip locked)",
-  },
-]
-const BATCH =
-  "insert into attendance (committee_id, election_id, voter_name) select 1 + n % 12, 1, 'Batch ' || n from generate_series(1, 120) n"
-const IMPORT =
-  "begin; set local relay.bulk_load = 'summary'; insert into guarantee (committee_id, election_id, voter_name) select 1 + n % 12, 1, 'Import ' || n from generate_series(1, 2000) n; commit"
-const WRITERS = 4
-/** A batch comes each quarter of the night, the import in the middle. */
-const BATCHES = 4
-
-/** Plays the night. Resolves when it is over or the signal comes. */
-export async function play({ databaseUrl, seconds, speed, signal, progress }: DemoOptions): Promise<void> {
-  const counts = new Map<string, number>()
-  const began = Date.now()
-  const ends = began + seconds * 1_000
-  const over = () => signal.aborted || Date.now() >= ends
-  const wait = (ms: number) =>
-    sleep(Math.max(0, Math.min(ms, ends - Date.now())), undefined, { signal }).catch(() => {})
-  const add = (what: string, rows: number) => counts.set(what, (counts.get(what) ?? 0) + rows)
-
-  async function withSession(work: (client: pg.Client) => Promise<void>): Promise<void> {
-    const client = await connect(databaseUrl)
-    try {
-      await work(client)
-    } finally {
-      await client.end()
-    }
-  }
-  const clerk = () =>
-    withSession(async (client) => {
-      while (!over()) {
-        const { what, sql } = pick(Math.random() * 100)
-        add(what, (await client.query(sql)).rowCount ?? 0)
-        await wait(((0.5 + Math.random()) * 1_000 * WRITERS) / speed)
-      }
-    })
-  const office = () =>
-    withSession(async (client) => {
-      for (let batch = 1; batch <= BATCHES; batch++) {
-        await wait((seconds * 1_000) / (BATCHES + 1))
-        if (over()) return
-        add("attendance", (await client.query(BATCH)).rowCount ?? 0)
-        if (batch !== BATCHES / 2) continue
-        await client.query(IMPORT)
-        add("imported guarantees", 2_000)
-      }
-    })
-  const clock = async () => {
-    while (!over()) {
-      await wait(1_000)
-      const left = Math.max(0, Math.round((ends - Date.now()) / 1_000))
-      progress(`${[...counts].map(([what, n]) => `${n} ${what}`).join(", ")}; ${left} s to go`)
-    }
-  }
-  await Promise.all([...Array.from({ length: WRITERS }, clerk), office(), clock()])
+interface Plan {
+  script: Script
+  seconds: number
 }
 
-function pick(at: number): (typeof SCRIPT)[number] {
-  let sum = 0
-  for (const entry of SCRIPT) {
-    sum += entry.share
-    if (at < sum) return entry
+const SPEED = 20
+
+/**
+ * Plays the night into the embedded database: that of the commitcast that runs in the directory, or one that is started.
+ * @throws ConfigError for a file that cannot be used, Error if the totals differ.
+ */
+export async function demo(
+  given: Readonly<Settings>,
+  options: DemoOptions,
+  note: (line: string) => void,
+): Promise<void> {
+  const settings = { ...given, DATABASE_URL: undefined }
+  const plan = await makePlan(options, note)
+  const running = await readState(settings.COMMITCAST_DIR)
+  if (running === undefined)
+    return start(settings, async ({ databaseUrl, url, restart, stop, signal }) => {
+      await perform(plan, options, settings, { databaseUrl, relayUrl: url, restart, signal, note })
+      if (options.exit) stop()
+      else if (!signal.aborted) note("  The relay goes on until Ctrl-C.")
+    })
+  const { database_url: databaseUrl, relay_url: relayUrl, pid } = running
+  if (relayUrl === undefined)
+    throw new ConfigError(`the commitcast in ${settings.COMMITCAST_DIR} is not ready yet: try again`)
+  if (options.restartRelay)
+    throw new ConfigError(`--restart-relay needs a relay of the demo's own: end process ${pid} first`)
+  const stopped = new AbortController()
+  process.once("SIGINT", () => stopped.abort())
+  process.once("SIGTERM", () => stopped.abort())
+  note(`  The night is played into the running ${relayUrl}`)
+  await perform(plan, options, settings, { databaseUrl, relayUrl, signal: stopped.signal, note })
+}
+
+async function makePlan({ fromCsv, seconds, speed }: DemoOptions, note: Stage["note"]): Promise<Plan> {
+  if (fromCsv === undefined) return { script: inventNight(seconds * (speed ?? SPEED)), seconds }
+  const { returns, skipped } = await readReturns(fromCsv)
+  const { elections, candidates, committees, entries } = returns
+  note(
+    `  ${fromCsv}: ${count(entries)} entries of ${count(committees.length)} committees, ` +
+      `for ${count(candidates.length)} candidates in ${count(elections.length)} elections` +
+      (skipped === 0 ? "" : `; ${count(skipped)} rows skipped, which are totals, undervotes and the like`),
+  )
+  return { script: scriptOf(returns), seconds: speed === undefined ? seconds : entries / speed }
+}
+
+async function perform(
+  { script, seconds }: Plan,
+  { reset = false, restartRelay = false }: DemoOptions,
+  settings: Readonly<Settings>,
+  { databaseUrl, relayUrl, restart, signal, note }: Stage,
+): Promise<void> {
+  const describe = ({ part, time, counts: { entries, ...others } }: Night) => {
+    const figures = Object.entries(others).filter(([, many]) => many > 0)
+    return [
+      `  ${time()} ${Math.min(100, Math.floor(part() * 100))} %: ${count(entries)} of ${count(script.returns.entries)} entries`,
+      ...figures.map(([what, many]) => `${count(many)} ${what}`),
+    ].join(", ")
   }
-  return SCRIPT[0] as (typeof SCRIPT)[number]
+  let endProgress = () => {}
+  const night = await play({
+    databaseUrl,
+    script,
+    seconds,
+    reset,
+    restart: restartRelay ? restart : undefined,
+    signal,
+    onBegin(begun) {
+      endProgress = showProgress(process.stderr, () => describe(begun))
+    },
+  }).finally(() => endProgress())
+  note(describe(night))
+  const client = await connect(databaseUrl)
+  try {
+    await audit(client, night, await findRelay(settings, relayUrl, note), signal, note)
+  } finally {
+    await client.end()
+  }
+}
+
+/** The relay, if we can sign a token for it. */
+async function findRelay(
+  settings: Readonly<Settings>,
+  relayUrl: string,
+  note: Stage["note"],
+): Promise<Relay | undefined> {
+  try {
+    const token = signToken(await findSecret(settings), settings, { user: "demo", expires: "1h" })
+    return { url: new URL(settings.WS_PATH, relayUrl).href, token }
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    note(`  What the relay tells is not looked at: ${error.message}`)
+    return undefined
+  }
 }

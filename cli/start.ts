@@ -19,8 +19,17 @@ import { packageVersion } from "./version.ts"
 import { welcome } from "./welcome.ts"
 import { openWorkers } from "./workers.ts"
 
-/** What runs beside a relay that is ready, until the signal. */
-export type Companion = (databaseUrl: string, signal: AbortSignal) => Promise<void>
+/** A relay that is ready, for what runs beside it. */
+export interface Running {
+  databaseUrl: string
+  url: string
+  /** Stops it as a signal would, and runs another in its place. */
+  restart(): Promise<void>
+  stop(): void
+  /** It stops. */
+  signal: AbortSignal
+}
+export type Companion = (running: Running) => Promise<void>
 
 /** Runs the relay until a signal ends it. @throws ConfigError if it cannot start as it is set up. */
 export async function start(given: Readonly<Settings>, companion: Companion = async () => {}): Promise<void> {
@@ -36,7 +45,11 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
     const settings = embedded === undefined ? given : { ...given, ...(await embeddedKeys(given)) }
     const deps = { settings, databaseUrl, version: packageVersion(), log }
     const size = settings.WORKERS === "auto" ? availableParallelism() : settings.WORKERS
-    service = size === 1 ? openServer(createRelay(deps), settings) : openWorkers({ ...deps, size })
+    const open = (port: number): Service => {
+      const its = { ...deps, settings: { ...settings, PORT: port } }
+      return size === 1 ? openServer(createRelay(its), its.settings) : openWorkers({ ...its, size })
+    }
+    service = open(settings.PORT)
     const url = await service.listen()
     log.info({ event: "http_up", url }, "HTTP answers; not ready yet")
     void embedded?.exited.then(({ expected }) => {
@@ -49,7 +62,14 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
     await Promise.race([service.whenReady(), aborted(stopped.signal)])
     if (!stopped.signal.aborted) {
       await announce(url, settings, embedded)
-      await companion(databaseUrl, stopped.signal)
+      const restart = async () => {
+        await service?.stop()
+        service = open(Number(new URL(url).port))
+        await service.listen()
+        service.start()
+        await Promise.race([service.whenReady(), aborted(stopped.signal)])
+      }
+      await companion({ databaseUrl, url, restart, stop: () => stopped.abort(), signal: stopped.signal })
     }
     await aborted(stopped.signal)
   } catch (error) {

@@ -118,16 +118,21 @@ comment on function dashboard_statistics() is 'The numbers of a dashboard: of ea
 
 create function election_results() returns table (id integer, data json)
 language sql stable as $$
+  with of_election as (
+    select election_id, sum(votes) as votes, count(distinct committee_id) as committees from vote group by 1
+  ), of_candidate as (
+    select candidate_id, sum(votes) as votes from vote group by 1
+  )
   select e.id, json_build_object(
     'election_id', e.id,
     'election', e.name,
-    'votes', (select coalesce(sum(v.votes), 0) from vote v where v.election_id = e.id),
-    'committees_reported', (select count(distinct v.committee_id) from vote v where v.election_id = e.id),
+    'votes', coalesce(v.votes, 0),
+    'committees_reported', coalesce(v.committees, 0),
     'committees', (select count(*) from committee),
     'candidates', (
       select coalesce(json_agg(json_build_object('candidate_id', c.id, 'name', c.name, 'votes', c.votes) order by c.votes desc, c.id), '[]')
-      from (select c.id, c.name, coalesce((select sum(v.votes) from vote v where v.candidate_id = c.id), 0) as votes
-            from candidate c where c.election_id = e.id) c))
-  from election e
+      from (select k.id, k.name, coalesce(o.votes, 0) as votes
+            from candidate k left join of_candidate o on o.candidate_id = k.id where k.election_id = e.id) c))
+  from election e left join of_election v on v.election_id = e.id
 $$;
 comment on function election_results() is 'The votes of each candidate, for each election, the most first.';
