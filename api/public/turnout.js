@@ -77,8 +77,12 @@ export function createTurnout() {
   function lately({ from, step_seconds, present }) {
     const step = step_seconds * 1_000
     if (step > HOUR_MS) return ""
-    const since = Date.now() - HOUR_MS
+    const now = Date.now()
+    const since = now - HOUR_MS
     const first = Date.parse(from)
+    const end = first + present.length * step
+    // Long ago, or by a clock that is ahead, as that of a night that is played.
+    if (end < since || end > now + HOUR_MS) return `the latest at ${minuteOf(end - step)}`
     const came = present.filter((_, index) => first + (index + 1) * step > since)
     return `${number(came.reduce((sum, count) => sum + count, 0))} in the last hour`
   }
