@@ -7,6 +7,7 @@ import helmet from "helmet"
 import { readTrust } from "../relay/address.ts"
 import { bearerTokens } from "../relay/handshake.ts"
 import type { Relay } from "../relay/relay.ts"
+import { shortened } from "../relay/report.ts"
 
 export interface AppSettings {
   /** Express's "trust proxy": false, true, a number of hops, or addresses. */
@@ -55,7 +56,9 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     } else if (!identity.identity.admin) {
       response.status(403).json({ error: "only for admins" })
     } else {
-      response.set("Cache-Control", "no-store").json(await relay.report())
+      const report = await relay.report()
+      const top = /^\d{1,6}$/.test(String(request.query.top)) ? Number(request.query.top) : undefined
+      response.set("Cache-Control", "no-store").json(top === undefined ? report : shortened(report, top))
     }
   })
   app.get("/health/live", (_request, response) => {
@@ -72,7 +75,9 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     response.json({ wsPath: settings.wsPath })
   })
   app.use(
-    express.static(join(dirname(fileURLToPath(import.meta.resolve("#root/package.json"))), "api/public")),
+    express.static(join(dirname(fileURLToPath(import.meta.resolve("#root/package.json"))), "api/public"), {
+      extensions: ["html"],
+    }),
   )
   app.use((_request: Request, response: Response) => {
     response.status(404).json({ error: "not found" })

@@ -43,7 +43,8 @@ export class Connection implements Member {
   framesWholeAt = 0
   /** Since when the socket has not taken anything although something waits; 0 while it does. */
   stuckAt = 0
-  closing = false
+  /** How the relay ends it, once it does. */
+  ending: { readonly code: CloseCode; readonly reason: string } | undefined
 
   readonly #wire: Wire
   readonly #onClosing: ConnectionDeps["onClosing"]
@@ -66,6 +67,10 @@ export class Connection implements Member {
   /** The user, once authenticated. */
   get user(): string {
     return this.identity?.user ?? ""
+  }
+
+  get closing(): boolean {
+    return this.ending !== undefined
   }
 
   /** Joins a lane at its end. What the old lane still owed stays owed. */
@@ -187,7 +192,7 @@ export class Connection implements Member {
 
   close(code: CloseCode, reason: string): void {
     if (this.closing) return
-    this.closing = true
+    this.ending = { code, reason }
     this.#onClosing(this, code)
     this.#wire.close(code, reason)
   }

@@ -6,6 +6,7 @@ import { type RawData, type WebSocket, WebSocketServer } from "ws"
 import { createAdmission, TOO_MANY_FILTERS } from "./admission.ts"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
+import type { Endings } from "./endings.ts"
 import { amendFilter } from "./filter.ts"
 import {
   answering,
@@ -31,6 +32,7 @@ export interface GatewayDeps {
   hub: Hub
   auth: Auth
   limits: Limits
+  endings: Endings
   log: Log
   metrics: Metrics
   settings: {
@@ -57,7 +59,7 @@ const MAX_PIECES = 1_024
 /** How long a socket may stay open after a close frame, which cannot pass a stuffed one; then ws cuts it. Milliseconds. */
 const CLOSE_TIMEOUT_MS = 1_000
 
-export function createGateway({ hub, auth, limits, log, metrics, settings }: GatewayDeps): Gateway {
+export function createGateway({ hub, auth, limits, endings, log, metrics, settings }: GatewayDeps): Gateway {
   let stopping = false
   const admission = createAdmission({ hub, auth, limits, log, metrics, settings, fault, obey: receive })
   const drained = createTurns()
@@ -76,6 +78,7 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
 
   function refuse(socket: Duplex, status: number, result: string, retrySeconds?: number): void {
     metrics.connects.inc({ result })
+    endings.refused(status, result)
     answerRefusal(socket, status, retrySeconds)
   }
 
@@ -118,12 +121,20 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
     })
     websocket.on("pong", heard)
     websocket.on("ping", heard)
-    websocket.on("error", count)
-    websocket.on("close", () => {
+    /** How the client has broken the protocol, for which ws ends it. */
+    let broken = ""
+    websocket.on("error", (error: Error & { code?: string }) => {
+      broken = error.code ?? "socket"
+      metrics.errors.inc({ code: broken })
+    })
+    websocket.on("close", (code) => {
       hub.forget(connection)
       limits.part(connection)
       limits.leave(address)
       admission.forget(connection)
+      if (connection.ending !== undefined) endings.closed(connection.ending.code)
+      else if (broken !== "") endings.broken(broken)
+      else endings.ended(code)
       log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
     })
     admission.open(connection, asked)
@@ -144,8 +155,6 @@ export function createGateway({ hub, auth, limits, log, metrics, settings }: Gat
       "closing a connection",
     )
   }
-
-  const count = (error: Error & { code?: string }) => metrics.errors.inc({ code: error.code ?? "socket" })
 
   function close(connection: Connection, code: CloseCode, reason: string): void {
     connection.close(code, reason)

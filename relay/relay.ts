@@ -1,10 +1,12 @@
 /** The relay: source, hub and gateway, wired. */
 
+import { randomUUID } from "node:crypto"
 import type { Server } from "node:http"
 import { readTrust } from "./address.ts"
 import { type Auth, createAuth } from "./auth.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
+import { createEndings, type EndingsReport } from "./endings.ts"
 import { createGateway } from "./gateway.ts"
 import { createHistory } from "./history.ts"
 import { createHub } from "./hub.ts"
@@ -17,6 +19,7 @@ import { createRecent } from "./recent.ts"
 import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
 import type { Counts, HubStats } from "./stats.ts"
+import { totalsOf } from "./totals.ts"
 import type { Upstream } from "./upstream.ts"
 
 export interface RelayDeps {
@@ -43,6 +46,7 @@ export interface RelayStatus extends SourceState {
   hub: HubStats
   /** How often each limit on clients was reached. */
   limits: Counts
+  endings: EndingsReport
 }
 
 export interface Relay {
@@ -112,10 +116,12 @@ export function createRelay({
     upstream?.source(hub.consumer) ??
     createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
   const limits = createLimits({ settings, trust: readTrust(settings.TRUST_PROXY), log, metrics, clock })
+  const endings = createEndings()
   const gateway = createGateway({
     hub,
     auth,
     limits,
+    endings,
     log,
     metrics,
     settings: {
@@ -127,6 +133,7 @@ export function createRelay({
     },
   })
   const startedAt = performance.now()
+  const instance = randomUUID()
   let stopping: Promise<void> | undefined
 
   metrics.observe("relay_connections", "Connections now", () => hub.size().connections)
@@ -164,6 +171,7 @@ export function createRelay({
         keys: keys.report(),
         hub: hub.stats(),
         limits: limits.reached(),
+        endings: endings.report(),
         ...source.state(),
       }
     },
@@ -177,11 +185,14 @@ export function createRelay({
         return reportOf({
           problems: [...found],
           version,
+          instance,
           startedAt,
           source: source.state(),
           keys: keys.report(),
           hub: hub.stats(),
           limits: limits.reached(),
+          endings: endings.report(),
+          totals: await totalsOf(metrics),
           tables,
           derived,
         })

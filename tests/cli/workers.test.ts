@@ -17,6 +17,8 @@ interface Report {
   connections: { total: number; by_user: Record<string, number>; by_channel: Record<string, number> }
   workers: Array<{ pid: number; connections: number }>
   limits_reached: Record<string, number>
+  totals: { changes: number; deliveries: number; connects: number }
+  endings: Record<"totals" | "last", Array<{ reason: string; times: number }>>
 }
 
 async function startWorkers(t: Test, db: Pick<Database, "url">, more: Record<string, string> = {}) {
@@ -150,6 +152,32 @@ t.test("health and metrics are of all workers together, whichever answers", asyn
     t.equal(await relay.metric("relay_feed_up"), 1)
   }
   t.equal((await fetch(`${relay.url}/health/ready`)).status, 200)
+})
+
+t.test("what was counted, and how connections ended, is told of all workers together", async (t) => {
+  const db = await database(t)
+  const relay = await startWorkers(t, db)
+  const clients = await Promise.all(
+    Array.from({ length: 6 }, () => relay.connect("7", "?channels=committee:1")),
+  )
+  await Promise.all(
+    clients.map((client) => client.first("success", ({ type }) => type === "connection_success")),
+  )
+  t.ok(
+    (await relay.report()).workers.every(({ connections }) => connections > 0),
+    "on all of them",
+  )
+  await db.query("insert into vote (committee_id) values (1), (1), (2)")
+  for (const client of clients) await client.count(2)
+  for (const client of clients) client.socket.close(1000)
+  for (let n = 0; n < 4; n++) await t.rejects(openClient(t, `${relay.url.replace("http", "ws")}/elsewhere`))
+  await until("all have left", async () => (await relay.report()).connections.total === 0)
+  for (let n = 0; n < 4; n++) {
+    const { totals, endings } = await relay.report()
+    t.same(totals, { changes: 3, deliveries: 12, connects: 6 }, "changes are read once for all")
+    for (const told of [endings.totals, endings.last])
+      t.same(Object.fromEntries(told.map(({ reason, times }) => [reason, times])), { done: 6, wrong_path: 4 })
+  }
 })
 
 t.test("a worker that is killed costs its clients a moment, nothing else, and is replaced", async (t) => {
