@@ -101,7 +101,7 @@ export function createEndings(now = () => Date.now()): Endings {
     },
     report: () => ({
       totals: [...totals.values()],
-      last: last.map((ending) => ({ ...ending })).reverse(),
+      last: newestFirst(last.map((ending) => ({ ...ending }))),
     }),
   }
 }
@@ -130,7 +130,11 @@ export function sumOfEndings(all: readonly EndingsReport[]): EndingsReport {
       last.push(joined)
     }
   }
-  return { totals: [...totals.values()], last: last.slice(-KEPT).reverse() }
+  return { totals: [...totals.values()], last: newestFirst(last).slice(0, KEPT) }
 }
+
+/** By when it happened last. */
+const newestFirst = (endings: readonly Ending[]): Ending[] =>
+  endings.toReversed().sort((a, b) => (a.last_at === b.last_at ? 0 : a.last_at < b.last_at ? 1 : -1))
 
 const byFirst = (a: Ending, b: Ending): number => (a.first_at < b.first_at ? -1 : 1)

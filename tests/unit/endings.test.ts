@@ -33,7 +33,7 @@ t.test("those of one reason within ten seconds are one, and the next begin anew"
   at(9).closed(4000)
   at(10).closed(4000)
   at(12).closed(4005)
-  t.same(shown(endings.report()), ["drain 1 10-10", "token_expired 2 4-12", "drain 3 0-9"])
+  t.same(shown(endings.report()), ["token_expired 2 4-12", "drain 1 10-10", "drain 3 0-9"])
   t.same(
     endings.report().totals.map(({ code, times }) => [code, times]),
     [
@@ -47,7 +47,7 @@ t.test("a clock that is set back makes none of them last", async (t) => {
   const { endings, at } = onClock()
   at(3_600).closed(4000)
   at(0).closed(4000)
-  t.same(shown(endings.report()), ["drain 1 0-0", "drain 1 3600-3600"])
+  t.same(shown(endings.report()), ["drain 1 3600-3600", "drain 1 0-0"])
 })
 
 t.test("a flood pushes out nothing for as long as it is one, and little afterwards", async (t) => {
