@@ -188,7 +188,7 @@ function showTables({ tables, derived }) {
     const left = not_captured.length === 0 ? "" : ` Not captured: ${not_captured.join(", ")}.`
     const capture = make("td", "", problem === null ? `Complete.${left}` : `${problem}.${left}`)
     capture.dataset.tone = problem !== null ? "bad" : left === "" ? "good" : "warn"
-    return row(isolated("", name), type, make("td", "roomy", level), capture)
+    return row(isolated("", name), make("td", "roomy", type), make("td", "roomy", level), capture)
   })
   hideIfEmpty("derived", derived.length === 0)
   write(byId("derived-count"), number(derived.length))
