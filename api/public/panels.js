@@ -201,7 +201,7 @@ function showTables({ tables, derived }) {
       isolated("", type),
       isolated("", channel),
       end(number(figures)),
-      end(took_ms === null ? "" : fineSpanOf(took_ms / 1_000)),
+      make("td", "end roomy figure", took_ms === null ? "" : fineSpanOf(took_ms / 1_000)),
       computed,
     )
   })

@@ -34,14 +34,17 @@ export function readClaims(token) {
     return {
       user: String(claims.sub ?? claims.user_id ?? ""),
       expiresAt: Number(claims.exp) * 1_000,
-      committees: claims.committees?.map(String),
-      elections: claims.elections?.map(String),
-      channels: claims.channels?.map(String),
+      committees: listOf(claims.committees),
+      elections: listOf(claims.elections),
+      channels: listOf(claims.channels),
     }
   } catch {
     return undefined
   }
 }
+
+/** The relay refuses a claim that is anything else. @param {unknown} claim */
+const listOf = (claim) => (Array.isArray(claim) ? claim.map(String) : undefined)
 
 /**
  * Whether the numbers of a dashboard are for the bearer: as the relay decides, which closes the connection of whoever names a
