@@ -7,6 +7,7 @@ import helmet from "helmet"
 import { readTrust } from "../relay/address.ts"
 import { bearerTokens } from "../relay/handshake.ts"
 import type { Relay } from "../relay/relay.ts"
+import { shortened } from "../relay/report.ts"
 import { serveLibrary } from "./library.ts"
 
 export interface AppSettings {
@@ -68,7 +69,9 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     } else if (!identity.identity.admin) {
       response.status(403).json({ error: "only for admins" })
     } else {
-      response.json(await relay.report())
+      const report = await relay.report()
+      const top = /^\d{1,6}$/.test(String(request.query.top)) ? Number(request.query.top) : undefined
+      response.json(top === undefined ? report : shortened(report, top))
     }
   })
   app.get("/health/live", (_request, response) => {
@@ -89,6 +92,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     express.static(join(dirname(fileURLToPath(import.meta.resolve("#root/package.json"))), "api/public"), {
       // Asked for each time, and sent only if it is another.
       setHeaders: (response) => response.setHeader("Cache-Control", "no-cache"),
+      extensions: ["html"],
     }),
   )
   app.use((_request: Request, response: Response) => {

@@ -4,6 +4,7 @@ import { Socket } from "node:net"
 import { readSettings } from "../relay/config.ts"
 import { createLog } from "../relay/log.ts"
 import { createRelay } from "../relay/relay.ts"
+import { totalsOf } from "../relay/totals.ts"
 import { createUpstream } from "../relay/upstream.ts"
 import { receiveDeals } from "./dealer.ts"
 import { createHttpServer } from "./server.ts"
@@ -20,8 +21,20 @@ process.on("disconnect", () => process.exit(1))
 const upstream = createUpstream({
   stream: new Socket({ fd: PIPE_FD }),
   async asked(question) {
-    if (question === "hub" || question === "keys" || question === "limits") return relay.status()[question]
-    return question === "metrics" ? relay.metrics.registry.getMetricsAsJSON() : null
+    switch (question) {
+      case "hub":
+      case "keys":
+      case "limits":
+      case "endings":
+        return relay.status()[question]
+      case "totals":
+        return totalsOf(relay.metrics)
+      case "metrics":
+        return relay.metrics.registry.getMetricsAsJSON()
+      case "refresh":
+      case "report":
+        return null
+    }
   },
   onStop: () => void relay.stop().then(() => process.exit(0)),
   onClosed(error) {

@@ -1,5 +1,6 @@
 /** The fleet: one process that reads the log for several workers, and speaks for all of them. */
 
+import { randomUUID } from "node:crypto"
 import type { Duplex } from "node:stream"
 import { AggregatorRegistry } from "prom-client"
 import { z } from "zod"
@@ -7,6 +8,7 @@ import { standingOf } from "./bulletin.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
 import { createDistributor, type Share } from "./distributor.ts"
+import { EndingsReport, sumOfEndings } from "./endings.ts"
 import { KeysReport, settledKeys, worstOf } from "./keys.ts"
 import { createLateness } from "./lateness.ts"
 import type { Log } from "./log.ts"
@@ -16,6 +18,7 @@ import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from 
 import { createRevocations } from "./revocations.ts"
 import { createSource } from "./source.ts"
 import { Counts, HubStats, sumOf, sumOfCounts } from "./stats.ts"
+import { sumOfTotals, Totals, totalsOf } from "./totals.ts"
 import { News } from "./upstream.ts"
 
 export interface FleetDeps {
@@ -93,6 +96,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   })
   const workers = new Set<Worker>()
   const startedAt = performance.now()
+  const instance = randomUUID()
 
   // Whoever is connected to two workers is one user, so that this is no sum.
   metrics.observe(
@@ -136,11 +140,13 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   }
 
   async function report(): Promise<Report> {
-    const [tables, { answers, sum }, theirs, limits] = await Promise.all([
+    const [tables, { answers, sum }, theirs, limits, endings, totals] = await Promise.all([
       source.tables(),
       hubs(),
       askAll("keys", KeysReport),
       askAll("limits", Counts),
+      askAll("endings", EndingsReport),
+      askAll("totals", Totals),
     ])
     const keys = worstOf(theirs.map(([, each]) => each)) ?? NO_KEYS
     const missing = size - answers.length
@@ -152,12 +158,15 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
         ...(missing > 0 ? [`${missing} of ${size} workers do not answer`] : []),
       ],
       version,
+      instance,
       startedAt,
       source: source.state(),
       keys,
       hub: sum,
       limits: sumOfCounts(limits.map(([, counts]) => counts)),
       revocations: revocations.list().length,
+      endings: sumOfEndings(endings.map(([, each]) => each)),
+      totals: sumOfTotals([await totalsOf(metrics), ...totals.map(([, each]) => each)]),
       workers: answers.map(([{ pid }, { connections }]) => ({ pid, connections })),
       tables,
       derived: source.derived(),
@@ -181,6 +190,8 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       case "hub":
       case "keys":
       case "limits":
+      case "endings":
+      case "totals":
         return null
     }
   }

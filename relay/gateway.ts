@@ -7,6 +7,7 @@ import { createAdmission, TOO_MANY_FILTERS } from "./admission.ts"
 import type { Audit } from "./audit.ts"
 import type { Auth, Identity } from "./auth.ts"
 import { Connection } from "./connection.ts"
+import type { Endings } from "./endings.ts"
 import { amendFilter } from "./filter.ts"
 import {
   answering,
@@ -35,6 +36,7 @@ export interface GatewayDeps {
   revocations: Revocations
   limits: Limits
   audit: Audit
+  endings: Endings
   log: Log
   metrics: Metrics
   settings: {
@@ -67,6 +69,7 @@ export function createGateway({
   revocations,
   limits,
   audit,
+  endings,
   log,
   metrics,
   settings,
@@ -107,6 +110,7 @@ export function createGateway({
   ): void {
     metrics.connects.inc({ result })
     audit.tell({ address: limits.addressOf(request) }, { event: "refused", reason: result, status })
+    endings.refused(status, result)
     answerRefusal(socket, status, retrySeconds)
   }
 
@@ -161,6 +165,9 @@ export function createGateway({
       limits.part(connection)
       limits.leave(address)
       admission.forget(connection)
+      if (connection.ending !== undefined) endings.closed(connection.ending.code)
+      else if (broken !== "") endings.broken(broken)
+      else endings.ended(code)
       log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
       const end = connection.ending ?? { code, reason: broken || reason.toString() }
       const byRelay = connection.ending !== undefined || broken !== ""

@@ -8,7 +8,7 @@ import { z } from "zod"
 import { deferred } from "./deferred.ts"
 
 /** What either side may be asked. */
-const Question = z.enum(["refresh", "report", "metrics", "hub", "keys", "limits"])
+const Question = z.enum(["refresh", "report", "metrics", "hub", "keys", "limits", "endings", "totals"])
 export type Question = z.infer<typeof Question>
 
 const Envelope = z.union([

@@ -1,11 +1,13 @@
 /** The relay: source, hub and gateway, wired. */
 
+import { randomUUID } from "node:crypto"
 import type { Server } from "node:http"
 import { readTrust } from "./address.ts"
 import { createAudit } from "./audit.ts"
 import { type Auth, createAuth } from "./auth.ts"
 import { createChangelog } from "./changelog.ts"
 import type { Settings } from "./config.ts"
+import { createEndings, type EndingsReport } from "./endings.ts"
 import { createGateway } from "./gateway.ts"
 import { createHistory } from "./history.ts"
 import { createHub } from "./hub.ts"
@@ -19,6 +21,7 @@ import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from 
 import { createRevocations } from "./revocations.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
 import type { Counts, HubStats } from "./stats.ts"
+import { totalsOf } from "./totals.ts"
 import type { Upstream } from "./upstream.ts"
 
 export interface RelayDeps {
@@ -45,6 +48,7 @@ export interface RelayStatus extends SourceState {
   hub: HubStats
   /** How often each limit on clients was reached. */
   limits: Counts
+  endings: EndingsReport
 }
 
 export interface Relay {
@@ -118,12 +122,14 @@ export function createRelay({
     createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
   const limits = createLimits({ settings, trust: readTrust(settings.TRUST_PROXY), log, metrics, clock })
   const audit = createAudit({ to: settings.AUDIT_LOG, log, metrics })
+  const endings = createEndings()
   const gateway = createGateway({
     hub,
     auth,
     revocations,
     limits,
     audit,
+    endings,
     log,
     metrics,
     settings: {
@@ -135,6 +141,7 @@ export function createRelay({
     },
   })
   const startedAt = performance.now()
+  const instance = randomUUID()
   let stopping: Promise<void> | undefined
 
   metrics.observe("relay_connections", "Connections now", () => hub.size().connections)
@@ -175,6 +182,7 @@ export function createRelay({
         keys: keys.report(),
         hub: hub.stats(),
         limits: limits.reached(),
+        endings: endings.report(),
         ...source.state(),
       }
     },
@@ -188,12 +196,15 @@ export function createRelay({
         return reportOf({
           problems: [...found],
           version,
+          instance,
           startedAt,
           source: source.state(),
           keys: keys.report(),
           hub: hub.stats(),
           limits: limits.reached(),
           revocations: revocations.list().length,
+          endings: endings.report(),
+          totals: await totalsOf(metrics),
           tables,
           derived,
         })

@@ -5,15 +5,21 @@ import { BellReport } from "./bell.ts"
 import { TrackedTable } from "./changelog.ts"
 import { cursorText } from "./cursor.ts"
 import { DerivedReport } from "./derived.ts"
+import { EndingsReport } from "./endings.ts"
 import { KeysReport } from "./keys.ts"
 import type { SourceState } from "./source.ts"
 import { Counts, HubStats } from "./stats.ts"
+import { Totals } from "./totals.ts"
 
 export const Report = z.object({
   status: z.enum(["ok", "degraded"]),
   /** What is wrong, in words. */
   problems: z.array(z.string()),
   version: z.string(),
+  /** Another with each start: where it differs, totals began anew, or another relay has answered. */
+  instance: z.string(),
+  /** When it was made. */
+  at: z.iso.datetime(),
   uptime_seconds: z.number(),
   listener: z.object({
     state: z.enum(["up", "down"]),
@@ -33,7 +39,10 @@ export const Report = z.object({
   keys: KeysReport,
   connections: z.object({
     total: z.number(),
+    /** How many have connections, and how many each has. */
+    users: z.number(),
     by_user: HubStats.shape.users,
+    channels: z.number(),
     by_channel: HubStats.shape.channels,
     lanes: z.number(),
     replaying: z.number(),
@@ -42,6 +51,8 @@ export const Report = z.object({
   limits_reached: Counts,
   /** How many are in force. */
   revocations: z.number(),
+  totals: Totals,
+  endings: EndingsReport,
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
@@ -82,6 +93,7 @@ export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
 export interface Findings {
   problems: string[]
   version: string
+  instance: string
   /** By the clock that is never set, in milliseconds. */
   startedAt: number
   source: SourceState
@@ -89,6 +101,8 @@ export interface Findings {
   hub: HubStats
   limits: Counts
   revocations: number
+  endings: EndingsReport
+  totals: Totals
   workers?: Report["workers"]
   tables: TrackedTable[]
   derived: DerivedReport[]
@@ -98,12 +112,15 @@ export interface Findings {
 export function reportOf({
   problems,
   version,
+  instance,
   startedAt,
   source,
   keys,
   hub,
   limits,
   revocations,
+  endings,
+  totals,
   workers,
   tables,
   derived,
@@ -114,7 +131,9 @@ export function reportOf({
     status: problems.length === 0 ? "ok" : "degraded",
     problems,
     version,
-    uptime_seconds: Math.round((performance.now() - startedAt) / 1_000),
+    instance,
+    at: new Date().toISOString(),
+    uptime_seconds: Math.round(performance.now() - startedAt) / 1_000,
     listener: {
       state: listener.kind,
       since_seconds: secondsSince(listener.since),
@@ -132,15 +151,36 @@ export function reportOf({
     keys,
     connections: {
       total: hub.connections,
+      users: Object.keys(hub.users).length,
       by_user: hub.users,
+      channels: Object.keys(hub.channels).length,
       by_channel: hub.channels,
       lanes: hub.lanes,
       replaying: hub.replaying,
     },
     limits_reached: limits,
     revocations,
+    totals,
+    endings,
     ...(workers === undefined ? {} : { workers }),
     tables,
     derived,
   }
 }
+
+const largest = (counts: Counts, top: number): Counts =>
+  Object.fromEntries(
+    Object.entries(counts)
+      .sort(([, a], [, b]) => b - a)
+      .slice(0, top),
+  )
+
+/** The same with no more than so many users and channels, those with the most connections: thousands are much each second. */
+export const shortened = ({ connections, ...rest }: Report, top: number): Report => ({
+  ...rest,
+  connections: {
+    ...connections,
+    by_user: largest(connections.by_user, top),
+    by_channel: largest(connections.by_channel, top),
+  },
+})

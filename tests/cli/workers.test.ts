@@ -18,6 +18,8 @@ interface Report {
   connections: { total: number; by_user: Record<string, number>; by_channel: Record<string, number> }
   workers: Array<{ pid: number; connections: number }>
   limits_reached: Record<string, number>
+  totals: { changes: number; deliveries: number; connects: number }
+  endings: Record<"totals" | "last", Array<{ reason: string; times: number }>>
 }
 
 async function startWorkers(t: Test, db: Pick<Database, "url">, more: Record<string, string> = {}) {
@@ -92,13 +94,26 @@ t.test("clients on all workers get every change, in order, also of a transaction
   }
 })
 
+/** Connects, again while the relay begins anew after a stricter rule. */
+async function comeBack(relay: Awaited<ReturnType<typeof startWorkers>>, query: string, claims: object) {
+  let client: Client | undefined
+  await until("let in", async () => {
+    client = await relay.connect("7", query, claims).catch((error: Error) => {
+      if (!/503/.test(error.message)) throw error
+      return undefined
+    })
+    return client !== undefined
+  })
+  return client as Client
+}
+
 t.test("restricted columns are hidden on all workers, and a stricter rule reaches all of them", async (t) => {
   const db = await database(t)
   await db.query("select relay.meet_lineage()")
   await db.query(`select relay.track('guarantee', restricted => '{"admin": ["voter_name"]}')`)
   const relay = await startWorkers(t, db)
   const crowd = async (claims: object, query = "") => {
-    const clients = await Promise.all(Array.from({ length: 6 }, () => relay.connect("7", query, claims)))
+    const clients = await Promise.all(Array.from({ length: 6 }, () => comeBack(relay, query, claims)))
     await Promise.all(
       clients.map((client) => client.first("success", ({ type }) => type === "connection_success")),
     )
@@ -183,6 +198,32 @@ t.test("health and metrics are of all workers together, whichever answers", asyn
     t.equal(await relay.metric("relay_feed_up"), 1)
   }
   t.equal((await fetch(`${relay.url}/health/ready`)).status, 200)
+})
+
+t.test("what was counted, and how connections ended, is told of all workers together", async (t) => {
+  const db = await database(t)
+  const relay = await startWorkers(t, db)
+  const clients = await Promise.all(
+    Array.from({ length: 6 }, () => relay.connect("7", "?channels=committee:1")),
+  )
+  await Promise.all(
+    clients.map((client) => client.first("success", ({ type }) => type === "connection_success")),
+  )
+  t.ok(
+    (await relay.report()).workers.every(({ connections }) => connections > 0),
+    "on all of them",
+  )
+  await db.query("insert into vote (committee_id) values (1), (1), (2)")
+  for (const client of clients) await client.count(2)
+  for (const client of clients) client.socket.close(1000)
+  for (let n = 0; n < 4; n++) await t.rejects(openClient(t, `${relay.url.replace("http", "ws")}/elsewhere`))
+  await until("all have left", async () => (await relay.report()).connections.total === 0)
+  for (let n = 0; n < 4; n++) {
+    const { totals, endings } = await relay.report()
+    t.same(totals, { changes: 3, deliveries: 12, connects: 6 }, "changes are read once for all")
+    for (const told of [endings.totals, endings.last])
+      t.same(Object.fromEntries(told.map(({ reason, times }) => [reason, times])), { done: 6, wrong_path: 4 })
+  }
 })
 
 t.test("a worker that is killed costs its clients a moment, nothing else, and is replaced", async (t) => {

@@ -1,7 +1,7 @@
 /** What operations see: the admin's report, the probes, the metrics; and what nobody may see: tokens. */
 
 import { request } from "node:http"
-import { connect } from "node:net"
+import { connect, type Socket } from "node:net"
 import t, { type Test } from "tap"
 import { database } from "../helpers/database.ts"
 import { startRelay, type TestRelay, token } from "../helpers/relay.ts"
@@ -17,17 +17,33 @@ const start = async (t: Test, settings: Record<string, string> = {}) => {
 const get = (relay: TestRelay, path: string, authorization?: string, method = "GET") =>
   fetch(relay.url + path, { method, ...(authorization === undefined ? {} : { headers: { authorization } }) })
 
+const bearer = () => ({ headers: { authorization: `Bearer ${token()}` } })
+
 const admin = (claims: Record<string, unknown> = { role: "admin" }) => `Bearer ${token(claims)}`
 
 interface Report {
   status: string
   problems: string[]
-  connections: { by_channel: Record<string, number> }
+  instance: string
+  uptime_seconds: number
+  connections: { total: number; by_user: Record<string, number>; by_channel: Record<string, number> }
+  totals: Record<string, number>
+  endings: { totals: Ending[]; last: Ending[] }
   tables: unknown[]
 }
 
-async function report(relay: TestRelay): Promise<Report> {
-  const answer = await get(relay, REPORT, admin())
+interface Ending {
+  what: string
+  code: number | null
+  reason: string
+  times: number
+}
+
+const byKind = (a: Ending, b: Ending): number =>
+  `${a.what} ${a.reason}`.localeCompare(`${b.what} ${b.reason}`)
+
+async function report(relay: TestRelay, query = ""): Promise<Report> {
+  const answer = await get(relay, REPORT + query, admin())
   return (await answer.json()) as Report
 }
 
@@ -88,6 +104,8 @@ t.test("the report says how everything stands", async (t) => {
     status: "ok",
     problems: [],
     version: "0.0.0-test",
+    instance: /^[0-9a-f-]{36}$/,
+    at: /^\d{4}-\d\d-\d\dT[\d:.]+Z$/,
     uptime_seconds: Number,
     listener: { state: "up", since_seconds: Number, proven_seconds_ago: Number, error: null },
     feed: {
@@ -102,7 +120,9 @@ t.test("the report says how everything stands", async (t) => {
   })
   t.same(found.connections, {
     total: 3,
+    users: 2,
     by_user: { 7: 2, 8: 1 },
+    channels: 3,
     by_channel: { election_updates: 1, "committee:1": 2, "election:2": 1 },
     lanes: 3,
     replaying: 0,
@@ -118,10 +138,15 @@ t.test("the report says how everything stands", async (t) => {
     { name: "public.guarantee", type: "guarantee_update", problem: null },
     { name: "public.vote", type: "voting_update", problem: /trigger is missing/, not_captured: ["late"] },
   ])
+  t.same(found.totals, { changes: 1, deliveries: 3, connects: 3 })
+  t.same(found.endings, { totals: [], last: [] })
   t.same(Object.keys(found).sort(), [
+    "at",
     "connections",
     "derived",
+    "endings",
     "feed",
+    "instance",
     "keys",
     "limits_reached",
     "listener",
@@ -129,9 +154,83 @@ t.test("the report says how everything stands", async (t) => {
     "revocations",
     "status",
     "tables",
+    "totals",
     "uptime_seconds",
     "version",
   ])
+})
+
+t.test("the report names the last closes and refusals with their reason, and how many", async (t) => {
+  const { relay } = await start(t, { MAX_CHANNELS: "1", MAX_ERRORS: "1" })
+  const refused = (path: string, options?: Parameters<TestRelay["open"]>[1]) =>
+    t.rejects(relay.open(path, options))
+  await refused("/elsewhere")
+  await refused("/elsewhere")
+  await refused("/ws", { headers: { origin: "https://evil.example" } })
+  for (const path of ["/ws?token=x", "/ws?channels=committee:1,committee:2", "/ws?channels=user:8"])
+    await (await relay.open(path, path.includes("token") ? {} : bearer())).closed
+  const talker = await relay.connect()
+  talker.send("?")
+  talker.send("?")
+  await talker.closed
+  const codes = [1000, 1001, 4321, 4322]
+  for (const code of codes) {
+    const client = await relay.connect()
+    client.socket.close(code, "made up")
+    await client.closed
+  }
+  const cut = await relay.connect()
+  cut.socket.terminate()
+  const garbled = await relay.connect()
+  // A frame that is not masked, which no client may send.
+  ;(garbled.socket as unknown as { _socket: Socket })._socket.write(Buffer.from([0x81, 0x01, 0x61]))
+  await garbled.closed
+  await until("all have ended", async () => (await report(relay)).connections.total === 0)
+  const { totals, last } = (await report(relay)).endings
+  const expected = [
+    { what: "refused", code: 404, reason: "wrong_path", times: 2 },
+    { what: "refused", code: 403, reason: "origin", times: 1 },
+    { what: "closed", code: 4500, reason: "invalid_token", times: 1 },
+    { what: "closed", code: 4505, reason: "too_many_channels", times: 1 },
+    { what: "closed", code: 4507, reason: "forbidden", times: 1 },
+    { what: "closed", code: 4509, reason: "too_many_errors", times: 1 },
+    { what: "left", code: 1000, reason: "done", times: 1 },
+    { what: "left", code: 1001, reason: "going_away", times: 1 },
+    { what: "left", code: null, reason: "own_code", times: 2 },
+    { what: "cut", code: 1006, reason: "no_close_frame", times: 1 },
+    { what: "closed", code: null, reason: "expected_mask", times: 1 },
+  ]
+  const inOrder = (endings: Ending[]) =>
+    endings.map(({ what, code, reason, times }) => ({ what, code, reason, times })).sort(byKind)
+  t.same(inOrder(totals), [...expected].sort(byKind))
+  t.same(inOrder(last), [...expected].sort(byKind), "each as one, since they came at about the same time")
+  t.match(last.at(-1), { reason: "wrong_path", first_at: /Z$/, last_at: /Z$/ }, "the newest first")
+  t.notMatch(JSON.stringify({ totals, last }), /made up|user:8|evil|432/)
+})
+
+t.test("the report with the largest users and channels only", async (t) => {
+  const { relay } = await start(t)
+  await relay.connect({ sub: "7" }, "?channels=committee:1")
+  await relay.connect({ sub: "8" }, "?channels=committee:1,committee:2")
+  await relay.connect({ sub: "8" }, "?channels=committee:1,committee:2")
+  t.match((await report(relay, "?top=1")).connections, { users: 2, channels: 2 })
+  t.same((await report(relay, "?top=1")).connections.by_user, { 8: 2 })
+  t.same((await report(relay, "?top=1")).connections.by_channel, { "committee:1": 3 })
+  for (const query of ["", "?top=", "?top=x", "?top=-1", "?top=1&top=1"])
+    t.same((await report(relay, query)).connections.by_user, { 7: 1, 8: 2 }, query)
+})
+
+t.test("another start is another instance, whose totals begin anew", async (t) => {
+  const { relay, db } = await start(t)
+  await relay.connect()
+  const before = await report(relay)
+  const again = await report(relay)
+  t.equal(again.instance, before.instance)
+  t.ok(again.uptime_seconds > before.uptime_seconds)
+  await relay.stop()
+  const after = await report(await startRelay(t, db))
+  t.not(after.instance, before.instance)
+  t.same([before.totals.connects, after.totals.connects], [1, 0])
 })
 
 t.test("users and channels named as what every object has are counted as any other", async (t) => {
