@@ -1,6 +1,8 @@
 /** The numbers on the page are the database's at every rest. */
 
 import t from "tap"
+import { inventNight } from "../../cli/demo/invent.ts"
+import { play } from "../../cli/demo/night.ts"
 import { NO_BROWSER } from "../helpers/browser.ts"
 import { burst, election, openElection, showsTheTruth } from "../helpers/election.ts"
 import { startRelay } from "../helpers/relay.ts"
@@ -28,6 +30,31 @@ t.test(
     await db.query("truncate vote")
     await showsTheTruth(page, db)
     t.equal(await page.locator("#results-lead").textContent(), "No votes yet")
+    await wellBehaved()
+  },
+)
+
+t.test(
+  "after a night of the demo all numbers are SQL's, also those of what was imported in bulk",
+  { skip: NO_BROWSER },
+  async (t) => {
+    const db = await election(t)
+    const relay = await startRelay(t, db)
+    const { page, wellBehaved } = await openElection(t, relay.url)
+    const signal = new AbortController().signal
+    await play({
+      databaseUrl: db.url,
+      script: inventNight(600),
+      seconds: 4,
+      reset: false,
+      signal,
+      onBegin() {},
+    })
+    const [imported] = await db.query<{ n: number }>(
+      "select count(*)::int as n from vote where entered_by like 'Import%'",
+    )
+    t.ok(Number(imported?.n) > 0)
+    await showsTheTruth(page, db)
     await wellBehaved()
   },
 )
