@@ -148,7 +148,8 @@ async function isInstalled(client: pg.Client): Promise<boolean> {
   return found.rows.length > 0
 }
 
-async function installedVersion(client: pg.Client, migrations: Migration[]): Promise<number> {
+/** 0: it is not there. @throws ConfigError where it is newer, differs, or cannot be seen. */
+export async function installedVersion(client: pg.Client, migrations: Migration[]): Promise<number> {
   if (!(await isInstalled(client))) return 0
   const rows = await client
     .query<{ version: number; hash: string; name: string }>(

@@ -8,6 +8,7 @@ import type { z } from "zod"
 import { ConfigError, flagOf, readSettings, Settings } from "../relay/config.ts"
 import { findDatabase, UnreachableError } from "./database.ts"
 import { demo } from "./demo.ts"
+import { doctor } from "./doctor.ts"
 import { ClusterError, EmbeddedError } from "./embedded/errors.ts"
 import { readState } from "./embedded/state.ts"
 import { install, track, uninstall, untrack } from "./install.ts"
@@ -65,6 +66,16 @@ function settingsOf(options: Record<string, unknown>): Readonly<Settings> {
     if (typeof value === "string") flags[name] = value
   }
   return readSettings(readEnvFile(), process.env, flags)
+}
+
+/** An admin's token, if there is a secret to sign one with. */
+async function adminToken(settings: Readonly<Settings>): Promise<string | undefined> {
+  try {
+    return signToken(await findSecret(settings), settings, { user: "1", admin: true, expires: "5m" })
+  } catch (error) {
+    if (error instanceof ConfigError) return undefined
+    throw error
+  }
 }
 
 function readEnvFile(): Record<string, string | undefined> {
@@ -169,6 +180,31 @@ command("untrack", "end the capture of a table", DATABASE)
         ? `not captured any more: ${table}`
         : `nothing to do: ${table} was not captured`,
     )
+  })
+
+command("doctor", "look at everything between a commit and a screen, and say what to do", [
+  ...DATABASE,
+  ...KEYS,
+  "RETENTION_HOURS",
+  "RETENTION_MB",
+])
+  .option("--url <url>", "a relay to look at too; default: the embedded one that runs")
+  .option("--token <token>", "an admin's; default: one signed with the relay's secret")
+  .option("--long <seconds>", "name transactions that are open for longer", readPositive, 600)
+  .option("--json", "for programs: { healthy, findings }")
+  .addHelpText("after", "\nExits with 0 if nothing has failed, with 1 otherwise; warnings are no failures.")
+  .action(async (options) => {
+    const settings = settingsOf(options)
+    const url = options.url ?? (await readState(settings.COMMITCAST_DIR))?.relay_url
+    const healthy = await doctor({
+      settings,
+      longSeconds: options.long,
+      relay: url === undefined ? undefined : { url, token: options.token ?? (await adminToken(settings)) },
+      json: options.json === true,
+      coloured: process.stdout.isTTY === true,
+      print,
+    })
+    if (!healthy) process.exitCode = 1
   })
 
 command("sql", "print the SQL that install would run, for a DBA", []).action(async () => {

@@ -145,6 +145,15 @@ begin
 end
 $$;
 
+create function relay.misses_applied(target regclass) returns boolean
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select exists (select from pg_subscription_rel s where s.srrelid = target)
+     and exists (select from pg_trigger g where g.tgrelid = target and g.tgenabled <> 'A'
+                   and g.tgname = any('{000_relay_insert,000_relay_update,000_relay_delete,000_relay_truncate}'))
+$$;
+comment on function relay.misses_applied(regclass) is
+  'Whether a subscription writes to the table and its triggers, which then fire only if they always do, do not.';
+
 create function relay.track(
   target regclass,
   type text default null,
@@ -294,7 +303,8 @@ begin
   -- Replacing functions locks nothing that writers use. Triggers are made anew only if other ones are needed, or if all
   -- must have ended who write by the rule before.
   v_remade := v_stricter or v_before.id is null or v_before.level <> v_row.level or v_class.relkind = 'p'
-    or (select count(*) from pg_trigger g where g.tgrelid = target and g.tgname ~ '^000_relay_' and g.tgenabled in ('O', 'A')) <> 5;
+    or (select count(*) from pg_trigger g where g.tgrelid = target and g.tgname ~ '^000_relay_' and g.tgenabled in ('O', 'A')) <> 5
+    or relay.misses_applied(target);
   if v_remade and v_before.id is not null then
     perform relay.drop_capture(v_row.id);
   end if;
@@ -323,10 +333,10 @@ begin
   -- A replication worker applies with session_replication_role = replica, which passes over ordinary triggers.
   if exists (select 1 from pg_subscription_rel s where s.srrelid = target) then
     if pg_has_role(current_user, v_class.relowner, 'usage') then
-      execute format('alter table %s enable always trigger "000_relay_insert", enable always trigger "000_relay_update", enable always trigger "000_relay_delete"', target);
+      execute format('alter table %s enable always trigger "000_relay_insert", enable always trigger "000_relay_update", enable always trigger "000_relay_delete", enable always trigger "000_relay_truncate"', target);
     else
       raise warning '% receives rows by logical replication, which are not captured', v_name
-        using hint = format('As the table''s owner: alter table %s enable always trigger "000_relay_insert", and the same for _update and _delete.', v_name);
+        using hint = format('As the table''s owner: alter table %s enable always trigger "000_relay_insert", and the same for _update, _delete and _truncate.', v_name);
     end if;
   end if;
   if v_stricter then
@@ -390,6 +400,7 @@ select t.target, t.name, t.type, t.scope as channels,
            select 1 from unnest(array['insert', 'update', 'delete', 'bulk', 'truncate']) w
            where not exists (select 1 from pg_trigger g where g.tgrelid = t.target and g.tgname = '000_relay_' || w and g.tgenabled in ('O', 'A')))
            then 'a trigger is missing or disabled: track it again'
+         when relay.misses_applied(t.target) then 'a subscription writes to it, and is not captured: track it again as its owner'
          when exists (
            select 1 from pg_partition_tree(t.target) p
            where not exists (select 1 from pg_trigger g where g.tgrelid = p.relid and g.tgname = '000_relay_truncate'))
@@ -432,7 +443,7 @@ begin
   execute format('grant usage on schema relay to %I', role);
   execute format('grant select on relay.change, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked, relay.revocation, relay.derived to %I', role);
   execute format('grant select on sequence relay.lease, relay.slot, relay.pause_switch to %I', role);
-  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.layout_holds(regclass, integer), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused(), relay.revocation_text(relay.revocation), relay.derived_function(text), relay.derive(text, text) to %I', role);
+  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.layout_holds(regclass, integer), relay.misses_applied(regclass), relay.is_current(relay.tracking), relay.column_name(regclass, integer), relay.is_paused(), relay.revocation_text(relay.revocation), relay.derived_function(text), relay.derive(text, text) to %I', role);
 end
 $$;
 comment on function relay.admit_relay(name) is 'Grants a role what a relay process needs, and nothing that reads or writes the tables themselves.';

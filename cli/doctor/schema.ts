@@ -1,0 +1,104 @@
+/** The relay's schema: that it is there and of this version, that this role may use it, and how the log stands. */
+
+import { installedVersion } from "../install.ts"
+import { readMigrations } from "../migrations.ts"
+import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.ts"
+
+/** What a relay does in the database: what `relay.admit_relay` grants. */
+const NEEDED = {
+  table: [
+    "relay.change",
+    "relay.horizon",
+    "relay.lineage",
+    "relay.migration",
+    "relay.tracking",
+    "relay.tracked",
+    "relay.revocation",
+    "relay.derived",
+  ],
+  sequence: ["relay.lease", "relay.slot", "relay.pause_switch"],
+  function: [
+    "relay.rotate(interval, bigint)",
+    "relay.advance_slot(smallint)",
+    "relay.meet_lineage()",
+    "relay.contains(pg_snapshot, pg_snapshot)",
+    "relay.set_lease(integer)",
+    "relay.end_lease()",
+    "relay.layout_holds(regclass, integer)",
+    "relay.misses_applied(regclass)",
+    "relay.is_current(relay.tracking)",
+    "relay.column_name(regclass, integer)",
+    "relay.is_paused()",
+    "relay.revocation_text(relay.revocation)",
+    "relay.derived_function(text)",
+    "relay.derive(text, text)",
+  ],
+}
+const GRANTS = `
+  select n as name from unnest($1::text[]) n where not has_table_privilege(n, 'select')
+  union all select n from unnest($2::text[]) n where not has_sequence_privilege(n, 'select')
+  union all select n from unnest($3::text[]) n where not has_function_privilege(n, 'execute')`
+
+/** @throws ConfigError where the schema is another's, newer, or not to be seen. */
+export const checkSchema: Check = async ({ client }) => {
+  const migrations = await readMigrations()
+  const latest = migrations.at(-1)?.version ?? 0
+  const version = await installedVersion(client, migrations)
+  if (version === latest) return [ok("schema", `version ${version}, that of this program`)]
+  return [
+    version === 0
+      ? failure("schema", "it is not installed in this database", "commitcast install")
+      : failure("schema", `version ${version}, and this program's is ${latest}`, "commitcast install"),
+  ]
+}
+
+export const checkRights: Check = async ({ client }) => {
+  const { rows } = await client.query<{ name: string }>(GRANTS, [
+    NEEDED.table,
+    NEEDED.sequence,
+    NEEDED.function,
+  ])
+  const who = await client.query<{ role: string; superuser: boolean }>(
+    "select current_user as role, rolsuper as superuser from pg_roles where rolname = current_user",
+  )
+  const { role = "", superuser = false } = who.rows[0] ?? {}
+  if (rows.length > 0)
+    return [
+      failure(
+        "rights",
+        `the role ${role} may not use ${rows.map(({ name }) => name).join(", ")}`,
+        `As the owner of the schema relay: select relay.admit_relay('${role}').`,
+      ),
+    ]
+  if (superuser)
+    return [
+      warning(
+        "rights",
+        `the role ${role} is a superuser`,
+        "A relay needs no such rights: make a role of its own, and select relay.admit_relay('the role').",
+      ),
+    ]
+  return [ok("rights", `the role ${role} may do what a relay does`)]
+}
+
+export const checkLog: Check = async ({ client, retentionHours, retentionMb }) => {
+  const { rows } = await client.query<{ bytes: string; hours: number; paused: boolean }>(
+    `select (select sum(pg_total_relation_size(inhrelid)) from pg_inherits where inhparent = 'relay.change'::regclass)::text as bytes,
+            (extract(epoch from now() - rotated_at) / 3600)::float8 as hours, relay.is_paused() as paused
+     from relay.horizon`,
+  )
+  const { bytes = "0", hours = 0, paused = false } = rows[0] ?? {}
+  const megabytes = Number(bytes) / 1_048_576
+  const findings: Finding[] = []
+  if (paused) findings.push(failure("log", "the capture is paused: nothing is told", "select relay.resume()"))
+  // It is due after half the time or at half the size, and a partition that is in use puts it off.
+  if (hours > retentionHours || megabytes > 1.5 * retentionMb)
+    findings.push(
+      warning(
+        "log",
+        `${megabytes.toFixed(0)} MB, rotated ${hours.toFixed(1)} hours ago`,
+        "It is rotated by a relay that runs, unless a transaction or a dump that stays open uses the oldest partition.",
+      ),
+    )
+  return orOk(findings, "log", `${megabytes.toFixed(1)} MB, rotated ${hours.toFixed(1)} hours ago`)
+}
