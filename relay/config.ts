@@ -160,7 +160,13 @@ export const Settings = z.object({
     .positive()
     .default(64)
     .describe("how much of the latest changes is kept in memory for clients that return"),
-  DRAIN_TIMEOUT_SECONDS: seconds(5).describe("how long closing connections may take at shutdown"),
+  MAX_CONNECTION_AGE_SECONDS: limit(0).describe(
+    "the age at which a connection is closed, or up to a fifth earlier, so that clients spread over relays that came later; 0: never",
+  ),
+  DRAIN_RATE: rate(500).describe(
+    "connections a second that are closed at shutdown, or more if DRAIN_TIMEOUT_SECONDS wants it; 0: all at once",
+  ),
+  DRAIN_TIMEOUT_SECONDS: seconds(20).describe("how long closing connections may take at shutdown"),
   WORKERS: z
     .union(
       [z.literal("auto"), z.coerce.number().int().min(1).max(256)],

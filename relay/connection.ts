@@ -27,6 +27,8 @@ export class Connection implements Member {
   readonly id = randomUUID()
   /** Times are of the clock that is never set, in milliseconds. */
   connectedAt = performance.now()
+  /** From 0 to 1, for what must not happen to all at once. */
+  readonly chance = Math.random()
   identity: Identity | undefined
   /** What it wants to be told of its channels; undefined: everything. */
   filter: Filter | undefined

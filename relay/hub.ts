@@ -1,11 +1,11 @@
 /** The hub: all connections, the lanes that they share, and the way of a batch into them. */
 
-import { setTimeout as sleep } from "node:timers/promises"
 import type { Identity } from "./auth.ts"
 import { createBoard } from "./board.ts"
 import { ALL } from "./change.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
+import { drain, type Pace } from "./drain.ts"
 import { flush, relieve } from "./fanout.ts"
 import type { BatchPart, FeedConsumer } from "./feed.ts"
 import type { Filter } from "./filter.ts"
@@ -346,13 +346,10 @@ export function createHub({ settings, log, metrics, recent, history, revocations
         lanes: router.size(),
       }
     },
-    /** Tells everybody to come back and waits, for so long at most, until they are gone. */
-    async drain(timeoutMs: number): Promise<void> {
+    /** Changes go on to those who have not been told yet. */
+    async drain(pace: Pace): Promise<void> {
+      await drain(connections, pace)
       wheel.stop()
-      const deadline = performance.now() + timeoutMs
-      await closeAll(connections, CloseCode.drain, "the relay is stopping")
-      while (connections.size > 0 && performance.now() < deadline) await sleep(10)
-      for (const connection of connections) connection.terminate()
     },
   }
 }

@@ -114,6 +114,7 @@ export function createRelay({
       laneBufferBytes: settings.LANE_BUFFER_MB * 1_048_576,
       heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
       authTimeoutMs: settings.AUTH_TIMEOUT_SECONDS * 1_000,
+      maxAgeMs: settings.MAX_CONNECTION_AGE_SECONDS * 1_000 || undefined,
       slowMs,
     },
   })
@@ -214,7 +215,10 @@ export function createRelay({
       stopping ??= (async () => {
         gateway.stop()
         keys.stop()
-        await hub.drain(settings.DRAIN_TIMEOUT_SECONDS * 1_000)
+        await hub.drain({
+          perSecond: settings.DRAIN_RATE || Number.POSITIVE_INFINITY,
+          timeoutMs: settings.DRAIN_TIMEOUT_SECONDS * 1_000,
+        })
         history.stop()
         await source.stop()
         await changelog.close()

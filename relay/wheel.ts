@@ -16,6 +16,8 @@ export interface WheelSettings {
   laneBufferBytes: number
   heartbeatMs: number
   authTimeoutMs: number
+  /** The age at which a connection is closed at the latest. */
+  maxAgeMs?: number | undefined
   /** As RelayDeps has it. */
   slowMs?: number | undefined
 }
@@ -36,11 +38,14 @@ const SLOW_MS = 10_000
 /** Whoever was not heard for a heartbeat and this long is taken for dead. Milliseconds. */
 const PONG_MS = 10_000
 
+/** Those who came together must not be told to leave together. */
+const AGE_SPREAD = 0.2
+
 /** Starts it; it keeps no process alive. */
 export function startWheel({ settings, position, connections, router, replays }: WheelDeps): {
   stop(): void
 } {
-  const { slowMs = SLOW_MS } = settings
+  const { slowMs = SLOW_MS, maxAgeMs = Number.POSITIVE_INFINITY } = settings
   let heartbeatAt = performance.now()
   let turning = false
   const lateness = createLateness(TURN_MS)
@@ -59,7 +64,9 @@ export function startWheel({ settings, position, connections, router, replays }:
     if (connection.overrun || connection.stuckFor(now) > slowMs)
       return connection.close(CloseCode.slowConsumer, "slow consumer")
     if (now - connection.heardAt > settings.heartbeatMs + PONG_MS)
-      connection.close(CloseCode.noPong, "no pong")
+      return connection.close(CloseCode.noPong, "no pong")
+    if (now - connection.connectedAt > maxAgeMs * (1 - AGE_SPREAD * connection.chance))
+      connection.close(CloseCode.drain, "time to connect anew")
   }
 
   async function checkAll(): Promise<void> {

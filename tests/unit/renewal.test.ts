@@ -52,7 +52,7 @@ async function inBatch() {
       authTimeoutMs: 1_000_000,
     },
   })
-  t.teardown(() => hub.drain(0))
+  t.teardown(() => hub.drain({ perSecond: Number.POSITIVE_INFINITY, timeoutMs: 0 }))
   hub.consumer.meet("l", new Set(["l"]))
   hub.consumer.begin(cursor(10), [])
   const closed: number[] = []
