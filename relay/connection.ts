@@ -39,6 +39,8 @@ export class Connection implements Member {
   startBatch = 0
   /** When the client was last heard. */
   heardAt = performance.now()
+  /** When it last answered a ping without that being counted. */
+  pongedAt = performance.now()
   /** Messages that wait until it is live. */
   deferred = 0
   /** Error messages sent. */
@@ -61,8 +63,9 @@ export class Connection implements Member {
   #waiting: Array<() => void> | undefined
   /** The version of the lane's latest figures up to which it has them. */
   #shown = 0
-  /** What the socket had sent when it was last looked at. Bytes. */
+  /** What the socket had sent when it was last looked at, in bytes, and whether more waited then. */
   #sent = 0
+  #waited = false
 
   constructor({ wire, address, onClosing }: ConnectionDeps) {
     this.address = address
@@ -180,7 +183,11 @@ export class Connection implements Member {
   /** Notes, once a while, whether a waiting socket takes anything. @returns how long it has not, in milliseconds. */
   stuckFor(now: number): number {
     const { queued, sent } = this.#wire
-    if (queued === 0 || sent !== this.#sent) this.stuckAt = now
+    const taken = sent !== this.#sent
+    // Whoever takes what waited is there, though the answer to a ping comes only behind all of that.
+    if (taken && this.#waited) this.heardAt = now
+    if (queued === 0 || taken) this.stuckAt = now
+    this.#waited = queued > 0
     this.#sent = sent
     return now - this.stuckAt
   }

@@ -151,7 +151,13 @@ export function createGateway({
     websocket.on("message", (data, isBinary) => {
       if (heard()) hear(connection, data, isBinary)
     })
-    websocket.on("pong", heard)
+    websocket.on("pong", () => {
+      const now = performance.now()
+      // What the relay has asked for is not held against a client, nor against all of one user, who are asked at once.
+      if (websocket.isPaused || now - connection.pongedAt < settings.heartbeatMs / 2) return void heard()
+      connection.pongedAt = now
+      connection.heardAt = now
+    })
     websocket.on("ping", heard)
     const openedAt = performance.now()
     /** How the client has broken the protocol, for which ws ends it. */

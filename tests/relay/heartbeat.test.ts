@@ -1,8 +1,9 @@
 /** What passes when nothing happens, what tells a client how far it is, and who is taken for dead. They wait, so they run at once. */
 
 import t from "tap"
-import type { Client } from "../helpers/client.ts"
+import { type Client, openClient } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
+import { startProxy } from "../helpers/proxy.ts"
 import { startRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
@@ -15,6 +16,9 @@ const snapshotOf = (cursor: unknown) => String(cursor).replace(/^[^:]*:/, "")
 
 /** Ends by the wheel, which excuses everybody while a busy machine has no time for it. */
 const DEADLINE_MS = 60_000
+
+/** So many rows of five thousand letters take such a line far longer than a heartbeat and the time to answer it. Bytes a second. */
+const [MANY, SLOW_BYTES] = [2_400, 600_000]
 
 /** How the connection ended, or nothing after some time. */
 async function ending(client: Client): Promise<number | undefined> {
@@ -121,4 +125,36 @@ t.test("a socket that takes nothing for ten seconds is a slow consumer, however 
     () => relay.relay.status().hub.connections === 0,
   )
   t.equal(relay.relay.status().hub.lanes, 0)
+})
+
+t.test("whoever takes what waits for it is not dead, however long its line needs", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db, { HEARTBEAT_SECONDS: "1" })
+  const line = await startProxy(t, Number(new URL(relay.url).port))
+  const { socket, closed, changes } = await openClient(t, `ws://127.0.0.1:${line.port}/ws?token=${token()}`)
+  let ended: unknown
+  void closed.then((end) => {
+    ended = end
+  })
+  await until("it is in", () => socket.readyState === socket.OPEN)
+  line.limit(SLOW_BYTES)
+  await db.query(`insert into vote (entered_by) select repeat('x', 5000) from generate_series(1, ${MANY})`)
+  let known = -1
+  while (changes().length < MANY && ended === undefined) {
+    await until("some more", () => changes().length > known || ended !== undefined, DEADLINE_MS)
+    known = changes().length
+  }
+  t.equal(ended, undefined)
+  t.equal(changes().length, MANY)
+})
+
+t.test("the answers to the relay's pings are no requests of the user's", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db, { HEARTBEAT_SECONDS: "1", MAX_FRAME_RATE_PER_USER: "0.5" })
+  const clients = await Promise.all(Array.from({ length: 20 }, () => relay.connect()))
+  await until("each was asked four times", () => clients.every((client) => checkpoints(client).length >= 4))
+  for (const { socket } of clients) t.equal(socket.readyState, socket.OPEN)
+  const [first] = clients as [Client]
+  for (let n = 0; n < 20; n++) first.socket.pong()
+  t.equal((await first.closed).code, 4013, "others are")
 })
