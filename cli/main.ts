@@ -1,11 +1,9 @@
 #!/usr/bin/env node
 /** The command line: one command a file; flags, environment and .env make the settings. */
 
-import { readFileSync } from "node:fs"
-import { parseEnv } from "node:util"
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
 import type { z } from "zod"
-import { ConfigError, flagOf, readSettings, Settings } from "../relay/config.ts"
+import { ConfigError, flagOf, Settings } from "../relay/config.ts"
 import { findDatabase, UnreachableError } from "./database.ts"
 import { demo } from "./demo.ts"
 import { doctor } from "./doctor.ts"
@@ -14,6 +12,7 @@ import { readState } from "./embedded/state.ts"
 import { install, track, uninstall, untrack } from "./install.ts"
 import { applySql, readMigrations } from "./migrations.ts"
 import { query } from "./query.ts"
+import { settingsOf, shownSettings } from "./settings.ts"
 import { start } from "./start.ts"
 import { tail } from "./tail.ts"
 import { findSecret, signToken } from "./token.ts"
@@ -57,17 +56,6 @@ function command(name: string, summary: string, settings: SettingName[]): Comman
   return made
 }
 
-/** Flags over environment over `.env`. */
-function settingsOf(options: Record<string, unknown>): Readonly<Settings> {
-  const flags: Record<string, string> = {}
-  for (const name of Object.keys(Settings.shape)) {
-    const camel = name.toLowerCase().replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
-    const value = options[camel]
-    if (typeof value === "string") flags[name] = value
-  }
-  return readSettings(readEnvFile(), process.env, flags)
-}
-
 /** An admin's token, if there is a secret to sign one with. */
 async function adminToken(settings: Readonly<Settings>): Promise<string | undefined> {
   try {
@@ -75,15 +63,6 @@ async function adminToken(settings: Readonly<Settings>): Promise<string | undefi
   } catch (error) {
     if (error instanceof ConfigError) return undefined
     throw error
-  }
-}
-
-function readEnvFile(): Record<string, string | undefined> {
-  try {
-    return parseEnv(readFileSync(".env", "utf8"))
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return {}
-    throw new ConfigError(`.env cannot be read: ${(error as Error).message}`)
   }
 }
 
@@ -205,6 +184,18 @@ command("doctor", "look at everything between a commit and a screen, and say wha
       print,
     })
     if (!healthy) process.exitCode = 1
+  })
+
+command(
+  "config",
+  "check the settings and print them; secrets are not shown",
+  Object.keys(Settings.shape) as SettingName[],
+)
+  .option("--json", "for programs")
+  .action((options) => {
+    const shown = shownSettings(settingsOf(options))
+    if (options.json) print(JSON.stringify(shown, undefined, 2))
+    else for (const [name, value] of Object.entries(shown)) print(`${name}=${value}`)
   })
 
 command("sql", "print the SQL that install would run, for a DBA", []).action(async () => {

@@ -14,6 +14,7 @@ import { writeState } from "./embedded/state.ts"
 import { install } from "./install.ts"
 import { readElectionSchema } from "./migrations.ts"
 import { openServer, type Service } from "./server.ts"
+import { changedSettings } from "./settings.ts"
 import { signToken } from "./token.ts"
 import { packageVersion } from "./version.ts"
 import { welcome } from "./welcome.ts"
@@ -40,6 +41,9 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
   let service: Service | undefined
   let failure: unknown
   onSignals(log, stopped)
+  const changed = changedSettings(given)
+  if (Object.keys(changed).length > 0)
+    log.info({ event: "settings", ...changed }, "the settings that are not as by default")
   try {
     const databaseUrl = embedded?.databaseUrl ?? (given.DATABASE_URL as string)
     const settings = embedded === undefined ? given : { ...given, ...(await embeddedKeys(given)) }
