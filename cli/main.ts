@@ -66,6 +66,12 @@ async function adminToken(settings: Readonly<Settings>): Promise<string | undefi
   }
 }
 
+// Whoever reads has seen enough, as `head` has.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error
+  process.exit()
+})
+
 const program = new Command("commitcast")
   .description("Relays committed PostgreSQL changes to WebSocket clients.")
   .version(packageVersion())

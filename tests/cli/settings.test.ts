@@ -85,6 +85,14 @@ t.test("config checks all settings and prints them, for people and for programs"
   t.match(wrong.err, /^commitcast: PORT \(--port\) is wrong/)
 })
 
+t.test("whoever reads no further, as head does, is no error", async (t) => {
+  const cwd = await workDirectory(t)
+  const config = run(t, cwd, ["config"], { DATABASE_URL: URL_OF_A_DATABASE })
+  config.child.stdout?.destroy()
+  t.equal(await config.ended, 0)
+  t.equal(config.err(), "")
+})
+
 t.test("whatever a secret or a password is, it is not shown", async (t) => {
   const text = fc.stringMatching(/^[a-zA-Z0-9!@#%^&*()_+ -]{12,24}$/)
   const property = fc.property(text, text, text, (secret, password, other) => {
