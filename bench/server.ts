@@ -91,6 +91,7 @@ export async function startServer(
     // The whole audience is one user at one address.
     MAX_CONNECTIONS_PER_ADDRESS: "0",
     MAX_CONNECTIONS_PER_USER: "0",
+    MAX_FRAME_RATE_PER_USER: "0",
     MAX_UPGRADE_RATE: "0",
     MAX_UPGRADE_RATE_PER_ADDRESS: "0",
     ...settings,
