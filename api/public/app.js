@@ -7,15 +7,14 @@ import { createKinds } from "./kinds.js"
 import { counted, direction, longClock, minuteOf, number, rate, untilOf } from "./locale.js"
 import { createPace } from "./pace.js"
 import { createSession } from "./session.js"
-import { createSignIn } from "./sign-in.js"
+import { createRenewal, createSignIn } from "./sign-in.js"
 import { backText, createStatus } from "./status.js"
 import { createStream, KEPT, SHOWN } from "./stream.js"
-import { dashboardOf, mayFollow, readClaims } from "./token.js"
+import { dashboardOf, mayFollow } from "./token.js"
 
 /** @typedef {import("./frame.js").Frame} Frame */
 /** @typedef {import("./session.js").Status} Status */
 
-const TOKEN = "commitcast.token"
 const CHANNELS_SHOWN = 4
 /** A token that ends within this time is worth a word. */
 const ENDING_MS = 900_000
@@ -28,6 +27,7 @@ const kinds = createKinds(byId("types"), applyFilter)
 const stream = createStream(byId("changes"), showStream)
 const board = createBoard(followBoard)
 const signIn = createSignIn(takeToken)
+const renewal = createRenewal(takeToken)
 /** @type {Promise<string> | undefined} */
 let address
 /** @type {ReturnType<typeof createSession> | undefined} */
@@ -40,14 +40,15 @@ let renewalWanted = false
 /** The relay's greeting. @type {Frame | undefined} */
 let welcome
 
-/** @param {string} token */
-async function takeToken(token) {
-  sessionStorage.setItem(TOKEN, token)
-  const held = byId("sign-in").contains(document.activeElement)
+/**
+ * @param {string} token
+ * @param {import("./token.js").Claims} claims
+ */
+async function takeToken(token, claims) {
   signIn.hide()
+  renewal.hide()
   renewalWanted = false
-  if (held) byId("main").focus()
-  const same = session?.claims()?.user === readClaims(token)?.user
+  const same = session?.claims()?.user === claims.user
   if (session !== undefined && same && session.wantsToken()) {
     session.handToken(token)
     showSession()
@@ -62,7 +63,7 @@ async function takeToken(token) {
     address ??= findAddress()
     const url = await address
     // Meanwhile another may have been handed in.
-    if (session === undefined && sessionStorage.getItem(TOKEN) === token)
+    if (session === undefined && signIn.kept() === token)
       session = createSession(url, token, cursor, listener)
   } catch {
     address = undefined
@@ -120,10 +121,10 @@ function takeStatus(now) {
 
 /** @param {string} why Empty: there is nothing to say. */
 function askForToken(why) {
-  sessionStorage.removeItem(TOKEN)
+  signIn.forget()
   stream.closeTransactions()
   write(byId("session"), "")
-  signIn.hideRenewal()
+  renewal.hide()
   signIn.show(why)
 }
 
@@ -196,7 +197,7 @@ function tick() {
   status.tick()
   const left = (session?.claims()?.expiresAt ?? Number.POSITIVE_INFINITY) - Date.now()
   if (renewalWanted && left < ENDING_MS)
-    signIn.showRenewal(`The token ends at ${minuteOf(Date.now() + left)}. Paste another to stay connected.`)
+    renewal.show(`The token ends at ${minuteOf(Date.now() + left)}. Paste another to stay connected.`)
 }
 
 async function findAddress() {
@@ -233,4 +234,4 @@ showStream()
 tick()
 setInterval(tick, 1_000)
 status.show({ kind: "ended", reason: "" })
-signIn.start(sessionStorage.getItem(TOKEN))
+signIn.start()

@@ -1,26 +1,23 @@
 // @ts-check
 /** The operations page: who looks, whether what is shown is of now, and what it is. */
 
-import { byId, inputById, write } from "./element.js"
+import { byId, write } from "./element.js"
 import { createGauges } from "./gauges.js"
 import { minuteOf, number, secondOf, untilOf } from "./locale.js"
 import { showPanels } from "./panels.js"
 import { createReports } from "./reports.js"
+import { createSignIn } from "./sign-in.js"
 import { spanOf } from "./span.js"
-import { findToken, readClaims } from "./token.js"
 
 /** @typedef {import("./reports.js").Report} Report */
 /** @typedef {"starting" | "connecting" | "live" | "degraded" | "stale" | "offline" | "signed-out"} State */
 
-/** The dashboard's: one sign-in does for both pages. */
-const TOKEN = "commitcast.token"
-const NO_TOKEN = "This is not a token: a token is three parts joined by dots."
 /** A report that is older is no word of the present. Milliseconds. */
 const STALE_MS = 6_000
 
 const gauges = createGauges()
 const reports = createReports({ onReport: show, onFailed: goOffline, onRefused: refuse })
-const tokenInput = inputById("token")
+const signIn = createSignIn(takeToken)
 
 /** @type {State} */
 let state = "starting"
@@ -46,43 +43,37 @@ function setState(to, text, announcement = "") {
   write(byId("state"), text)
   document.title = to === "live" ? "Operations · CommitCast" : `${text} · Operations · CommitCast`
   byId("away").hidden = to !== "offline" && to !== "stale"
-  byId("sign-in").hidden = to !== "signed-out"
   byId("sign-out").hidden = to === "signed-out"
   byId("live").hidden = last === undefined || to === "signed-out"
   if (announcement !== "") write(byId("announcer"), announcement)
 }
 
 /** @param {string} error Empty: none. */
-function showSignIn(error) {
+function askForToken(error) {
+  signOut(error === "" ? "Not signed in." : "")
+  signIn.show(error)
+}
+
+/** @param {string} announcement */
+function signOut(announcement) {
   last = undefined
   gauges.clear()
   instances.clear()
   lostAt = undefined
   write(byId("session"), "")
   byId("degraded").hidden = true
-  setState("signed-out", "Not signed in", error === "" ? "Not signed in." : "")
-  complain(error)
-  tokenInput.focus()
+  setState("signed-out", "Not signed in", announcement)
 }
 
-/** @param {string} error */
-function complain(error) {
-  write(byId("sign-in-error"), error)
-  tokenInput.setAttribute("aria-invalid", String(error !== ""))
-}
-
-/** @param {string} token */
-function signIn(token) {
-  const claims = readClaims(token)
-  if (claims === undefined) return showSignIn(NO_TOKEN)
-  complain("")
-  tokenInput.value = ""
-  sessionStorage.setItem(TOKEN, token)
+/**
+ * @param {string} token
+ * @param {import("./token.js").Claims} claims
+ */
+function takeToken(token, claims) {
+  signIn.hide()
   const until = Number.isFinite(claims.expiresAt) ? `token until ${untilOf(new Date(claims.expiresAt))}` : ""
   bearer = [claims.user === "" ? "" : `user ${claims.user}`, until].filter((part) => part !== "").join(" · ")
-  const held = byId("sign-in").contains(document.activeElement)
   setState("connecting", "Asking…")
-  if (held) byId("figures-title").focus()
   reports.start(token)
 }
 
@@ -156,8 +147,8 @@ function goOffline(reason, nextAt) {
  * @param {string} reason
  */
 function refuse(status, reason) {
-  if (status === 401) sessionStorage.removeItem(TOKEN)
-  showSignIn(
+  if (status === 401) signIn.forget()
+  askForToken(
     status === 403
       ? "This token is not an admin's (403). The dashboard may be open to it; this page is not."
       : reason === "token expired"
@@ -182,32 +173,15 @@ function tick() {
   write(byId("away-age"), `${age}${next}`)
 }
 
-function takeTokenFromAddress() {
-  if (!location.hash.includes("token=")) return undefined
-  const token = findToken(location.hash)
-  // It does not stay in the address, nor in the history.
-  history.replaceState(null, "", location.pathname + location.search)
-  return token
-}
-
-byId("sign-in-form").addEventListener("submit", (event) => {
-  event.preventDefault()
-  signIn(findToken(tokenInput.value))
-})
 byId("sign-out").addEventListener("click", () => {
   reports.stop()
-  sessionStorage.removeItem(TOKEN)
-  showSignIn("")
+  signIn.forget()
+  askForToken("")
 })
 byId("retry").addEventListener("click", () => reports.retryNow())
-addEventListener("hashchange", () => {
-  const token = takeTokenFromAddress()
-  if (token !== undefined) signIn(token)
-})
 // A keyboard scrolls only what it can reach.
 for (const scroller of document.querySelectorAll(".scroll")) scroller.setAttribute("tabindex", "0")
 setInterval(tick, 1_000)
 
-const given = takeTokenFromAddress() ?? sessionStorage.getItem(TOKEN)
-if (given === null) showSignIn("")
-else signIn(given)
+signOut("")
+signIn.start()

@@ -1,39 +1,17 @@
 // @ts-check
-/** Where tokens come in: pasted into a form, or with a link. */
+/** Where tokens come in: pasted into a form, or with a link. The tab keeps the last, for both pages. */
 
 import { byId, inputById, write } from "./element.js"
 import { findToken, readClaims } from "./token.js"
 
+/** @typedef {(token: string, claims: import("./token.js").Claims) => void} OnToken */
+
+const KEPT = "commitcast.token"
 const NO_TOKEN = "This is not a token: a token is three parts joined by dots."
 
-/** @param {(token: string) => void} onToken */
+/** @param {OnToken} onToken */
 export function createSignIn(onToken) {
-  const field = createField("sign-in-form", "token", "sign-in-error")
-  const renewal = createField("renew-form", "renew-token", "renew-error")
-
-  /**
-   * @param {string} form
-   * @param {string} input
-   * @param {string} error
-   */
-  function createField(form, input, error) {
-    const element = inputById(input)
-    /** @param {string} text */
-    const complain = (text) => {
-      write(byId(error), text)
-      element.setAttribute("aria-invalid", String(text !== ""))
-      if (text !== "") element.focus()
-    }
-    byId(form).addEventListener("submit", (event) => {
-      event.preventDefault()
-      const token = findToken(element.value)
-      if (readClaims(token) === undefined) return complain(NO_TOKEN)
-      complain("")
-      element.value = ""
-      onToken(token)
-    })
-    return { element, complain }
-  }
+  const field = createField("sign-in-form", "token", "sign-in-error", onToken)
 
   /** A link's token does not stay in the address, nor in the history. */
   function fromAddress() {
@@ -45,9 +23,7 @@ export function createSignIn(onToken) {
 
   /** @param {string | undefined} token */
   function take(token) {
-    if (token === undefined) return
-    if (readClaims(token) === undefined) show(NO_TOKEN)
-    else onToken(token)
+    if (token !== undefined && !hand(token, onToken)) show(NO_TOKEN)
   }
 
   /** @param {string} error Empty: none. */
@@ -62,24 +38,74 @@ export function createSignIn(onToken) {
   return {
     show,
     hide() {
-      byId("sign-in").hidden = true
-      byId("renew").hidden = true
+      leave("sign-in")
+      field.complain("")
     },
-    /** @param {string} until */
-    showRenewal(until) {
-      write(byId("renew-until"), until)
-      byId("renew").hidden = false
-    },
-    hideRenewal() {
-      if (byId("renew").contains(document.activeElement)) byId("main").focus()
-      byId("renew").hidden = true
-      renewal.complain("")
-    },
-    /** With the link that brought the reader here, or as the tab remembers. @param {string | null} remembered */
-    start(remembered) {
-      const token = fromAddress() ?? remembered
+    kept: () => sessionStorage.getItem(KEPT),
+    forget: () => sessionStorage.removeItem(KEPT),
+    /** With the link that brought the reader here, or as the tab remembers. */
+    start() {
+      const token = fromAddress() ?? sessionStorage.getItem(KEPT)
       if (token === null) show("")
       else take(token)
     },
   }
+}
+
+/** For whoever is signed in and has a token that ends. @param {OnToken} onToken */
+export function createRenewal(onToken) {
+  const field = createField("renew-form", "renew-token", "renew-error", onToken)
+  return {
+    /** @param {string} until */
+    show(until) {
+      write(byId("renew-until"), until)
+      byId("renew").hidden = false
+    },
+    hide() {
+      leave("renew")
+      field.complain("")
+    },
+  }
+}
+
+/**
+ * @param {string} token
+ * @param {OnToken} onToken
+ * @returns {boolean} Whether it is one.
+ */
+function hand(token, onToken) {
+  const claims = readClaims(token)
+  if (claims === undefined) return false
+  sessionStorage.setItem(KEPT, token)
+  onToken(token, claims)
+  return true
+}
+
+/**
+ * @param {string} form
+ * @param {string} input
+ * @param {string} error
+ * @param {OnToken} onToken
+ */
+function createField(form, input, error, onToken) {
+  const element = inputById(input)
+  /** @param {string} text */
+  const complain = (text) => {
+    write(byId(error), text)
+    element.setAttribute("aria-invalid", String(text !== ""))
+    if (text !== "") element.focus()
+  }
+  byId(form).addEventListener("submit", (event) => {
+    event.preventDefault()
+    if (!hand(findToken(element.value), onToken)) return complain(NO_TOKEN)
+    element.value = ""
+  })
+  return { element, complain }
+}
+
+/** Whoever was in it goes on with what comes in its place. @param {string} id */
+function leave(id) {
+  const section = byId(id)
+  if (section.contains(document.activeElement)) byId("main").focus()
+  section.hidden = true
 }

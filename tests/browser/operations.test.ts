@@ -74,6 +74,11 @@ t.test("with the keyboard alone: a token pasted, and the figures as a table", sk
   await page.keyboard.insertText(`  ${relay.url}/operations#token=${admin()} `)
   await page.keyboard.press("Enter")
   await stands(page, "Live")
+  t.equal(
+    await page.evaluate("document.activeElement.tagName"),
+    "MAIN",
+    "the focus is on what came in the form's place",
+  )
   await page.keyboard.press("Tab")
   await page.keyboard.press("Enter")
   const table = page.getByRole("region", { name: "Figures as a table" })
@@ -87,6 +92,17 @@ t.test("with the keyboard alone: a token pasted, and the figures as a table", sk
     "Connects a second",
     "Closes a second",
   ])
+})
+
+t.test("a link without a token says so, beside the report of whoever is signed in", skip, async (t) => {
+  const { page } = await operate(t)
+  await page.evaluate(`location.hash = "#token=nonsense"`)
+  await page.getByText("This is not a token").waitFor()
+  await page.waitForResponse(REPORT)
+  await page.waitForResponse(REPORT)
+  t.ok(await page.getByText("This is not a token").isVisible(), "the next report does not take it away")
+  t.equal(await page.locator("#state").innerText(), "Live")
+  t.equal(await page.evaluate("location.hash"), "")
 })
 
 t.test("a token that does not do is told why", skip, async (t) => {
