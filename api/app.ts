@@ -1,5 +1,6 @@
 /** The HTTP side: health, metrics, and the page. */
 
+import { createHash, timingSafeEqual } from "node:crypto"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import express, { type Express, type Request, type Response } from "express"
@@ -15,12 +16,18 @@ export interface AppSettings {
   trustProxy: string
   /** Where the page finds its socket. */
   wsPath: string
+  /** What the metrics want to be asked with; undefined: nothing. */
+  metricsToken: string | undefined
 }
 
 /** What the page needs of a browser's devices: nothing. */
 const PERMISSIONS = ["camera", "display-capture", "geolocation", "microphone", "payment", "usb"]
   .map((feature) => `${feature}=()`)
   .join(", ")
+
+/** Takes as long whatever differs. */
+const isSame = (one: string, other: string): boolean => timingSafeEqual(digest(one), digest(other))
+const digest = (text: string): Buffer => createHash("sha256").update(text).digest()
 
 /** Makes the Express application of a relay. */
 export function createApp(relay: Relay, settings: AppSettings): Express {
@@ -81,7 +88,13 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     const ready = relay.status().ready
     response.status(ready ? 200 : 503).json({ status: ready ? "ready" : "not_ready" })
   })
-  app.get("/metrics", async (_request, response) => {
+  app.get("/metrics", async (request, response) => {
+    const { metricsToken } = settings
+    if (metricsToken !== undefined && !bearerTokens(request).some((token) => isSame(token, metricsToken)))
+      return void response
+        .set("WWW-Authenticate", "Bearer")
+        .status(401)
+        .json({ error: "not the METRICS_TOKEN" })
     response.type(relay.metrics.registry.contentType).send(await relay.exposition())
   })
   app.get("/page.json", (_request, response) => {

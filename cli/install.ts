@@ -148,12 +148,16 @@ async function isInstalled(client: pg.Client): Promise<boolean> {
   return found.rows.length > 0
 }
 
-/** 0: it is not there. @throws ConfigError where it is newer, differs, or cannot be seen. */
+/**
+ * The last migration that is there and known; 0: none is. One that is not known is no matter where it says that it runs beside
+ * this program.
+ * @throws ConfigError where the schema is newer than that, differs, or cannot be seen.
+ */
 export async function installedVersion(client: pg.Client, migrations: Migration[]): Promise<number> {
   if (!(await isInstalled(client))) return 0
   const rows = await client
-    .query<{ version: number; hash: string; name: string }>(
-      "select version, hash, name from relay.migration order by version",
+    .query<{ version: number; hash: string; name: string; oldest: number | null }>(
+      "select version, hash, name, (to_jsonb(m) ->> 'oldest')::int as oldest from relay.migration m order by version",
     )
     .catch((error: Error & { code?: string }) => {
       if (error.code !== "42501") throw error
@@ -161,18 +165,20 @@ export async function installedVersion(client: pg.Client, migrations: Migration[
         "this role may not use the installed relay: as its owner run select relay.admit_relay('the role')",
       )
     })
-  for (const { version, hash, name } of rows.rows) {
-    const known = migrations.find((migration) => migration.version === version)
-    if (known === undefined)
+  const latest = migrations.at(-1)?.version ?? 0
+  const known = new Map(migrations.map((migration) => [migration.version, migration.hash]))
+  for (const { version, hash, name, oldest } of rows.rows) {
+    if (version > latest && oldest !== null && oldest <= latest) continue
+    if (!known.has(version))
       throw new ConfigError(
         `the database's relay schema is newer (${name}) than this program: update CommitCast`,
       )
-    if (known.hash !== hash)
+    if (known.get(version) !== hash)
       throw new ConfigError(
         `the database's relay schema differs from this program's (${name}): use the program that installed it`,
       )
   }
-  return rows.rows.at(-1)?.version ?? 0
+  return Math.max(0, ...rows.rows.map(({ version }) => Math.min(version, latest)))
 }
 
 async function requireCreate(client: pg.Client): Promise<void> {
@@ -194,16 +200,28 @@ async function migrate(client: pg.Client, migrations: Migration[]): Promise<void
     await client.query(`begin; set local lock_timeout = '${LOCK_TIMEOUT}'`)
     await client.query("select pg_advisory_xact_lock(hashtext('commitcast install'))")
     const done = await installedVersion(client, migrations)
-    if (done > 0)
-      await client.query(
-        "select set_config('role', nspowner::regrole::text, true) from pg_namespace where nspname = 'relay'",
-      )
+    if (done > 0) await becomeOwner(client, done)
     for (const migration of migrations) if (migration.version > done) await client.query(applySql(migration))
     await client.query("commit")
   } catch (error) {
     await client.query("rollback")
     throw error
   }
+}
+
+/** For the rest of the transaction. @throws ConfigError where the role may not. */
+async function becomeOwner(client: pg.Client, version: number): Promise<void> {
+  const owners = await client.query<{ owner: string; may: boolean }>(
+    `select nspowner::regrole::text as owner, pg_has_role(nspowner, 'member') as may
+     from pg_namespace where nspname = 'relay'`,
+  )
+  const { owner, may } = owners.rows[0] as { owner: string; may: boolean }
+  if (!may)
+    throw new ConfigError(
+      `the database's relay schema is of version ${version}, older than this program, and this role may not upgrade it. As ${owner} or a superuser run one of:\n` +
+        `  commitcast install\n  commitcast sql --from ${version} | psql -d ${client.database}`,
+    )
+  await client.query("select set_config('role', $1, true)", [owner])
 }
 
 /** The server's warnings from now on, each with its hint. */

@@ -204,9 +204,12 @@ command(
     else for (const [name, value] of Object.entries(shown)) print(`${name}=${value}`)
   })
 
-command("sql", "print the SQL that install would run, for a DBA", []).action(async () => {
-  print(`begin;\n${(await readMigrations()).map(applySql).join("\n")}\ncommit;`)
-})
+command("sql", "print the SQL that install would run, for a DBA", [])
+  .option("--from <version>", "only what an installation of this version lacks", readPositive, 0)
+  .action(async ({ from }) => {
+    const wanted = (await readMigrations()).filter(({ version }) => version > from)
+    print(`begin;\n${wanted.map(applySql).join("\n")}\ncommit;`)
+  })
 
 command("query", "run SQL in the relay's database, for people without psql", DATABASE)
   .argument("<sql>")

@@ -10,6 +10,8 @@ export interface Migration {
   name: string
   /** SHA-256 of the text. */
   hash: string
+  /** The last migration of the oldest program that may work with the schema after it; undefined: only one that knows it. */
+  oldest: number | undefined
   sql: string
 }
 
@@ -25,6 +27,7 @@ export async function readMigrations(): Promise<Migration[]> {
         version: Number(name.slice(0, 4)),
         name,
         hash: createHash("sha256").update(sql).digest("hex"),
+        oldest: oldestOf(sql),
         sql,
       }
     }),
@@ -34,6 +37,15 @@ export async function readMigrations(): Promise<Migration[]> {
 /** The demo's election schema. */
 export const readElectionSchema = (): Promise<string> => readFile(join(DIRECTORY, "election.sql"), "utf8")
 
+/** The first line of a migration may say beside which programs it runs. */
+function oldestOf(sql: string): number | undefined {
+  const [, version] = /^-- Runs beside programs from (\d{4}) on/.exec(sql) ?? []
+  return version === undefined ? undefined : Number(version)
+}
+
 /** The statement that applies one migration and notes it. */
-export const applySql = ({ version, name, hash, sql }: Migration): string =>
-  `${sql}\ninsert into relay.migration (version, name, hash) values (${version}, '${name}', '${hash}');\n`
+export function applySql({ version, name, hash, oldest, sql }: Migration): string {
+  // The first ones made a table that has no such column.
+  const [column, value] = oldest === undefined ? ["", ""] : [", oldest", `, ${oldest}`]
+  return `${sql}\ninsert into relay.migration (version, name, hash${column}) values (${version}, '${name}', '${hash}'${value});\n`
+}

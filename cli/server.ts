@@ -25,7 +25,11 @@ const IDLE_MS = 15_000
 
 /** Puts a relay and its API behind an HTTP server, which does not listen yet. */
 export function createHttpServer(relay: Relay, settings: Readonly<Settings>): Server {
-  const app = createApp(relay, { trustProxy: settings.TRUST_PROXY, wsPath: settings.WS_PATH })
+  const app = createApp(relay, {
+    trustProxy: settings.TRUST_PROXY,
+    wsPath: settings.WS_PATH,
+    metricsToken: settings.METRICS_TOKEN,
+  })
   // Who dawdles over a request is no better than who dawdles over a token.
   const patienceMs = Math.ceil(settings.AUTH_TIMEOUT_SECONDS * 1_000)
   const server = createServer(

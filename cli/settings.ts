@@ -7,8 +7,14 @@ import { ConfigError, readSettings, Settings } from "../relay/config.ts"
 type Source = Record<string, string | undefined>
 
 /** What may come by `<NAME>_FILE`, as Docker's and Kubernetes' secrets do. */
-const FROM_FILES = ["DATABASE_URL", "JWT_SECRET", "JWT_SECRET_PREVIOUS", "JWT_PUBLIC_KEY"] as const
-const SECRETS = new Set<string>(["JWT_SECRET", "JWT_SECRET_PREVIOUS"])
+const FROM_FILES = [
+  "DATABASE_URL",
+  "JWT_SECRET",
+  "JWT_SECRET_PREVIOUS",
+  "JWT_PUBLIC_KEY",
+  "METRICS_TOKEN",
+] as const
+const SECRETS = new Set<string>(["JWT_SECRET", "JWT_SECRET_PREVIOUS", "METRICS_TOKEN"])
 
 /** @throws ConfigError that names the setting, or the file, and what is wrong. */
 export function settingsOf(options: Record<string, unknown>): Readonly<Settings> {

@@ -6,10 +6,10 @@
  */
 
 import { z } from "zod"
-import type { Head, Session } from "./changelog.ts"
 import type { Snapshot } from "./cursor.ts"
 import type { Metrics } from "./metrics.ts"
 import { createRung } from "./rung.ts"
+import type { Head, Session } from "./session.ts"
 
 type BellMode =
   | { kind: "quiet" }

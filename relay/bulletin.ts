@@ -2,6 +2,7 @@
 
 import { z } from "zod"
 import { BellReport } from "./bell.ts"
+import { CanaryState } from "./canary.ts"
 import { type Cursor, cursorText, parseCursor } from "./cursor.ts"
 import { Revocation } from "./revocations.ts"
 import type { SourceState } from "./source.ts"
@@ -66,6 +67,7 @@ export const Bulletin = z.discriminatedUnion("kind", [
     ]),
     lagMs: z.number(),
     bell: BellReport,
+    canary: CanaryState,
   }),
   z.object({ kind: z.literal("stop") }),
 ])
@@ -79,7 +81,7 @@ const machineTime = (at: number): number => at + machineOffset()
 const machineOffset = (): number => Number(process.hrtime.bigint()) / 1e6 - performance.now()
 
 /** The source's state as it is told. */
-export function standingOf({ listener, feed, lagMs, bell }: SourceState): BulletinText {
+export function standingOf({ listener, feed, lagMs, bell, canary }: SourceState): BulletinText {
   return {
     kind: "standing",
     at: machineTime(performance.now()),
@@ -93,11 +95,18 @@ export function standingOf({ listener, feed, lagMs, bell }: SourceState): Bullet
         : { ...feed, since: machineTime(feed.since), error: feed.error ?? null },
     lagMs,
     bell,
+    canary: shifted(canary, machineOffset()),
   }
 }
 
+/** By another clock, which shows so much more. */
+function shifted({ provenAt, waitingSince, error }: CanaryState, ms: number): CanaryState {
+  const shift = (at: number | null) => (at === null ? null : at + ms)
+  return { provenAt: shift(provenAt), waitingSince: shift(waitingSince), error }
+}
+
 /** The source's state as it was told, by the clock of this process. What was not heard of since may be missing. */
-export function stateOf({ at, listener, feed, lagMs, bell }: Standing): SourceState {
+export function stateOf({ at, listener, feed, lagMs, bell, canary }: Standing): SourceState {
   const offset = machineOffset()
   return {
     listener:
@@ -107,5 +116,6 @@ export function stateOf({ at, listener, feed, lagMs, bell }: Standing): SourceSt
     feed: { ...feed, since: feed.since - offset },
     lagMs: lagMs + performance.now() + offset - at,
     bell,
+    canary: shifted(canary, -offset),
   }
 }

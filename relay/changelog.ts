@@ -1,64 +1,8 @@
-/** Every query on the changelog. */
+/** The changelog of one database: its sessions, and what is to be done to it now and then. */
 
-import { Socket } from "node:net"
 import pg from "pg"
 import { z } from "zod"
-import { type Change, type LogRow, readChange } from "./change.ts"
-import { parseSnapshot, type Snapshot } from "./cursor.ts"
-import { Revocation } from "./revocations.ts"
-import { Slice } from "./slice.ts"
-
-/** What one read says beside the changes. */
-export interface Head {
-  readonly snapshot: Snapshot
-  readonly horizon: Snapshot
-  /** How much longer some relay promised to poll, in milliseconds: 0 if that is over or void, null if none did. */
-  readonly leaseMs: number | null
-}
-
-export interface Page {
-  readonly head: Head
-  readonly changes: Change[]
-  readonly revocations: Revocation[]
-  /** Whether the limit cut it: read it again with `pages`. */
-  readonly cut: boolean
-}
-
-/** A page of a long read. The head is the same in each, and its horizon holds until the last. */
-export interface LogPage {
-  readonly head: Head
-  readonly changes: Change[]
-  readonly revocations: Revocation[]
-  readonly final: boolean
-}
-
-/** What is left of a read that was cut: the changes of the same difference after a `seq`. */
-export interface Rest {
-  readonly until: Snapshot
-  readonly after: string
-}
-
-/** One reading connection. Any failure makes it useless: close it and open another. */
-export interface Session {
-  readonly lineage: string
-  /** Those whose cursors hold, the present one among them. */
-  readonly lineages: ReadonlySet<string>
-  /** What became visible since the snapshot, in order; at most `limit` changes. */
-  read(since: Snapshot, limit: number): Promise<Page>
-  /** The same without a limit, in pages of one snapshot. @param rest goes on where such a read was cut. */
-  pages(since: Snapshot, size: number, rest?: Rest): AsyncGenerator<LogPage>
-  /** The snapshot of this moment. */
-  now(): Promise<Snapshot>
-  /** Those that are in force now. */
-  revocations(): Promise<Revocation[]>
-  /** Promises to poll for so long, and tells the other relays if no lease was in force. */
-  lease(durationMs: number): Promise<void>
-  /** Takes away a lease that is over, for good. @returns false if one is in force. */
-  endLease(): Promise<boolean>
-  /** An xid that every transaction which began before this call is below. */
-  fence(): Promise<bigint>
-  close(): void
-}
+import { openSession, QUERY_TIMEOUT_MS, type Session } from "./session.ts"
 
 /** A tracked table as relay.tracked shows it. */
 export const TrackedTable = z.object({
@@ -76,71 +20,12 @@ export interface Changelog {
   tracked(): Promise<TrackedTable[]>
   /** Empties the oldest partition if it is time. */
   rotate(retentionHours: number, retentionMb: number): Promise<"done" | "not_due" | "refused">
+  /** The size of the log, in bytes. */
+  size(): Promise<number>
+  /** Writes a row that comes back among the canaries of a read. @returns false if this role may not. */
+  sing(canary: string): Promise<boolean>
   close(): Promise<void>
 }
-
-const COLUMNS = `seq, xid, at, "table", op, type, old, new, meta`
-
-/**
- * Rows, new snapshot, horizon and lease in one statement, so that they belong together. The upper bound keeps out the
- * foreign xids of a restored log until the own ones have come that far; the lineage shows only while there is none of
- * elsewhere. What is said beside the rows takes the columns that are text already: a cast of the others would be one of
- * each row.
- */
-const select = (snapshot: string, condition: string) => `
-  select null::bigint as seq, null::xid8 as xid, null::timestamptz as at,
-         (select (array_agg(id order by number desc))[1] from relay.lineage
-          having bool_and(log = 'relay.change'::regclass) and count(distinct (system_identifier, database)) = 1) as "table",
-         h::text as op, ${snapshot}::text as type,
-         (pg_sequence_last_value('relay.lease') - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
-         null as new, null as meta
-  from relay.horizon
-  union all
-  select ${COLUMNS} from relay.change
-  where xid >= pg_snapshot_xmax($1::pg_snapshot) and xid < pg_snapshot_xmax(pg_current_snapshot()) ${condition}
-  union all
-  select ${COLUMNS} from relay.change
-  where xid = any(array(select pg_snapshot_xip($1::pg_snapshot))) ${condition}
-  order by seq nulls first`
-
-const READ = select("pg_current_snapshot()", "")
-
-/** A long read may be one in parts: up to the snapshot of the first, and after the last seq of the one before. */
-const LONG_READ = select(
-  "coalesce($2::pg_snapshot, pg_current_snapshot())",
-  "and seq > $3::bigint and ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, $2::pg_snapshot))",
-)
-
-/** What the reading session needs to find the index whatever the statistics say. */
-const SESSION = `
-  set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set default_transaction_isolation = 'read committed';
-  set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off;
-  set max_parallel_workers_per_gather = 0; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0`
-
-const LINEAGES = `
-  select id from relay.lineage where number >= (select max(number) from relay.lineage where not continues)`
-
-const REVOCATIONS = "select relay.revocation_text(r) from relay.revocation r where until > now()"
-
-const HeadRow = z
-  .object({
-    table: z.string().nullable(),
-    op: z.string(),
-    type: z.string(),
-    old: z.string().transform(Number).nullable(),
-  })
-  .transform(({ table, op, type, old }) => ({ log: table, horizon: op, snapshot: type, aheadMs: old }))
-
-/** A lease further ahead was set by a clock that has stepped since. */
-const LEASE_MAX_MS = 5_000
-const QUERY_TIMEOUT_MS = 10_000
-/** The first row of a long read comes when all are sorted. */
-const LONG_QUERY_TIMEOUT_MS = 120_000
-
-/** A row's, in the order of COLUMNS. */
-type Values = Array<string | null>
-
-const asText = { getTypeParser: () => (value: string) => value }
 
 /** Connects to the changelog of one database. */
 export function createChangelog(connectionString: string, onIdleError: (error: Error) => void): Changelog {
@@ -195,136 +80,20 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
         client.off("error", ignore)
       }
     },
+    async size() {
+      const { rows } = await pool.query<{ bytes: string }>(
+        "select sum(pg_total_relation_size(inhrelid))::text as bytes from pg_inherits where inhparent = 'relay.change'::regclass",
+      )
+      return Number(rows[0]?.bytes ?? 0)
+    },
+    async sing(canary) {
+      const { rows } = await pool.query<{ may: boolean }>(
+        "select has_function_privilege('relay.canary(text)', 'execute') as may",
+      )
+      if (rows[0]?.may !== true) return false
+      await pool.query("select relay.canary($1)", [canary])
+      return true
+    },
     close: () => pool.end(),
   }
-}
-
-async function openSession(connectionString: string): Promise<Session> {
-  const socket = new Socket()
-  const client = new pg.Client({
-    connectionString,
-    application_name: "commitcast feed",
-    stream: () => socket,
-    keepAlive: true,
-    query_timeout: QUERY_TIMEOUT_MS,
-    connectionTimeoutMillis: QUERY_TIMEOUT_MS,
-    types: asText as pg.CustomTypesConfig,
-  })
-  // A query that is running rejects by itself; between queries the next one does.
-  client.on("error", () => {})
-  const close = () => {
-    client.end().catch(() => {})
-    socket.destroySoon()
-  }
-
-  /** Rows of the log. pg hands them over by position: objects with a key for each column cost it more than all else. */
-  async function rowsOf(query: Omit<pg.QueryArrayConfig, "rowMode"> & { query_timeout?: number }) {
-    const { rows } = await client.query<Values>({ ...query, rowMode: "array" })
-    return rows.map(([seq, xid, at, table, op, type, old, after, meta]) => {
-      return { seq, xid, at, table, op, type, old, new: after, meta }
-    })
-  }
-
-  async function one(text: string, values: unknown[] = []): Promise<string> {
-    const result = await client.query<[string]>({ text, values, rowMode: "array" })
-    return result.rows[0]?.[0] as string
-  }
-
-  try {
-    await client.connect()
-    await client.query(SESSION)
-    const lineage = await one("select relay.meet_lineage()")
-    const lineages = new Set((await client.query<{ id: string }>(LINEAGES)).rows.map(({ id }) => id))
-    return {
-      lineage,
-      lineages,
-      async read(since, limit) {
-        const [head, ...rows] = await rowsOf({
-          name: "commitcast_read",
-          text: `${READ} limit $2::int + 2`,
-          values: [since.text, limit],
-        })
-        const cut = rows.length > limit
-        if (cut) rows.pop()
-        return { head: readHead(head, lineage), ...(await readRows(rows)), cut }
-      },
-      async *pages(since, size, rest) {
-        // The lock comes before the snapshot: a rotation in between would otherwise empty what the snapshot promises.
-        await client.query("begin; lock table relay.change in access share mode")
-        try {
-          await client.query({
-            text: `declare commitcast_pages no scroll cursor for ${LONG_READ}`,
-            values: [since.text, rest?.until.text ?? null, rest?.after ?? "0"],
-          })
-          const next = (rows: number) =>
-            rowsOf({ text: `fetch ${rows} from commitcast_pages`, query_timeout: LONG_QUERY_TIMEOUT_MS })
-          const head = readHead((await next(1))[0], lineage)
-          let rows = await next(size)
-          for (;;) {
-            const following = rows.length < size ? [] : await next(size)
-            yield { head, ...(await readRows(rows)), final: following.length === 0 }
-            if (following.length === 0) return
-            rows = following
-          }
-        } finally {
-          await client.query("rollback")
-        }
-      },
-      now: async () => readSnapshot(await one("select pg_current_snapshot()::text")),
-      async revocations() {
-        const { rows } = await client.query<[string]>({ text: REVOCATIONS, rowMode: "array" })
-        return rows.map(([text]) => Revocation.parse(JSON.parse(text)))
-      },
-      async lease(durationMs) {
-        await one("select relay.set_lease($1::int)", [durationMs])
-      },
-      endLease: async () => (await one("select relay.end_lease()::text")) === "true",
-      fence: async () => BigInt(await one("select pg_current_xact_id()::text")),
-      close,
-    }
-  } catch (error) {
-    close()
-    throw error
-  }
-}
-
-type LogText = Record<keyof LogRow, string | null | undefined>
-
-/** Rows of the log by what they are. */
-async function readRows(rows: readonly LogText[]): Promise<Pick<Page, "changes" | "revocations">> {
-  const isRevocation = ({ op }: LogText) => op === "revocation"
-  return {
-    changes: await readChanges(rows.filter((row) => !isRevocation(row))),
-    revocations: rows.filter(isRevocation).map(({ meta }) => Revocation.parse(JSON.parse(meta ?? ""))),
-  }
-}
-
-/** Reads changes among the rows of the log, in slices. @throws as readChange. */
-export async function readChanges(rows: readonly unknown[]): Promise<Change[]> {
-  const slice = new Slice()
-  const changes: Change[] = []
-  for (const row of rows) {
-    changes.push(readChange(row))
-    if (slice.over) await slice.turn()
-  }
-  return changes
-}
-
-function readHead(row: unknown, lineage: string): Head {
-  const { log, snapshot, horizon, aheadMs } = HeadRow.parse(row)
-  // The log was made anew or restored while this session was open, and its tables were found by name; or what was
-  // restored came into it in parts, this session in the middle.
-  if (log !== lineage) throw new Error("the changelog is another one than at the start of the session")
-  return { snapshot: readSnapshot(snapshot), horizon: readSnapshot(horizon), leaseMs: leaseLeft(aheadMs) }
-}
-
-function leaseLeft(aheadMs: number | null): number | null {
-  if (aheadMs === null) return null
-  return aheadMs > LEASE_MAX_MS ? 0 : Math.max(0, aheadMs)
-}
-
-function readSnapshot(text: string): Snapshot {
-  const snapshot = parseSnapshot(text)
-  if (snapshot === undefined) throw new Error("PostgreSQL answered something that is not a snapshot")
-  return snapshot
 }

@@ -30,9 +30,10 @@ function isTrustworthy(text: string): boolean {
   const own = hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname)
   return username === "" && password === "" && (protocol === "https:" || (protocol === "http:" && own))
 }
-const secret = z
+const password = z
   .string()
   .refine((text) => Buffer.byteLength(text) >= 32, "must be at least 32 bytes: openssl rand -base64 48")
+const secret = password
   .refine(
     (text) => !text.includes("-----BEGIN"),
     "must be no PEM key, which others may have: set JWT_PUBLIC_KEY",
@@ -116,6 +117,17 @@ export const Settings = z.object({
     .positive()
     .default(4096)
     .describe("the size of the changelog at which it is rotated early"),
+  CANARY_SECONDS: z.coerce
+    .number()
+    .min(0)
+    .max(86_400)
+    .default(10)
+    .describe(
+      "the time between two rows that the relay writes to the log to see them come back; 0 writes none",
+    ),
+  METRICS_TOKEN: password
+    .optional()
+    .describe("what /metrics wants to be asked with, as Authorization: Bearer; unset: it is open"),
   BELL: z
     .enum(["adaptive", "always", "off"])
     .default("adaptive")

@@ -7,12 +7,13 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { backoff } from "./backoff.ts"
 import { type BellReport, createBell } from "./bell.ts"
 import type { Change } from "./change.ts"
-import type { Changelog, Head, Session } from "./changelog.ts"
+import type { Changelog } from "./changelog.ts"
 import { type Cursor, contains, type Snapshot } from "./cursor.ts"
 import type { FigureSet } from "./figure.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import type { Revocation } from "./revocations.ts"
+import type { Head, Session } from "./session.ts"
 
 /** A part of a batch. A batch is what became visible between two snapshots, so a transaction lies whole in one. */
 export interface BatchPart {
@@ -60,6 +61,8 @@ export interface Feed {
   refresh(timeoutMs: number): Promise<boolean>
   /** Everything committed longer ago than this was delivered; milliseconds. */
   lagMs(): number
+  /** At most so many changes of the read in progress are still to be delivered; 0 between two. */
+  backlog(): number
   bell(): BellReport
   stop(): Promise<void>
 }
@@ -69,6 +72,8 @@ export interface FeedDeps {
   consumer: FeedConsumer
   log: Log
   metrics: Metrics
+  /** Canaries were read. */
+  onCanaries(canaries: readonly string[]): void
   bell: "adaptive" | "always" | "off"
   /** As RelayDeps has it. */
   floorMs?: number | undefined
@@ -77,13 +82,22 @@ export interface FeedDeps {
 /** More changes than this are read in pages of this many. */
 const PAGE = 1_000
 
-export function createFeed({ changelog, consumer, log, metrics, bell: setting, floorMs }: FeedDeps): Feed {
+export function createFeed({
+  changelog,
+  consumer,
+  log,
+  metrics,
+  onCanaries,
+  bell: setting,
+  floorMs,
+}: FeedDeps): Feed {
   const closing = new AbortController()
   const startedAt = performance.now()
   const bell = createBell({ setting, metrics, floorMs })
   let state: FeedState = { kind: "down", since: startedAt, attempts: 0, error: undefined }
   let cursor: Cursor | undefined
   let readUpTo = startedAt
+  let backlog = 0
   let running: Promise<void> | undefined
   let pending = false
   let interrupt: (() => void) | undefined
@@ -140,6 +154,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
       for (const change of page.changes) transactions.add(change.xid)
       if (count > 0 || since.text !== head.snapshot.text)
         await deliver(page, head.snapshot, session.lineage, true, true)
+      onCanaries(page.canaries)
     } else {
       count = 0
       let first = true
@@ -147,13 +162,16 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
         head = part.head
         if (!contains(since, head.horizon)) return false
         for (const change of part.changes) transactions.add(change.xid)
+        backlog = Number(head.newest - BigInt(part.changes[0]?.id ?? head.newest)) + 1
         await deliver(part, head.snapshot, session.lineage, first, part.final)
+        onCanaries(part.canaries)
         first = false
         count += part.changes.length
         // Checkpoints cover it from now on: it must not be read again, even if the session ends before the next step.
         if (part.final) cursor = { lineage: session.lineage, snapshot: head.snapshot }
       }
     }
+    backlog = 0
     if (count > 0) metrics.batch.observe(count)
     cursor = { lineage: session.lineage, snapshot: head.snapshot }
     state = { kind: "up", since: state.since, cursor }
@@ -242,6 +260,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
       } catch (error) {
         if (closing.signal.aborted) return
         consumer.lost()
+        backlog = 0
         const wasUp = state.kind === "up"
         if (wasUp) metrics.feedLost.inc()
         const attempts = state.kind === "up" ? 0 : state.attempts + 1
@@ -284,6 +303,7 @@ export function createFeed({ changelog, consumer, log, metrics, bell: setting, f
     },
     state: () => state,
     lagMs: () => performance.now() - readUpTo,
+    backlog: () => backlog,
     bell: bell.report,
     async stop() {
       closing.abort()

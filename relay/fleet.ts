@@ -14,7 +14,7 @@ import { createLateness } from "./lateness.ts"
 import type { Log } from "./log.ts"
 import { createMetrics } from "./metrics.ts"
 import { createPipe, lineOf, type Pipe, type Question } from "./pipe.ts"
-import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
+import { canaryProblems, derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createRevocations } from "./revocations.ts"
 import { createSource } from "./source.ts"
 import { Counts, HubStats, sumOf, sumOfCounts } from "./stats.ts"
@@ -98,6 +98,13 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   const startedAt = performance.now()
   const instance = randomUUID()
 
+  // Any of them may be asked, and tells of all.
+  metrics.observe(
+    "relay_ready",
+    "1 while clients are let in and changes arrive",
+    () => (problemsOf(source.state()).length === 0 && workers.size === size ? 1 : 0),
+    "first",
+  )
   // Whoever is connected to two workers is one user, so that this is no sum.
   metrics.observe(
     "relay_users",
@@ -153,6 +160,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
     return reportOf({
       problems: [
         ...problemsOf(source.state()),
+        ...canaryProblems(source.state()),
         ...keyProblems(keys),
         ...derivedProblems(source.derived()),
         ...(missing > 0 ? [`${missing} of ${size} workers do not answer`] : []),

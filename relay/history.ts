@@ -6,11 +6,12 @@
 
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Change } from "./change.ts"
-import type { Changelog, LogPage, Rest, Session } from "./changelog.ts"
+import type { Changelog } from "./changelog.ts"
 import { contains, intersection, type Snapshot } from "./cursor.ts"
 import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { type Recent, sizeOf } from "./recent.ts"
+import type { LogPage, Rest, Session } from "./session.ts"
 import { Slice } from "./slice.ts"
 
 /** Somebody who misses what is in the log since a position. */

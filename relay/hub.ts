@@ -1,5 +1,6 @@
 /** The hub: all connections, the lanes that they share, and the way of a batch into them. */
 
+import { agesOf } from "./age.ts"
 import type { Identity } from "./auth.ts"
 import { createBoard } from "./board.ts"
 import { ALL } from "./change.ts"
@@ -155,6 +156,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
       touched.add(lane)
     }
     await flush(touched, slice)
+    if (touched.size > 0) for (const age of agesOf(part.changes, Date.now())) metrics.send.observe(age)
     if (!part.final) {
       replays.advance()
       await relieve(touched, settings.laneBufferBytes / 2)

@@ -53,6 +53,12 @@ export function createMetrics() {
       "result",
     ]),
     auditFailures: counter("relay_audit_failures_total", "Failures to open or write the audit log"),
+    canaries: counter("relay_canaries_total", "Attempts to write a canary to the log, by result", ["result"]),
+    canaryReturn: histogram(
+      "relay_canary_seconds",
+      "Time from writing a canary to reading it again",
+      [0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5],
+    ),
     workerExits: counter("relay_worker_exits_total", "Worker processes that ended, by why", ["reason"]),
     derived: counter("relay_derived_total", "Runs of functions of derived messages, by type and result", [
       "type",
@@ -72,6 +78,11 @@ export function createMetrics() {
       "relay_read_seconds",
       "Time of one read of the log",
       [0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1, 5],
+    ),
+    send: histogram(
+      "relay_send_seconds",
+      "Age of a transaction when it has been handed to connections, from its last row",
+      [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
     ),
     fanout: histogram(
       "relay_fanout_seconds",

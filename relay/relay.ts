@@ -17,7 +17,7 @@ import { createLimits } from "./limits.ts"
 import type { Log } from "./log.ts"
 import { createMetrics, type Metrics } from "./metrics.ts"
 import { createRecent } from "./recent.ts"
-import { derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
+import { canaryProblems, derivedProblems, keyProblems, problemsOf, type Report, reportOf } from "./report.ts"
 import { createRevocations } from "./revocations.ts"
 import { createSource, type Source, type SourceState } from "./source.ts"
 import type { Counts, HubStats } from "./stats.ts"
@@ -145,6 +145,9 @@ export function createRelay({
   const instance = randomUUID()
   let stopping: Promise<void> | undefined
 
+  metrics.observe("relay_ready", "1 while clients are let in and changes arrive", () =>
+    problems().length === 0 ? 1 : 0,
+  )
   metrics.observe("relay_connections", "Connections now", () => hub.size().connections)
   metrics.observe("relay_users", "Users with live connections now", () => hub.size().users)
   metrics.observe("relay_addresses", "Client addresses with connections now", limits.addresses)
@@ -193,7 +196,12 @@ export function createRelay({
         // The report is most wanted when the database is away: it must not wait for it.
         const tables = await source.tables()
         const derived = source.derived()
-        const found = new Set([...problems(), ...keyProblems(keys.report()), ...derivedProblems(derived)])
+        const found = new Set([
+          ...problems(),
+          ...canaryProblems(source.state()),
+          ...keyProblems(keys.report()),
+          ...derivedProblems(derived),
+        ])
         return reportOf({
           problems: [...found],
           version,

@@ -5,7 +5,6 @@
  */
 
 import type { Change } from "./change.ts"
-import type { Rest } from "./changelog.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, contains, cursorText, parseCursor, type Snapshot, union } from "./cursor.ts"
 import { createExcerpts, type Excerpt } from "./excerpt.ts"
@@ -16,6 +15,7 @@ import type { Reason } from "./messages.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, type Recovery } from "./protocol.ts"
 import type { Recent } from "./recent.ts"
+import type { Rest } from "./session.ts"
 import { type Subscription, subscriptionKey } from "./subscription.ts"
 import { createTurns } from "./turns.ts"
 

@@ -32,6 +32,8 @@ export const Report = z.object({
     since_seconds: z.number(),
     lag_seconds: z.number(),
     cursor: z.string().nullable(),
+    /** When a row of the relay's own came back from the log; null if it writes none. */
+    proven_seconds_ago: z.number().nullable(),
     bell: BellReport,
     error: z.string().nullable(),
   }),
@@ -65,13 +67,15 @@ const STALE_MS = 20_000
 const LAG_BOUND_MS = 5_000
 
 /** What keeps changes from arriving, in words; nothing if the relay is ready. */
-export function problemsOf({ listener, feed, lagMs }: SourceState): string[] {
+export function problemsOf({ listener, feed, lagMs, canary }: SourceState): string[] {
   const found: string[] = []
   if (listener.kind === "down") found.push(`not listening: ${listener.error ?? "connecting"}`)
   else if (performance.now() - listener.provenAt > STALE_MS)
     found.push("the listener's last proof is too old")
   if (feed.kind === "down") found.push(`the changelog cannot be read: ${feed.error ?? "connecting"}`)
   else if (lagMs > LAG_BOUND_MS) found.push(`the feed is ${Math.round(lagMs / 1_000)} s behind`)
+  else if (canary.waitingSince !== null && performance.now() - canary.waitingSince > LAG_BOUND_MS)
+    found.push("the log does not show what the relay itself has written to it")
   return found
 }
 
@@ -82,6 +86,10 @@ export const keyProblems = ({ known, error }: KeysReport): string[] =>
     : error === null
       ? []
       : [`the keys for tokens cannot be fetched anew: ${error}`]
+
+/** Changes arrive all the same, if there are any. */
+export const canaryProblems = ({ canary }: SourceState): string[] =>
+  canary.error === null ? [] : [`the relay cannot write to the log: ${canary.error}`]
 
 /** Numbers that stand still harm nothing else, and so they make the relay no less ready. */
 export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
@@ -125,7 +133,7 @@ export function reportOf({
   tables,
   derived,
 }: Findings): Report {
-  const { listener, feed, lagMs, bell } = source
+  const { listener, feed, lagMs, bell, canary } = source
   const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
   return {
     status: problems.length === 0 ? "ok" : "degraded",
@@ -145,6 +153,7 @@ export function reportOf({
       since_seconds: secondsSince(feed.since),
       lag_seconds: Math.round(lagMs) / 1_000,
       cursor: feed.kind === "up" ? cursorText(feed.cursor) : null,
+      proven_seconds_ago: canary.provenAt === null ? null : secondsSince(canary.provenAt),
       bell,
       error: feed.kind === "down" ? (feed.error ?? null) : null,
     },

@@ -1,6 +1,7 @@
 /** The source: what a relay has of its database. Listener and feed, the rotation of the log, and the look at the tables. */
 
 import type { BellReport } from "./bell.ts"
+import { type CanaryState, createCanary } from "./canary.ts"
 import type { Changelog, TrackedTable } from "./changelog.ts"
 import type { Settings } from "./config.ts"
 import { createDerived, type DerivedReport } from "./derived.ts"
@@ -15,6 +16,7 @@ export interface SourceState {
   /** Everything committed longer ago than this was delivered; milliseconds. */
   lagMs: number
   bell: BellReport
+  canary: CanaryState
 }
 
 /** What the consumer of a feed may ask of where it comes from. */
@@ -69,7 +71,16 @@ export function createSource({
       derived.doubt()
     },
   }
-  const feed = createFeed({ changelog, consumer: noticed, log, metrics, bell: settings.BELL, floorMs })
+  const canary = createCanary({ changelog, log, metrics, intervalMs: settings.CANARY_SECONDS * 1_000 })
+  const feed = createFeed({
+    changelog,
+    consumer: noticed,
+    log,
+    metrics,
+    onCanaries: canary.heard,
+    bell: settings.BELL,
+    floorMs,
+  })
   const listener = createListener({
     connectionString: databaseUrl,
     channel: BELL_CHANNEL,
@@ -80,6 +91,7 @@ export function createSource({
     onUp: feed.wake,
   })
   let tables: TrackedTable[] = []
+  let logBytes = 0
   let chores: NodeJS.Timeout | undefined
 
   metrics.observe(
@@ -87,6 +99,12 @@ export function createSource({
     "Everything committed longer ago was delivered",
     () => feed.lagMs() / 1_000,
   )
+  metrics.observe(
+    "relay_feed_backlog",
+    "Changes of the read in progress that are still to be delivered",
+    feed.backlog,
+  )
+  metrics.observe("relay_log_bytes", "Size of the changelog, looked at each 30 s", () => logBytes)
   metrics.observe("relay_listener_up", "1 while LISTEN is proven", () =>
     listener.state().kind === "up" ? 1 : 0,
   )
@@ -115,6 +133,7 @@ export function createSource({
         log.info({ event: "rotation", result: rotation }, "rotation of the changelog")
       }
       await checkTables()
+      logBytes = await changelog.size()
     } catch (error) {
       log.warn(
         { event: "chores_failed", error: (error as Error).message },
@@ -128,6 +147,7 @@ export function createSource({
       listener.start()
       feed.start()
       derived.start()
+      canary.start()
       void runChores()
       chores = setInterval(runChores, CHORES_MS)
       chores.unref()
@@ -137,6 +157,7 @@ export function createSource({
       feed: feed.state(),
       lagMs: feed.lagMs(),
       bell: feed.bell(),
+      canary: canary.state(),
     }),
     refresh: feed.refresh,
     async tables() {
@@ -146,7 +167,7 @@ export function createSource({
     derived: derived.report,
     async stop() {
       clearInterval(chores)
-      await Promise.all([listener.stop(), feed.stop(), derived.stop()])
+      await Promise.all([listener.stop(), feed.stop(), derived.stop(), canary.stop()])
     },
   }
 }

@@ -3,10 +3,10 @@
 import type { Duplex } from "node:stream"
 import { z } from "zod"
 import { Bulletin, type Standing, stateOf } from "./bulletin.ts"
-import { readChanges } from "./changelog.ts"
 import type { FeedConsumer } from "./feed.ts"
 import { createPipe, type Question } from "./pipe.ts"
 import { Report } from "./report.ts"
+import { readChanges } from "./session.ts"
 import type { Source, SourceState } from "./source.ts"
 
 export interface Upstream {
@@ -41,6 +41,7 @@ const NEVER_HEARD: SourceState = {
   feed: { kind: "down", since: 0, attempts: 0, error: undefined },
   lagMs: Number.POSITIVE_INFINITY,
   bell: { mode: "quiet", heard: 0, skipped: 0, polls: 0 },
+  canary: { provenAt: null, waitingSince: null, error: null },
 }
 
 export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps): Upstream {

@@ -12,7 +12,7 @@ type Rule = (source: Source) => string[]
 const root = posix.dirname(fileURLToPath(import.meta.resolve("#root/package.json")))
 const FOLDERS = ["relay", "api", "cli", "client", "tests", "bench"]
 const WS_FILES = ["relay/gateway.ts", "relay/connection.ts", "relay/wire.ts"]
-const SQL_FILES = ["relay/changelog.ts", "relay/derived.ts"]
+const SQL_FILES = ["relay/changelog.ts", "relay/session.ts", "relay/derived.ts"]
 const SQL_FOLDERS = ["sql", "cli", "tests", "bench"]
 const PURE_FILES = [
   "subscription",

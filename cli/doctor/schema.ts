@@ -16,7 +16,7 @@ const NEEDED = {
     "relay.revocation",
     "relay.derived",
   ],
-  sequence: ["relay.lease", "relay.slot", "relay.pause_switch"],
+  sequence: ["relay.lease", "relay.slot", "relay.pause_switch", "relay.change_seq"],
   function: [
     "relay.rotate(interval, bigint)",
     "relay.advance_slot(smallint)",
@@ -32,6 +32,7 @@ const NEEDED = {
     "relay.revocation_text(relay.revocation)",
     "relay.derived_function(text)",
     "relay.derive(text, text)",
+    "relay.canary(text)",
   ],
 }
 const GRANTS = `

@@ -75,6 +75,8 @@ export async function launchRelay(
     JWT_SECRET: SECRET,
     LOG_LEVEL: "debug",
     DRAIN_TIMEOUT_SECONDS: "1",
+    // Tests count what is in the log.
+    CANARY_SECONDS: "0",
     ...settings,
   })
   const log = createLog(read, { write: (line) => lines.push(JSON.parse(line)) })

@@ -353,6 +353,19 @@ t.test("the metrics tell what happened", async (t) => {
   t.ok((found.get("process_cpu_seconds_total") ?? 0) > 0)
 })
 
+t.test("with METRICS_TOKEN the metrics are for who has it", async (t) => {
+  const secret = "what the metrics want to be asked with"
+  const { relay } = await start(t, { METRICS_TOKEN: secret })
+  for (const other of [undefined, "Bearer", `Bearer ${secret}x`, secret, admin()]) {
+    const refused = await get(relay, "/metrics", other)
+    t.equal(refused.status, 401, `asked with ${other}`)
+    t.equal(refused.headers.get("www-authenticate"), "Bearer")
+    t.same(await refused.json(), { error: "not the METRICS_TOKEN" })
+  }
+  const answer = await get(relay, "/metrics", `Bearer ${secret}`)
+  t.match(await answer.text(), /^relay_ready 1$/m)
+})
+
 t.test("what a client sends cannot make new series", async (t) => {
   const { relay } = await start(t)
   const series = async () => [...(await metrics(relay)).keys()].filter((name) => name.startsWith("relay_"))

@@ -1,7 +1,7 @@
 /** Reads of the log for those who return: whoever shares one gets what it would have got alone. */
 
 import t, { type Test } from "tap"
-import { createChangelog, type LogPage, type Rest } from "../../relay/changelog.ts"
+import { createChangelog } from "../../relay/changelog.ts"
 import { readSettings } from "../../relay/config.ts"
 import {
   type Cursor,
@@ -15,6 +15,7 @@ import { createHistory, type Outcome, type Reader } from "../../relay/history.ts
 import { createLog } from "../../relay/log.ts"
 import { createMetrics } from "../../relay/metrics.ts"
 import { createRecent } from "../../relay/recent.ts"
+import type { LogPage, Rest } from "../../relay/session.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { SECRET } from "../helpers/relay.ts"
 

@@ -182,12 +182,13 @@ const ATTEMPTS: Record<string, Attempt> = {
     "select relay.resume()",
     "select relay.begin_lineage()",
   ),
-  "rotate the log, set a lease": statements(
+  "rotate the log, set a lease, write a canary": statements(
     "select relay.rotate('1 day', 1000000000)",
     "select relay.advance_slot(0::smallint)",
     "select relay.set_lease(1)",
     "select relay.end_lease()",
     "select relay.meet_lineage()",
+    "select relay.canary('x')",
   ),
   "say that columns are restricted, forget the log": statements(
     `select relay.track('public.vote', restricted => '{"admin": ["entered_by"]}')`,

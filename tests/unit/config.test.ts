@@ -17,6 +17,7 @@ t.test("without any setting there are defaults", async (t) => {
     ALLOWED_ORIGINS: [],
     RETENTION_HOURS: 24,
     RETENTION_MB: 4096,
+    CANARY_SECONDS: 10,
     BELL: "adaptive",
     HEARTBEAT_SECONDS: 25,
     AUTH_TIMEOUT_SECONDS: 10,
@@ -79,6 +80,8 @@ const WRONG: Record<string, string[]> = {
   QUERY_TOKEN: ["maybe", "TRUE!", "2"],
   RETENTION_HOURS: ["0", "-1", "x", "8761", "NaN"],
   RETENTION_MB: ["0", "-4", "x"],
+  CANARY_SECONDS: ["-1", "x", "86401"],
+  METRICS_TOKEN: ["short", "x".repeat(31)],
   BELL: ["loud", "Always"],
   HEARTBEAT_SECONDS: ["0", "-1", "x", "25s", "Infinity"],
   AUTH_TIMEOUT_SECONDS: ["0", "x", "86401"],
@@ -114,7 +117,7 @@ t.test("a wrong setting is named with its flag, and its value is not repeated", 
       } catch (error) {
         const { message } = error as Error
         t.ok(message.startsWith(`${name} (${flagOf(name)}) is wrong: `), message)
-        if (name.startsWith("JWT") || name === "DATABASE_URL")
+        if (name.startsWith("JWT") || name === "METRICS_TOKEN" || name === "DATABASE_URL")
           t.notOk(message.includes(value), "secrets stay secret")
       }
     }
