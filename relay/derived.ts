@@ -212,6 +212,7 @@ export function createDerived({ connectionString, show, log, metrics }: DerivedD
       error: undefined,
     }
     tasks.set(name, task)
+    for (const result of ["done", "failed"]) metrics.derived.inc({ type: definition.type, result }, 0)
     const work = keepCurrent(name, task).finally(() => running.delete(work))
     running.add(work)
   }

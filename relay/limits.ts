@@ -6,21 +6,9 @@ import { Buckets, Rate } from "./buckets.ts"
 import type { Settings } from "./config.ts"
 import type { Connection } from "./connection.ts"
 import type { Log } from "./log.ts"
-import type { Metrics } from "./metrics.ts"
+import type { Limit, Metrics } from "./metrics.ts"
 import { CloseCode } from "./protocol.ts"
 import type { Counts } from "./stats.ts"
-
-/** Each by the name of its setting, without the MAX. */
-export type Limit =
-  | "connections"
-  | "connections_per_address"
-  | "connections_per_user"
-  | "upgrade_rate"
-  | "upgrade_rate_per_address"
-  | "frame_rate"
-  | "frame_rate_per_user"
-  | "channels"
-  | "errors"
 
 /** 0 is no limit, but for channels. */
 export type LimitSettings = Pick<

@@ -105,6 +105,11 @@ export function createSource({
     feed.backlog,
   )
   metrics.observe("relay_log_bytes", "Size of the changelog, looked at each 30 s", () => logBytes)
+  metrics.observe(
+    "relay_log_limit_bytes",
+    "The size from which the changelog is rotated early",
+    () => settings.RETENTION_MB * 1_048_576,
+  )
   metrics.observe("relay_listener_up", "1 while LISTEN is proven", () =>
     listener.state().kind === "up" ? 1 : 0,
   )
