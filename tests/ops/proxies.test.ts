@@ -128,16 +128,29 @@ for (const program of PROGRAMS) {
     t.strictSame(relays.map(connectionsOf), [2, 2])
   })
 
-  t.test(`${name}: whoever comes while a relay stops is let in by the other`, { skip }, async (t) => {
-    const { relays, front } = await start(t, program, { DRAIN_RATE: "0.1", DRAIN_TIMEOUT_SECONDS: "5" })
-    for (let n = 0; n < 4; n++) await enter(t, front)
-    t.strictSame(relays.map(connectionsOf), [2, 2])
-    const stopped = relays[0].stop()
-    for (let n = 0; n < 8; n++) await enter(t, front)
-    t.ok((await metricOf(relays[0], "relay_connects_total", 'result="stopping"')) > 0, "it was asked first")
-    t.equal(connectionsOf(relays[1]), 10)
-    await stopped
-  })
+  t.test(
+    `${name}: whoever comes while a relay stops is let in by the other, whoever is there stays until told`,
+    { skip },
+    async (t) => {
+      const { relays, front } = await start(t, program, { DRAIN_RATE: "0.1", DRAIN_TIMEOUT_SECONDS: "10" })
+      const clients = [
+        await enter(t, front),
+        await enter(t, front),
+        await enter(t, front),
+        await enter(t, front),
+      ]
+      t.strictSame(relays.map(connectionsOf), [2, 2])
+      const codes: number[] = []
+      for (const { closed } of clients) void closed.then(({ code }) => codes.push(code))
+      const stopped = relays[0].stop()
+      for (let n = 0; n < 8; n++) await enter(t, front)
+      t.ok((await metricOf(relays[0], "relay_connects_total", 'result="stopping"')) > 0, "it was asked first")
+      t.equal(connectionsOf(relays[1]), 10)
+      await stopped
+      await until("both are told", () => codes.length === 2)
+      t.strictSame(codes, [4000, 4000])
+    },
+  )
 
   t.test(`${name}: a relay that never was ready gets nobody`, { skip }, async (t) => {
     const db = await database(t)
