@@ -11,7 +11,7 @@ import { Settings } from "../../relay/config.ts"
 import { type Client, openClient } from "../helpers/client.ts"
 import { workDirectory } from "../helpers/command.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { openFeed } from "../helpers/feed.ts"
+import { openFeed, type TestFeed } from "../helpers/feed.ts"
 import { type Front, PROGRAMS, type Program } from "../helpers/front.ts"
 import { launchRelay, metricOf, startRelay, type TestRelay, token } from "../helpers/relay.ts"
 import { shipped } from "../helpers/shipped.ts"
@@ -90,14 +90,17 @@ for (const program of PROGRAMS) {
     async (t) => {
       const { db, relays, front } = await start(t, program, { DRAIN_RATE: "20", DRAIN_TIMEOUT_SECONDS: "20" })
       const url = `http://127.0.0.1:${front.port}`
-      const feeds = Array.from({ length: 20 }, () => openFeed(t, { url, WebSocket: FromOutside }))
-      for (const feed of feeds) await feed.reaches("live")
+      const feeds: TestFeed[] = []
+      for (let n = 0; n < 20; n++) {
+        const feed = openFeed(t, { url, WebSocket: FromOutside })
+        await feed.reaches("live")
+        feeds.push(feed)
+      }
       t.strictSame(relays.map(connectionsOf), [10, 10], "each has as many")
       const writers = await startWriters(t, db, 2)
       await relays[0].stop()
-      for (const feed of feeds) await feed.reaches("live")
+      await until("all are at the other", () => connectionsOf(relays[1]) === 20)
       await writers.stop()
-      t.equal(connectionsOf(relays[1]), 20)
       const logged = await db.query<{ id: string }>(
         "select seq::text as id from relay.change order by change.seq",
       )
@@ -123,7 +126,7 @@ for (const program of PROGRAMS) {
     }
     t.equal(first.length, 2)
     for (const { socket } of first) socket.close()
-    await until("they have left", () => connectionsOf(relays[0]) === 0)
+    await until("it has logged that they left", () => front.log().split(" 101 ").length === 3)
     for (let n = 0; n < 2; n++) await enter(t, front)
     t.strictSame(relays.map(connectionsOf), [2, 2])
   })
