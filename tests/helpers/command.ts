@@ -33,12 +33,31 @@ export async function workDirectory(t: Test): Promise<string> {
 }
 
 /** Runs `commitcast`, as `runScript` does. */
-export const run = (t: Test, cwd: string, args: string[], env: Record<string, string> = {}): Run =>
-  runScript(t, cwd, [join(ROOT, "cli/main.ts"), ...args], env)
+export const run = (
+  t: Test,
+  cwd: string,
+  args: string[],
+  env: Record<string, string> = {},
+  descriptors?: number,
+): Run => runScript(t, cwd, [join(ROOT, "cli/main.ts"), ...args], env, descriptors)
 
-/** Runs a program with nothing of the surrounding environment but the path; killed with the test if it still runs. */
-export function runScript(t: Test, cwd: string, args: string[], env: Record<string, string> = {}): Run {
-  const child = spawn(process.execPath, ["--import", TSX, ...args], {
+/**
+ * Runs a program with nothing of the surrounding environment but the path; killed with the test if it still runs.
+ * @param descriptors how many file descriptors it may have.
+ */
+export function runScript(
+  t: Test,
+  cwd: string,
+  args: string[],
+  env: Record<string, string> = {},
+  descriptors?: number,
+): Run {
+  const command = [process.execPath, "--import", TSX, ...args]
+  const [program = "", ...rest] =
+    descriptors === undefined
+      ? command
+      : ["sh", "-c", `ulimit -n ${descriptors} && exec "$0" "$@"`, ...command]
+  const child = spawn(program, rest, {
     cwd,
     env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "", ...env },
     stdio: ["ignore", "pipe", "pipe"],

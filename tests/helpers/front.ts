@@ -1,16 +1,14 @@
 /** The real nginx and HAProxy of this machine, with the files of ops/, in front of two relays. */
 
-import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync, readFileSync } from "node:fs"
 import { chmod, writeFile } from "node:fs/promises"
-import { createConnection } from "node:net"
 import { join } from "node:path"
 import type { Test } from "tap"
 import { freePort } from "../../cli/embedded/port.ts"
 import { workDirectory } from "./command.ts"
+import { startDaemon } from "./daemon.ts"
 import type { TestRelay } from "./relay.ts"
 import { adapted, shipped } from "./shipped.ts"
-import { until } from "./wait.ts"
 
 export interface Front {
   port: number
@@ -81,7 +79,7 @@ http {
 }
 `,
   )
-  const own = await launch(t, NGINX, ["-c", `${home}/nginx.conf`, "-p", home, "-e", "stderr"], port)
+  const own = await startDaemon(t, NGINX, ["-c", `${home}/nginx.conf`, "-p", home, "-e", "stderr"], port)
   const read = (name: string) => readFileSync(join(home, name), "utf8")
   return { port, log: () => own() + read("access.log") + read("error.log") }
 }
@@ -96,34 +94,5 @@ async function startHaproxy(t: Test, [one, other]: [TestRelay, TestRelay]): Prom
   })
   const before = "global\n    log stdout format raw daemon\n\n"
   await writeFile(join(home, "haproxy.cfg"), before + site)
-  return { port, log: await launch(t, HAPROXY, ["-db", "-f", `${home}/haproxy.cfg`], port) }
+  return { port, log: await startDaemon(t, HAPROXY, ["-db", "-f", `${home}/haproxy.cfg`], port) }
 }
-
-/** Runs it until the end of the test, and waits until it listens. @returns what it prints. */
-async function launch(t: Test, command: string, args: string[], port: number): Promise<() => string> {
-  const child: ChildProcess = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] })
-  let printed = ""
-  for (const stream of [child.stdout, child.stderr])
-    stream?.on("data", (data: Buffer) => {
-      printed += data.toString()
-    })
-  const ended = new Promise((resolve) => child.once("close", resolve))
-  t.teardown(async () => {
-    child.kill("SIGTERM")
-    await ended
-  })
-  await until(`${command} listens`, async () => {
-    if (child.exitCode !== null) throw new Error(`${command} has ended: ${printed}`)
-    return listens(port)
-  })
-  return () => printed
-}
-
-const listens = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    const socket = createConnection(port, "127.0.0.1", () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.on("error", () => resolve(false))
-  })

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
-const OPS = join(dirname(fileURLToPath(import.meta.url)), "../../ops")
+export const OPS = join(dirname(fileURLToPath(import.meta.url)), "../../ops")
 
 export const shipped = (path: string): string => readFileSync(join(OPS, path), "utf8")
 
