@@ -70,10 +70,12 @@ export function createCanary({ changelog, log, metrics, intervalMs }: CanaryDeps
   }
 
   async function run(): Promise<void> {
+    const pause = (ms: number) => sleep(ms, undefined, { signal: closing.signal }).catch(() => {})
+    const again = Math.min(AGAIN_MS, intervalMs)
     while (!closing.signal.aborted) {
       await sing()
-      const pauseMs = waiting.size > 0 ? Math.min(AGAIN_MS, intervalMs) : intervalMs
-      await sleep(pauseMs, undefined, { signal: closing.signal }).catch(() => {})
+      await pause(again)
+      if (waiting.size === 0) await pause(intervalMs - again)
     }
   }
 

@@ -57,6 +57,16 @@ t.test("what the relay writes comes back, and no client is sent it", async (t) =
   t.ok((await readLog(db)).some(({ type }) => type === "canary"))
 })
 
+t.test("they come as far apart as is set", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db, { CANARY_SECONDS: "3" })
+  await until("two are back", async () => (await metricOf(relay, "relay_canary_seconds_count")) === 2)
+  const rows = await db.query<{ apart: number }>(
+    "select extract(epoch from at - lag(at) over (order by seq))::float8 as apart from relay.change where type = 'canary' order by seq offset 1",
+  )
+  t.ok(rows.length > 0 && rows.every(({ apart }) => apart >= 2.9), JSON.stringify(rows))
+})
+
 t.test(
   "a log that hides its rows makes the relay not ready, and ready again when it shows them",
   async (t) => {

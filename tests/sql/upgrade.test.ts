@@ -1,0 +1,140 @@
+/** From one schema to the next: what was released stays as it is, and a database that has it comes to the present one. */
+
+import t, { type Test } from "tap"
+import { install } from "../../cli/install.ts"
+import { applySql, readElectionSchema, readMigrations } from "../../cli/migrations.ts"
+import { finish, workDirectory } from "../helpers/command.ts"
+import { type Database, database } from "../helpers/database.ts"
+import { missing, readOps, refusal, role, VERSIONS } from "../helpers/log.ts"
+import { metricOf, startRelay } from "../helpers/relay.ts"
+import { until } from "../helpers/wait.ts"
+import { startWriters } from "../helpers/writers.ts"
+
+/** SHA-256 of each migration that was released. Never to be changed: what a database has is found out by it. */
+const RELEASED: Record<string, string> = {
+  "0001_changelog.sql": "ffc97b0b14ef45ef982f18ba2e08f7d8f6dc7d3236118f59a79d7c9b033fcb59",
+  "0002_capture.sql": "2198ff10f6134fc7ef8b1f26ab961a41f535921bbd204d43701ccbc3441b93ee",
+  "0003_track.sql": "4185651fd4071b86eda9ed30b8732d4317172210f93e3dd1d8daa865930a9953",
+  "0004_revocation.sql": "44121c7c8001e6dc309011cb7c98b1913c378fafb47871d97706ef60e53b54db",
+  "0005_derived.sql": "e093888d424cffb299e3ea6af834dfa0ad36a395013d13dae7e82131de83524f",
+  "0006_grants.sql": "3648370f1355dc2c8c97d3718599da868baa7ee3d65b2341e076b06f6a4f3160",
+}
+/** The last migration of the first release. */
+const FIRST = 6
+
+const SERVED = ["guarantee", "attendance", "vote"]
+
+/** A database as the first release left it, with the election's tables under capture. */
+async function firstRelease(t: Test, version: "15" | "18" = "18"): Promise<Database> {
+  const db = await database(t, { version, empty: true })
+  await db.query(await readElectionSchema())
+  for (const migration of (await readMigrations()).slice(0, FIRST)) await db.query(applySql(migration))
+  for (const table of SERVED) await db.query("select relay.track($1::regclass)", [table])
+  return db
+}
+
+/** Everything in the schema that could differ, a line each; the code of the capture without the numbers of its tables. */
+async function schemaOf(db: Database): Promise<string[]> {
+  const rows = await db.query<{ line: string }>(`
+    with object(kind, name, definition, acl, comment) as (
+      select 'function', p.oid::regprocedure::text, regexp_replace(pg_get_functiondef(p.oid), '''[0-9]+''::regclass', 'the table', 'g'), p.proacl, obj_description(p.oid, 'pg_proc')
+      from pg_proc p where p.pronamespace = 'relay'::regnamespace
+      union all
+      select 'relation', c.oid::regclass::text, c.relkind::text || coalesce(pg_get_viewdef(c.oid), ''), c.relacl, obj_description(c.oid, 'pg_class')
+      from pg_class c where c.relnamespace = 'relay'::regnamespace
+      union all
+      select 'column', a.attrelid::regclass || '.' || a.attname, a.attnum || ' ' || format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull
+             || coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d where d.adrelid = a.attrelid and d.adnum = a.attnum), ''),
+             a.attacl, col_description(a.attrelid, a.attnum)
+      from pg_attribute a join pg_class c on c.oid = a.attrelid
+      where c.relnamespace = 'relay'::regnamespace and a.attnum > 0 and not a.attisdropped
+      union all
+      select 'migration', m.name, m.version || ' ' || m.hash || ' ' || coalesce(m.oldest, 0), null, null from relay.migration m
+      union all
+      select 'trigger', g.tgrelid::regclass || ' ' || g.tgname, g.tgtype::text, null, null from pg_trigger g where g.tgname ~ '^000_relay'
+    )
+    select concat_ws(' ', kind, name, definition, acl, comment) as line from object order by kind, name`)
+  return rows.map(({ line }) => line)
+}
+
+t.test("what was released is not changed any more", async (t) => {
+  const migrations = await readMigrations()
+  const released = migrations.filter(({ name }) => name in RELEASED)
+  t.strictSame(Object.fromEntries(released.map(({ name, hash }) => [name, hash])), RELEASED)
+  t.equal(released.at(-1)?.version, FIRST)
+  for (const { name, version, oldest } of migrations.slice(FIRST))
+    t.ok(oldest === undefined || oldest < version, `${name} runs beside programs from before it`)
+})
+
+for (const version of VERSIONS) {
+  t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
+    t.test(
+      "the first release becomes the present schema, in nothing different from a fresh one",
+      async (t) => {
+        const old = await firstRelease(t, version)
+        const latest = (await readMigrations()).at(-1)?.version
+        t.same(await install(old.url), { state: "upgraded", version: latest, tracked: [], warnings: [] })
+        const fresh = await database(t, { version })
+        t.same(await schemaOf(old), await schemaOf(fresh))
+        await old.query("insert into vote (votes) values (1)")
+        t.same(await readOps(old), ["insert"])
+      },
+    )
+
+    t.test("writers wait for no upgrade, and lose nothing by it", async (t) => {
+      const db = await firstRelease(t, version)
+      const open = await db.session()
+      await open.query("begin; insert into vote (votes) values (-0)")
+      // A writer that waits for a lock for a second fails, and so the test.
+      await db.query(`alter role ${new URL(db.url).username} in database ${db.name} set lock_timeout = '1s'`)
+      const writers = await startWriters(t, db, 4)
+      await until("they write", () => writers.written() > 100)
+      t.match(await install(db.url), { state: "upgraded" }, "though a transaction is open that has written")
+      const before = writers.written()
+      await until("they go on", () => writers.written() > before + 100)
+      await writers.stop()
+      await open.query("commit")
+      const [row] = await db.query<{ rows: number; kept: number }>(
+        `select (select count(*)::int from vote) as rows,
+                (select sum(case op when 'insert' then 1 when 'delete' then -1 else 0 end)::int from relay.change) as kept`,
+      )
+      t.equal(row?.kept, row?.rows, "each row is in the log")
+    })
+  })
+}
+
+t.test("who was admitted before may do after it what a relay does", async (t) => {
+  const db = await firstRelease(t)
+  const url = await role(t, db, "relayer")
+  await db.query("select relay.admit_relay($1)", [new URL(url).username])
+  const early = await install(url).catch((error: Error) => error)
+  t.match(early, { name: "ConfigError", message: /of version 6, older than this program.*may not upgrade/s })
+  const advice = /commitcast sql --from (\d+) \| psql/.exec((early as Error).message)
+  const { out } = await finish(t, await workDirectory(t), ["sql", "--from", advice?.[1] ?? ""])
+  await db.query(out)
+  t.match(await install(url), { state: "present" })
+  const relay = await startRelay(t, { url }, { CANARY_SECONDS: "0.2" })
+  await until("its canaries come back", async () => (await metricOf(relay, "relay_canary_seconds_count")) > 0)
+})
+
+t.test("a newer schema is worked with where it says that it runs beside this program", async (t) => {
+  const db = await database(t)
+  const latest = (await readMigrations()).at(-1)?.version ?? 0
+  const newer = (oldest: number | null) =>
+    db.query(
+      `delete from relay.migration where version > ${latest};
+       insert into relay.migration (version, name, hash, oldest) values (${latest + 1}, 'newer.sql', 'x', ${oldest})`,
+    )
+  await newer(latest)
+  t.match(await install(db.url), { state: "present", version: latest })
+  const relay = await startRelay(t, db)
+  const client = await relay.connect()
+  await db.query("insert into vote (votes) values (1)")
+  await client.count(1)
+  for (const oldest of [latest + 1, null]) {
+    await newer(oldest)
+    t.match(await refusal(install(db.url)), { message: /newer \(newer.sql\).*update CommitCast/ })
+  }
+  await db.query("insert into vote (votes) values (2)")
+  t.equal((await client.count(2)).length, 2, "a relay that runs goes on")
+})
