@@ -9,11 +9,13 @@ import { readTrust } from "../relay/address.ts"
 import { bearerTokens } from "../relay/handshake.ts"
 import type { Relay } from "../relay/relay.ts"
 import { shortened } from "../relay/report.ts"
+import { serveDocs } from "./docs.ts"
 import { serveLibrary } from "./library.ts"
 
 export interface AppSettings {
   /** Express's "trust proxy": false, true, a number of hops, or addresses. */
   trustProxy: string
+  version: string
   /** Where the page finds its socket. */
   wsPath: string
   /** What the metrics want to be asked with; undefined: nothing. */
@@ -101,6 +103,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     response.json({ wsPath: settings.wsPath })
   })
   app.use("/client", serveLibrary())
+  app.use("/docs", serveDocs(settings))
   app.use(
     express.static(join(dirname(fileURLToPath(import.meta.resolve("#root/package.json"))), "api/public"), {
       // Asked for each time, and sent only if it is another.

@@ -5,6 +5,7 @@ import type { AddressInfo, Server as NetServer } from "node:net"
 import { createApp } from "../api/app.ts"
 import { ConfigError, type Settings } from "../relay/config.ts"
 import type { Relay } from "../relay/relay.ts"
+import { packageVersion } from "./version.ts"
 
 /** Something that serves clients: this process, or several. */
 export interface Service {
@@ -26,6 +27,7 @@ const IDLE_MS = 15_000
 /** Puts a relay and its API behind an HTTP server, which does not listen yet. */
 export function createHttpServer(relay: Relay, settings: Readonly<Settings>): Server {
   const app = createApp(relay, {
+    version: packageVersion(),
     trustProxy: settings.TRUST_PROXY,
     wsPath: settings.WS_PATH,
     metricsToken: settings.METRICS_TOKEN,

@@ -58,23 +58,25 @@ const plainObject = z.custom<object>(
   "must be an object, and no name in it __proto__",
 )
 
+const Operators = z.strictObject(
+  {
+    eq: value.nullable().optional(),
+    neq: value.nullable().optional(),
+    in: z.array(value).min(1).max(MAX_VALUES).optional(),
+    lt: orderedValue.optional(),
+    lte: orderedValue.optional(),
+    gt: orderedValue.optional(),
+    gte: orderedValue.optional(),
+  },
+  "the operators are eq, neq, in, lt, lte, gt, gte",
+)
+/** `where` as a client writes it, for who describes it: what is read of it says the same and more. */
+export const WhereText = z.record(z.string().max(MAX_NAME), z.union([value.nullable(), Operators]))
+
 const Tests = z
   .preprocess(
     (input) => (typeof input === "object" && input !== null ? input : { eq: input }),
-    plainObject.pipe(
-      z.strictObject(
-        {
-          eq: value.nullable().optional(),
-          neq: value.nullable().optional(),
-          in: z.array(value).min(1).max(MAX_VALUES).optional(),
-          lt: orderedValue.optional(),
-          lte: orderedValue.optional(),
-          gt: orderedValue.optional(),
-          gte: orderedValue.optional(),
-        },
-        "the operators are eq, neq, in, lt, lte, gt, gte",
-      ),
-    ),
+    plainObject.pipe(Operators),
   )
   .refine((tests) => Object.keys(tests).length > 0, "names no operator")
 type Tests = z.infer<typeof Tests>

@@ -4,6 +4,7 @@ import t from "tap"
 import { ApplicationMessage, ChangeMessage, DerivedMessage, ServerMessage } from "../../relay/messages.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
+import { asyncApiOf, frameCheck } from "../helpers/described.ts"
 import { startRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
@@ -94,6 +95,8 @@ t.test("every frame is of its documented form, and every form is seen", async (t
   await until("every form", () => unseen().length === 0).catch(() => {})
   t.same(unseen(), [])
   t.same(frames().map(fault).filter(Boolean), [])
+  const described = frameCheck(await asyncApiOf(relay.url))
+  t.same(frames().map(described).filter(Boolean), [], "and as it is described under /docs/")
   t.ok(frames().some((frame) => frame.previous_key !== undefined))
   t.ok(frames().some((frame) => frame.partition !== undefined))
 })
