@@ -140,10 +140,10 @@ export function createGateway({
     const connection = new Connection({ wire, address, onClosing })
     hub.track(connection)
     /** Whether it may say so much. Whoever says too much is not read any more. */
-    const heard = () => {
+    const heard = (alone = false) => {
       if (websocket.isPaused) return false
       connection.heardAt = performance.now()
-      if (limits.hear(connection)) return !connection.closing
+      if (limits.hear(connection, alone)) return !connection.closing
       close(connection, CloseCode.tooManyRequests, "too many requests")
       websocket.pause()
       return false
@@ -153,12 +153,13 @@ export function createGateway({
     })
     websocket.on("pong", () => {
       const now = performance.now()
-      // What the relay has asked for is not held against a client, nor against all of one user, who are asked at once.
-      if (websocket.isPaused || now - connection.pongedAt < settings.heartbeatMs / 2) return void heard()
+      // What the relay has asked for is not held against a client. Where it comes late, two may come together; all of a user's
+      // connections are asked at once, so that they are never held against the user.
+      if (websocket.isPaused || now - connection.pongedAt < settings.heartbeatMs / 2) return void heard(true)
       connection.pongedAt = now
       connection.heardAt = now
     })
-    websocket.on("ping", heard)
+    websocket.on("ping", () => heard())
     const openedAt = performance.now()
     /** How the client has broken the protocol, for which ws ends it. */
     let broken = ""

@@ -81,13 +81,13 @@ export function createLimits({ settings, trust, log, metrics, clock = () => perf
     return { admitted: false, limit, status, retrySeconds }
   }
 
-  function takeFrame(connection: Connection): Limit | undefined {
+  function takeFrame(connection: Connection, alone: boolean): Limit | undefined {
     const now = clock()
     const wholeAt = frames.take(connection.framesWholeAt, now)
     if (wholeAt === undefined) return "frame_rate"
     connection.framesWholeAt = wholeAt
-    const known = connection.identity !== undefined
-    return known && !framesOf.take(connection.user, now) ? "frame_rate_per_user" : undefined
+    const counts = !alone && connection.identity !== undefined
+    return counts && !framesOf.take(connection.user, now) ? "frame_rate_per_user" : undefined
   }
 
   const addressOf = (request: IncomingMessage): string => clientOf(request, trust)
@@ -150,9 +150,13 @@ export function createLimits({ settings, trust, log, metrics, clock = () => perf
       connection.close(CloseCode.tooManyChannels, "too many channels")
       return false
     },
-    /** Counts a frame of a client. @returns false if that is one too many. */
-    hear(connection: Connection): boolean {
-      const exceeded = takeFrame(connection)
+    /**
+     * Counts a frame of a client.
+     * @param alone whether it counts for the connection alone and not for its user.
+     * @returns false if that is one too many.
+     */
+    hear(connection: Connection, alone: boolean): boolean {
+      const exceeded = takeFrame(connection, alone)
       if (exceeded !== undefined) reach(exceeded)
       return exceeded === undefined
     },

@@ -120,7 +120,7 @@ t.test("a socket that takes nothing for ten seconds is a slow consumer, however 
   const stopped = await relay.connect()
   stopped.socket.pause()
   await db.query("insert into guarantee (note) select repeat('x', 8000) from generate_series(1, 2000)")
-  const closes = async () => (await relay.relay.metrics.closes.get()).values
+  const closes = async () => (await relay.relay.metrics.closes.get()).values.filter(({ value }) => value > 0)
   await until("it is closed", async () => (await closes()).length > 0, DEADLINE_MS)
   t.match(await closes(), [{ labels: { code: "4008" }, value: 1 }])
   await until(
@@ -158,6 +158,6 @@ t.test("the answers to the relay's pings are no requests of the user's", async (
   await until("each was asked four times", () => clients.every((client) => checkpoints(client).length >= 4))
   for (const { socket } of clients) t.equal(socket.readyState, socket.OPEN)
   const [first] = clients as [Client]
-  for (let n = 0; n < 20; n++) first.socket.pong()
-  t.equal((await first.closed).code, 4013, "others are")
+  for (let n = 0; n < 300; n++) first.socket.pong()
+  t.equal((await first.closed).code, 4013, "so many are too many of a connection")
 })
