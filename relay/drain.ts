@@ -27,7 +27,7 @@ export async function drain(
   let told = 0
   for (const connection of connections) {
     while (told > (performance.now() - began) * perMs) await sleep(LOOK_MS)
-    connection.close(CloseCode.drain, "the relay is stopping")
+    connection.close(CloseCode.drain, "the relay is stopping: come back within 3 s")
     told++
     if (slice.over) await slice.turn()
   }

@@ -83,7 +83,7 @@ t.test("while the relay is restarted, and by another relay", async (t) => {
   await follower.came("live", 2)
   t.match(
     follower.states.find(({ kind }) => kind === "waiting"),
-    { cause: "closed with 4000: the relay is stopping" },
+    { cause: "closed with 4000: the relay is stopping: come back within 3 s" },
   )
   await second.stop()
   await follower.came("waiting", 2)

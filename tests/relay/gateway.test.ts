@@ -180,7 +180,7 @@ t.test("a relay that stops takes nobody in, and sends everybody away to come bac
   deaf.socket.pause()
   const stopped = relay.relay.stop()
   t.equal(await statusOf(relay, "/ws"), 503)
-  t.match(await client.closed, { code: 4000, reason: "the relay is stopping" })
+  t.match(await client.closed, { code: 4000, reason: "the relay is stopping: come back within 3 s" })
   await stopped
   await until("the deaf one was cut", () => relay.relay.status().hub.connections === 0)
   t.equal((await fetch(`${relay.url}/health/ready`)).status, 503)
