@@ -73,15 +73,15 @@ t.test("the clock of the server is set while a lease is in force", { skip: NO_FA
   await db.query(vote)
   await comes("back by 3 s, after the lease: it stays over")
 
-  await wake(relay, db, 1_000)
-  await db.set(-3)
-  const longer = await openSkipper(db, 1)
+  const longer = await openSkipper(db, 1, async () => {
+    await wake(relay, db, 1_000)
+    await db.set(-3)
+  })
   await comesTo(relay, "tail")
   await longer.query("commit")
   await comes("back by 3 s, within it: it lasts 3 s longer, and the relay stays awake as long")
 
-  await wake(relay, db, 2_000)
-  const voided = await openSkipper(db, 1)
+  const voided = await openSkipper(db, 1, () => wake(relay, db, 2_000))
   await db.set(-8)
   await db.query(vote)
   await comes("back by 8 s: the lease is void, writers ring")
@@ -100,8 +100,7 @@ t.test("the clock of the server is set while a lease is in force", { skip: NO_FA
   written += burst.committed()
   await client.count(written)
 
-  await wake(relay, db, 2_000)
-  const ahead = await openSkipper(db, 1)
+  const ahead = await openSkipper(db, 1, () => wake(relay, db, 2_000))
   await db.set(3_600)
   await comesTo(relay, "tail")
   await ahead.query("commit")

@@ -55,8 +55,7 @@ t.test("the youngest transaction of all, which lies above every snapshot until i
   const db = await database(t)
   const relay = await startRelay(t, db, {}, NO_FLOOR)
   const client = await relay.connect()
-  await wake(relay, db, 2_000)
-  const skipper = await openSkipper(db, 1)
+  const skipper = await openSkipper(db, 1, () => wake(relay, db, 2_000))
   await comesTo(relay, "tail")
   await pollsOn(relay, 5)
   await skipper.query("commit")
@@ -75,7 +74,7 @@ t.test("who has to wait for the log while the lease ends looks for it afterwards
     "select relay.broadcast('election_updates', '1')",
   ]) {
     const from = client.changes().length
-    await wake(relay, db, 1_000)
+    await wake(relay, db, 2_000)
     await locker.query("begin; lock table relay.change in share mode")
     const writing = writer.query(`begin; ${sql}; commit`)
     await waitsForLock(db, pid)

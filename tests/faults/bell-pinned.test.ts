@@ -23,8 +23,8 @@ t.test(
     const neighbour = await (await database(t, { empty: true })).session()
     const relay = await startRelay(t, db, {}, NO_FLOOR)
     const client = await relay.connect()
-    await wake(relay, db, 1_000)
     await neighbour.query("begin; create table busy (id int)")
+    await wake(relay, db, 1_000)
     await comesTo(relay, "tail")
     const { heard } = relay.relay.status().bell
     for (let n = 1; n <= 3; n++) {

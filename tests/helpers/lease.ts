@@ -65,14 +65,19 @@ export const placeLease = (db: Pick<Database, "query">, aheadMs: number) =>
   ])
 
 /**
- * A transaction that has written this vote while there was a lease, and is open. Where the writers are too slow for one
- * lease to follow the other, it waits for the next.
+ * A transaction that has written this vote while there was a lease, and is open. Where a lease ends before it has, it waits
+ * for the next. @param take takes one, where nobody else does.
  */
-export async function openSkipper(db: Queries, votes: number): Promise<pg.Client> {
+export async function openSkipper(
+  db: Queries,
+  votes: number,
+  take?: () => Promise<unknown>,
+): Promise<pg.Client> {
   const session = await db.session()
   await until(
     "a lease that outlasts an insert",
     async () => {
+      await take?.()
       if (!(await leaseStands(db))) return false
       await session.query(`begin; insert into vote (votes) values (${votes})`)
       if (await leaseStands(db)) return true
@@ -86,8 +91,7 @@ export async function openSkipper(db: Queries, votes: number): Promise<pg.Client
 
 /** The same for a lease that no relay knows of and that is over. */
 export async function openForgotten(db: Queries, votes: number): Promise<pg.Client> {
-  await placeLease(db, 4_000)
-  const session = await openSkipper(db, votes)
+  const session = await openSkipper(db, votes, () => placeLease(db, 4_000))
   await db.query("select setval('relay.lease', 1, false)")
   return session
 }
