@@ -2,7 +2,7 @@
 
 import type { ApplicationMessage, ChangeMessage, DerivedMessage, Reason } from "../relay/messages.ts"
 import type { FeedError } from "./error.ts"
-import type { State } from "./machine.ts"
+import type { State } from "./state.ts"
 
 type Row = Record<string, unknown>
 

@@ -11,6 +11,7 @@ import type { Log } from "./log.ts"
 import type { Metrics } from "./metrics.ts"
 import { CloseCode, type ErrorCode } from "./protocol.ts"
 import type { Revocations } from "./revocations.ts"
+import { forbiddenOf, startChannels } from "./subscription.ts"
 
 export interface AdmissionDeps {
   hub: Hub
@@ -102,8 +103,8 @@ export function createAdmission({
   function admit(connection: Connection, identity: Identity): void {
     const asked = asking.get(connection)
     if (asked === undefined) return
-    const channels = hub.startChannels(asked.channels, identity.user)
-    const forbidden = hub.forbidden(identity, channels)
+    const channels = startChannels(asked.channels, identity.user)
+    const forbidden = forbiddenOf(channels, identity.user, identity.rights)
     if (forbidden.length > 0) {
       const { id, address } = connection
       audit.tell({ id, address, user: identity.user }, { event: "channels_refused", channels: forbidden })

@@ -3,12 +3,12 @@
 import type { IncomingMessage, Server } from "node:http"
 import type { Duplex } from "node:stream"
 import { type RawData, type WebSocket, WebSocketServer } from "ws"
-import { createAdmission, TOO_MANY_FILTERS } from "./admission.ts"
+import { createAdmission } from "./admission.ts"
 import type { Audit } from "./audit.ts"
-import type { Auth, Identity } from "./auth.ts"
+import type { Auth } from "./auth.ts"
+import { createCommands } from "./commands.ts"
 import { Connection } from "./connection.ts"
 import type { Endings } from "./endings.ts"
-import { amendFilter } from "./filter.ts"
 import {
   answering,
   answerPlainly,
@@ -87,6 +87,7 @@ export function createGateway({
     fault,
     obey: receive,
   })
+  const commands = createCommands({ hub, limits, audit, fault })
   const drained = createTurns()
   const server = new WebSocketServer({
     noServer: true,
@@ -245,68 +246,7 @@ export function createGateway({
       return void admission.present(connection, message.token, message.request)
     if (connection.identity === undefined)
       return fault(connection, "not_authenticated", "send authenticate first", message.request)
-    switch (message.type) {
-      case "ping":
-        return connection.send({ type: "pong", at: new Date().toISOString(), request: message.request })
-      case "pong":
-        return
-      case "subscribe":
-        return subscribe(connection, message)
-      case "unsubscribe":
-        return unsubscribe(connection, message)
-    }
-  }
-
-  function busy(connection: Connection, request: string | number | undefined): void {
-    fault(connection, "busy", "too much waits for the end of the replay: ask again later", request)
-  }
-
-  function subscribe(connection: Connection, message: ClientMessage & { type: "subscribe" }): void {
-    const { channels = [], cursor, request } = message
-    // Judged by the token of the moment in which it happens, which may be after a replay.
-    const change = (joined: ReadonlySet<string>, identity: Identity) => {
-      const forbidden = hub.forbidden(identity, channels)
-      if (forbidden.length > 0) {
-        audit.tell(connection, { event: "channels_refused", channels: forbidden })
-        fault(connection, "forbidden_channel", `not allowed: ${forbidden.join(", ")}`.slice(0, 300), request)
-        return undefined
-      }
-      const all = new Set([...joined, ...channels.filter((channel) => channel !== `user:${identity.user}`)])
-      if (!limits.allowsChannels(connection, all.size)) return undefined
-      const filter = amendFilter(connection.filter, message)
-      if (hub.crowded(identity, all, filter)) {
-        fault(connection, "too_many_filters", TOO_MANY_FILTERS, request)
-        return undefined
-      }
-      connection.filter = filter
-      return all
-    }
-    const done = hub.rejoin(connection, change, cursor, (joined) => {
-      connection.send({ type: "subscribed", channels, ...joined, request })
-      audit.tell(connection, { event: "subscribed", channels })
-    })
-    if (!done) busy(connection, request)
-  }
-
-  function unsubscribe(connection: Connection, message: ClientMessage & { type: "unsubscribe" }): void {
-    const { channels, request } = message
-    const change = (joined: ReadonlySet<string>, identity: Identity) => {
-      const unknown = channels.filter((channel) => !joined.has(channel))
-      if (unknown.length === 0) return new Set([...joined].filter((channel) => !channels.includes(channel)))
-      const own = unknown.includes(`user:${identity.user}`) ? " (the own user channel stays)" : ""
-      fault(
-        connection,
-        "not_subscribed",
-        `not subscribed: ${unknown.join(", ")}${own}`.slice(0, 300),
-        request,
-      )
-      return undefined
-    }
-    const done = hub.rejoin(connection, change, undefined, ({ cursor }) => {
-      connection.send({ type: "unsubscribed", channels, cursor, request })
-      audit.tell(connection, { event: "unsubscribed", channels })
-    })
-    if (!done) busy(connection, request)
+    commands.obey(connection, message)
   }
 
   return {

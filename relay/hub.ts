@@ -3,7 +3,7 @@
 import { agesOf } from "./age.ts"
 import type { Identity } from "./auth.ts"
 import { createBoard } from "./board.ts"
-import { ALL } from "./change.ts"
+import { createCensus } from "./census.ts"
 import type { Connection } from "./connection.ts"
 import { type Cursor, cursorText } from "./cursor.ts"
 import { drain, type Pace } from "./drain.ts"
@@ -20,7 +20,6 @@ import { createReplays, type Joined, type Position } from "./replay.ts"
 import type { Revocation, Revocations } from "./revocations.ts"
 import { createRouter } from "./router.ts"
 import { Slice } from "./slice.ts"
-import type { HubStats } from "./stats.ts"
 import { mayJoin } from "./subscription.ts"
 import { CHECKPOINT_MS, startWheel, type WheelSettings } from "./wheel.ts"
 
@@ -207,6 +206,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
   const wheel = startWheel({ settings, position, connections, router, replays })
 
   return {
+    ...createCensus({ connections, router, replays }),
     consumer,
     lineage: (): string | undefined => head?.lineage,
     /** Whether clients can be told a position. */
@@ -298,10 +298,6 @@ export function createHub({ settings, log, metrics, recent, history, revocations
       done(kept)
       return true
     },
-    /** The channels among these that the token does not allow. */
-    forbidden(identity: Identity, channels: Iterable<string>): string[] {
-      return [...channels].filter((channel) => !mayJoin(channel, identity.user, identity.rights))
-    },
     /**
      * Whether a filter would make one lane too many. Channels and rights make lanes too, but by these nobody is refused:
      * a connection is in one lane only.
@@ -310,44 +306,6 @@ export function createHub({ settings, log, metrics, recent, history, revocations
       filter !== undefined &&
       router.size() >= settings.maxLanes &&
       !router.has({ channels, rights: identity.rights, filter }),
-    /** What a connection begins with. Its own user channel is joined anyhow, and makes no lane of its own. */
-    startChannels: (requested: readonly string[], user: string): ReadonlySet<string> =>
-      new Set(requested.length === 0 ? [ALL] : requested.filter((channel) => channel !== `user:${user}`)),
-    /** What can be said without counting. Users whose only connections are not live yet are not among them. */
-    size: () => ({
-      connections: connections.size,
-      users: router.users(),
-      replaying: replays.size(),
-      lanes: router.size(),
-    }),
-    /** What waits for readers that are behind: in their sockets, each for itself, and in lanes, once for all. Bytes. */
-    held(): { sockets: number; lanes: number } {
-      let [sockets, lanes] = [0, 0]
-      for (const { queued } of connections) sockets += queued
-      for (const { bytes } of router.lanes()) lanes += bytes
-      return { sockets, lanes }
-    },
-    stats(): HubStats {
-      const users = new Map<string, number>()
-      const channels = new Map<string, number>()
-      const add = (counts: Map<string, number>, name: string, more: number) =>
-        counts.set(name, (counts.get(name) ?? 0) + more)
-      for (const lane of router.lanes()) {
-        for (const [user, count] of lane.users) add(users, user, count)
-        for (const channel of lane.subscription.channels) add(channels, channel, lane.members.length)
-      }
-      for (const connection of replays.connections()) {
-        add(users, connection.user, 1)
-        for (const channel of replays.channels(connection) ?? []) add(channels, channel, 1)
-      }
-      return {
-        connections: connections.size,
-        replaying: replays.size(),
-        users: Object.fromEntries(users),
-        channels: Object.fromEntries(channels),
-        lanes: router.size(),
-      }
-    },
     /** Changes go on to those who have not been told yet. */
     async drain(pace: Pace): Promise<void> {
       await drain(connections, pace)

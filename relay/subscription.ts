@@ -53,6 +53,14 @@ export function mayJoin(channel: string, user: string, rights: Rights): boolean 
   return !(prefix === "election" && rights.elections !== null && !rights.elections.has(id))
 }
 
+/** The channels among these that a token does not allow. */
+export const forbiddenOf = (channels: Iterable<string>, user: string, rights: Rights): string[] =>
+  [...channels].filter((channel) => !mayJoin(channel, user, rights))
+
+/** What a connection begins with. Its own user channel is joined anyhow, and makes no lane of its own. */
+export const startChannels = (requested: readonly string[], user: string): ReadonlySet<string> =>
+  new Set(requested.length === 0 ? [ALL] : requested.filter((channel) => channel !== `user:${user}`))
+
 /** Names of which a row must have one to be seen. */
 export interface Place {
   readonly names: ReadonlySet<string>

@@ -3,16 +3,9 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import {
-  type Effect,
-  type Event,
-  type Facts,
-  INITIAL,
-  type Kind,
-  type State,
-  transition,
-} from "../../client/machine.ts"
+import { INITIAL, transition } from "../../client/machine.ts"
 import { Position } from "../../client/position.ts"
+import type { Effect, Event, Facts, Kind, State } from "../../client/state.ts"
 import type { ChangeMessage } from "../../relay/messages.ts"
 
 const FACTS: Facts = { chance: 0.5, online: true, visible: true, hook: true, renewable: true }
