@@ -7,17 +7,20 @@ import { type Database, database } from "../helpers/database.ts"
 import { missing, refusal, VERSIONS } from "../helpers/log.ts"
 import { until } from "../helpers/wait.ts"
 
-/** Everything in the catalogs that an installation could leave behind. */
+/** Everything in the catalogs that an installation could leave behind. Other databases of the server are other tests'. */
 const catalog = (db: Database) =>
   db.query(`
+    with own as materialized (select oid, datacl from pg_database where datname = current_database()),
+    role as materialized (select r.oid, rolname from pg_roles r, own where rolname ~ own.oid::text)
     select 'schema ' || nspname as it from pg_namespace where nspname !~ '^pg_(toast_)?temp_'
     union all select 'function ' || oid::regprocedure from pg_proc
     union all select 'relation ' || oid::regclass from pg_class where relnamespace::regnamespace::text !~ '^pg_(toast_)?temp_' and relkind <> 't' and relname !~ '^pg_toast'
     union all select 'trigger ' || tgname || ' on ' || tgrelid::regclass from pg_trigger where not tgisinternal
     union all select 'type ' || oid::regtype from pg_type where typnamespace::regnamespace::text !~ '^pg_toast'
-    union all select 'acl ' || datacl::text from pg_database where datname = current_database()
-    union all select 'setting ' || setdatabase || setconfig::text from pg_db_role_setting
-    union all select 'role ' || rolname from pg_roles where rolname ~ (select oid::text from pg_database where datname = current_database())
+    union all select 'acl ' || datacl::text from own
+    union all select 'setting ' || setconfig::text from pg_db_role_setting
+      where setdatabase in (select oid from own) or setrole in (select oid from role)
+    union all select 'role ' || rolname from role
     order by 1`)
 
 for (const version of VERSIONS) {
