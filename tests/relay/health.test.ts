@@ -287,6 +287,7 @@ t.test("the probes say whether it lives and whether it is ready", async (t) => {
 
 t.test("a database that is gone shows in the probe and the report, which both still answer", async (t) => {
   const { relay, db } = await start(t)
+  await until("it has looked at the tables", async () => (await report(relay)).tables.length === 3)
   const session = await db.session(db.superuserUrl.replace(`/${db.name}`, "/postgres"))
   await session.query(`alter database ${db.name} with allow_connections false`)
   await session.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", [db.name])
