@@ -67,13 +67,13 @@ function message(name: string, schema: z.ZodType, io: "input" | "output"): [stri
 }
 
 /** What clients may send. */
-export const received = (): Record<string, Message> =>
+const received = (): Record<string, Message> =>
   Object.fromEntries(
     ClientMessage.options.map((option) => message(`client.${option.shape.type.value}`, option, "input")),
   )
 
 /** What the relay sends. */
-export const sent = (): Record<string, Message> =>
+const sent = (): Record<string, Message> =>
   Object.fromEntries([
     ...ServerMessage.options.map((option) => message(option.shape.type.value, option, "output")),
     ...ChangeMessage.options.map((option) =>
@@ -141,7 +141,7 @@ export function asyncApi({ version, wsPath }: { version: string; wsPath: string 
           ]),
         ),
         bindings: { ws: { method: "GET", query: { type: "object", properties: QUERY } } },
-        "x-close-codes": Object.fromEntries(Object.entries(CLOSES)),
+        "x-close-codes": CLOSES,
       },
     },
     operations: {

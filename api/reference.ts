@@ -42,9 +42,13 @@ function fields({ properties = {}, required = [], oneOf, anyOf }: JsonSchema): s
 
 const idOf = (text: string): string => text.replace(/[^a-z0-9]+/gi, "-").replace(/^-|-$/g, "")
 
-function messageText({ name, summary, payload, examples }: Message): string {
+/** As the message says it of itself. */
+const wordOf = ({ name }: Message): string => name.replace(/^(client|change)\./, "")
+
+function messageText(message: Message): string {
+  const { name, summary, payload, examples } = message
   const example = JSON.stringify(examples[0]?.payload, undefined, 2)
-  return `<section class="card" id="${idOf(name)}"><h3>${code(name.replace(/^(client|change)\./, ""))}</h3><p>${escaped(summary)}</p>${fields(payload)}<pre tabindex="0" aria-label="Example">${escaped(example)}</pre></section>`
+  return `<section class="card" id="${idOf(name)}"><h3>${code(wordOf(message))}</h3><p>${escaped(summary)}</p>${fields(payload)}<pre tabindex="0" aria-label="Example">${escaped(example)}</pre></section>`
 }
 
 function requestText(path: string, { get }: OpenApi["paths"][string]): string {
@@ -67,7 +71,7 @@ export function renderReference(sockets: AsyncApi, requests: OpenApi): string {
   const links = (names: Array<[id: string, text: string]>) =>
     names.map(([id, text]) => `<li><a href="#${id}">${escaped(text)}</a></li>`).join("")
   const messageLinks = (some: Message[]) =>
-    links(some.map(({ name }) => [idOf(name), name.replace(/^(client|change)\./, "")]))
+    links(some.map((message) => [idOf(message.name), wordOf(message)]))
   const paths = Object.entries(requests.paths)
   return `<!doctype html>
 <html lang="en">

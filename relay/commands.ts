@@ -8,7 +8,7 @@ import { amendFilter } from "./filter.ts"
 import type { Hub } from "./hub.ts"
 import type { Limits } from "./limits.ts"
 import type { ClientMessage, ErrorCode } from "./protocol.ts"
-import { forbiddenOf } from "./subscription.ts"
+import { forbiddenOf, laneChannels } from "./subscription.ts"
 
 type Of<Type extends ClientMessage["type"]> = Extract<ClientMessage, { type: Type }>
 type Command = Exclude<ClientMessage, { type: "authenticate" }>
@@ -38,7 +38,7 @@ export function createCommands({ hub, limits, audit, fault }: CommandsDeps): {
         fault(connection, "forbidden_channel", `not allowed: ${forbidden.join(", ")}`.slice(0, 300), request)
         return undefined
       }
-      const all = new Set([...joined, ...channels.filter((channel) => channel !== `user:${identity.user}`)])
+      const all = new Set([...joined, ...laneChannels(channels, identity.user)])
       if (!limits.allowsChannels(connection, all.size)) return undefined
       const filter = amendFilter(connection.filter, command)
       if (hub.crowded(identity, all, filter)) {

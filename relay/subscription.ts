@@ -57,9 +57,13 @@ export function mayJoin(channel: string, user: string, rights: Rights): boolean 
 export const forbiddenOf = (channels: Iterable<string>, user: string, rights: Rights): string[] =>
   [...channels].filter((channel) => !mayJoin(channel, user, rights))
 
-/** What a connection begins with. Its own user channel is joined anyhow, and makes no lane of its own. */
+/** Those that make a lane: its own user channel is joined anyhow, and makes none. */
+export const laneChannels = (channels: readonly string[], user: string): string[] =>
+  channels.filter((channel) => channel !== `user:${user}`)
+
+/** What a connection begins with. */
 export const startChannels = (requested: readonly string[], user: string): ReadonlySet<string> =>
-  new Set(requested.length === 0 ? [ALL] : requested.filter((channel) => channel !== `user:${user}`))
+  new Set(requested.length === 0 ? [ALL] : laneChannels(requested, user))
 
 /** Names of which a row must have one to be seen. */
 export interface Place {

@@ -61,7 +61,7 @@ export async function answerFault(
   for (const header of Object.keys(described.headers ?? {}))
     if (!answer.headers.has(header)) return { status, fault: `there is no ${header}` }
   const ajv = new Ajv2020({ strict: true, allowUnionTypes: true })
-  formats.default(ajv)
+  addFormats(ajv)
   const check = ajv.compile(schema)
   const body = type === "application/json" ? await answer.json() : await answer.text()
   return { status, fault: check(body) ? undefined : faultsOf(check, body) }

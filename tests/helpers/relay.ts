@@ -107,6 +107,10 @@ export async function launchRelay(
   }
 }
 
+/** The close codes that the relay has used, which all begin at 0. */
+export const closesOf = async ({ relay }: TestRelay) =>
+  (await relay.metrics.closes.get()).values.filter(({ value }) => value > 0)
+
 /** The value of a counter now; 0 if it has not counted. @param labels as they stand in the exposition, if there are any. */
 export async function metricOf(relay: TestRelay, name: string, labels = ""): Promise<number> {
   const text = await relay.relay.metrics.registry.metrics()

@@ -4,7 +4,7 @@ import t from "tap"
 import { type Client, openClient } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { startProxy } from "../helpers/proxy.ts"
-import { startRelay, token } from "../helpers/relay.ts"
+import { closesOf, startRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 t.jobs = 8
@@ -120,7 +120,7 @@ t.test("a socket that takes nothing for ten seconds is a slow consumer, however 
   const stopped = await relay.connect()
   stopped.socket.pause()
   await db.query("insert into guarantee (note) select repeat('x', 8000) from generate_series(1, 2000)")
-  const closes = async () => (await relay.relay.metrics.closes.get()).values.filter(({ value }) => value > 0)
+  const closes = () => closesOf(relay)
   await until("it is closed", async () => (await closes()).length > 0, DEADLINE_MS)
   t.match(await closes(), [{ labels: { code: "4008" }, value: 1 }])
   await until(

@@ -3,7 +3,7 @@
 import t from "tap"
 import type { Client } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { metricOf, startPatientRelay, startRelay, type TestRelay } from "../helpers/relay.ts"
+import { closesOf, metricOf, startPatientRelay, startRelay, type TestRelay } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 /** More than the kernel and the relay hold for a socket that is not read: 20 MB. */
@@ -18,10 +18,7 @@ async function stuff(db: Database): Promise<void> {
 }
 
 async function closes(relay: TestRelay): Promise<Record<string, number>> {
-  const { values } = await relay.relay.metrics.closes.get()
-  return Object.fromEntries(
-    values.filter(({ value }) => value > 0).map(({ labels, value }) => [labels.code, value]),
-  )
+  return Object.fromEntries((await closesOf(relay)).map(({ labels, value }) => [labels.code, value]))
 }
 
 const ids = (client: Client) => client.changes().map(({ id }) => id)
