@@ -1,7 +1,6 @@
 /** `npm run bench`: measures group after group, and prints a table in which each row has the command that makes it. */
 
 import { Command, InvalidArgumentError } from "commander"
-import { writeDocument } from "./document.ts"
 import { fanout } from "./groups/fanout.ts"
 import { growth, SERIES } from "./groups/growth.ts"
 import { latency } from "./groups/latency.ts"
@@ -12,10 +11,11 @@ import { replay } from "./groups/replay.ts"
 import { stuck } from "./groups/stuck.ts"
 import { workers } from "./groups/workers.ts"
 import { writers } from "./groups/writers.ts"
-import { describeMachine, keepResults, type Run, readResults } from "./results.ts"
-import { SERVERS, type ServerName } from "./server.ts"
-import { type Choice, type Group, openStage } from "./stage.ts"
-import { renderText } from "./table.ts"
+import { SERVERS, type ServerName } from "./harness/server.ts"
+import { type Choice, type Group, openStage } from "./harness/stage.ts"
+import { writeDocument } from "./output/document.ts"
+import { describeMachine, keepResults, type Run, readResults } from "./output/results.ts"
+import { renderText } from "./output/table.ts"
 
 /** In the order in which they run. */
 const GROUPS: Record<string, Group> = {

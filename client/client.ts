@@ -6,7 +6,7 @@ import type {
   DerivedMessage,
   Reason,
   ServerMessage,
-} from "../relay/messages.ts"
+} from "../relay/protocol/server-message.ts"
 import { setAlarm } from "./alarm.ts"
 import { createChannels } from "./channels.ts"
 import { FeedError, type FeedErrorCode, messageOf } from "./error.ts"

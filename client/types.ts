@@ -1,6 +1,11 @@
 /** Events with the types of the caller's rows, inferred from the relay's own schemas. */
 
-import type { ApplicationMessage, ChangeMessage, DerivedMessage, Reason } from "../relay/messages.ts"
+import type {
+  ApplicationMessage,
+  ChangeMessage,
+  DerivedMessage,
+  Reason,
+} from "../relay/protocol/server-message.ts"
 import type { FeedError } from "./error.ts"
 import type { State } from "./state.ts"
 

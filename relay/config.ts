@@ -1,7 +1,7 @@
 /** The settings: read once from flags, environment and `.env`, checked here, frozen. */
 
 import { z } from "zod"
-import { readTrust } from "./address.ts"
+import { readTrust } from "./lib/client-address.ts"
 
 /** A setting that is wrong. The message names it; the process ends with exit code 2. */
 export class ConfigError extends Error {

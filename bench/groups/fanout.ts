@@ -3,14 +3,14 @@
  * a second. A burst is a transaction of so many changes; the next is written when everybody has all of the last.
  */
 
-import type { Audience } from "../audience.ts"
-import { now } from "../clock.ts"
-import { compareSubjects, figure, measured, type Outcome, type Row } from "../row.ts"
-import type { Server } from "../server.ts"
-import { type Group, play, type Stage } from "../stage.ts"
-import { cpuOf } from "../usage.ts"
-import { faultOf } from "../validity.ts"
-import { insert } from "../write.ts"
+import type { Audience } from "../clients/audience.ts"
+import { now } from "../clients/clock.ts"
+import { compareSubjects, figure, measured, type Outcome, type Row } from "../harness/row.ts"
+import type { Server } from "../harness/server.ts"
+import { type Group, play, type Stage } from "../harness/stage.ts"
+import { cpuOf } from "../harness/usage.ts"
+import { faultOf } from "../harness/validity.ts"
+import { insert } from "../harness/write.ts"
 
 /** A run is so long that hundredths of a second of CPU can be told apart. */
 const SECONDS = 4

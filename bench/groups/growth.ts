@@ -4,15 +4,15 @@
  */
 
 import type pg from "pg"
-import type { Audience } from "../audience.ts"
-import { now } from "../clock.ts"
-import { percentilesOf } from "../percentiles.ts"
-import { compareToFirst, figure, measured, type Outcome, type Row } from "../row.ts"
-import type { Server } from "../server.ts"
-import { OWN_TABLE } from "../session.ts"
-import { type Group, play, type Stage } from "../stage.ts"
-import { cpuOf } from "../usage.ts"
-import { faultOf } from "../validity.ts"
+import type { Audience } from "../clients/audience.ts"
+import { now } from "../clients/clock.ts"
+import { percentilesOf } from "../clients/percentiles.ts"
+import { compareToFirst, figure, measured, type Outcome, type Row } from "../harness/row.ts"
+import type { Server } from "../harness/server.ts"
+import { OWN_TABLE } from "../harness/session.ts"
+import { type Group, play, type Stage } from "../harness/stage.ts"
+import { cpuOf } from "../harness/usage.ts"
+import { faultOf } from "../harness/validity.ts"
 
 const SECONDS = 4
 const QUICK_SECONDS = 1.5

@@ -4,11 +4,11 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises"
-import { fillHall, type Hall, probe, reachAll, type Writing, writeBusily } from "../hall.ts"
-import { percentilesOf } from "../percentiles.ts"
-import { compareSubjects, figure, measured, type Outcome, type Row } from "../row.ts"
-import type { Server } from "../server.ts"
-import { type Group, play } from "../stage.ts"
+import { percentilesOf } from "../clients/percentiles.ts"
+import { fillHall, type Hall, probe, reachAll, type Writing, writeBusily } from "../harness/hall.ts"
+import { compareSubjects, figure, measured, type Outcome, type Row } from "../harness/row.ts"
+import type { Server } from "../harness/server.ts"
+import { type Group, play } from "../harness/stage.ts"
 
 const EVENTS = 200
 const QUICK_EVENTS = 40

@@ -1,10 +1,10 @@
 /** Memory: what an idle connection takes of the process that holds it, and what is left when clients have come and gone. */
 
 import { setTimeout as sleep } from "node:timers/promises"
-import { compareSubjects, figure, measured, type Row } from "../row.ts"
-import { type Group, play } from "../stage.ts"
-import { memoryOf } from "../usage.ts"
-import { faultOf } from "../validity.ts"
+import { compareSubjects, figure, measured, type Row } from "../harness/row.ts"
+import { type Group, play } from "../harness/stage.ts"
+import { memoryOf } from "../harness/usage.ts"
+import { faultOf } from "../harness/validity.ts"
 
 /** Come and go before anything is counted, so that code and buffers that everybody shares are there. */
 const WARM_CLIENTS = 500

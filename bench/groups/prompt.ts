@@ -3,13 +3,13 @@
  * that, and what somebody sees who asks for its health all the time.
  */
 
-import { now } from "../clock.ts"
-import { figure, measured } from "../row.ts"
-import type { Server } from "../server.ts"
-import { OWN_TABLE } from "../session.ts"
-import { type Group, play } from "../stage.ts"
-import { faultOf } from "../validity.ts"
-import { insert } from "../write.ts"
+import { now } from "../clients/clock.ts"
+import { figure, measured } from "../harness/row.ts"
+import type { Server } from "../harness/server.ts"
+import { OWN_TABLE } from "../harness/session.ts"
+import { type Group, play } from "../harness/stage.ts"
+import { faultOf } from "../harness/validity.ts"
+import { insert } from "../harness/write.ts"
 
 const SECONDS = 8
 const QUICK_SECONDS = 3

@@ -1,12 +1,12 @@
 /** Replay: how fast clients that return are brought to the present, from memory, from the log, and many at once. */
 
-import { now } from "../clock.ts"
-import { figure, measured, type Outcome } from "../row.ts"
-import type { Server } from "../server.ts"
-import { OWN_TABLE } from "../session.ts"
-import { type Group, play, type Stage } from "../stage.ts"
-import { faultOf } from "../validity.ts"
-import { insert } from "../write.ts"
+import { now } from "../clients/clock.ts"
+import { figure, measured, type Outcome } from "../harness/row.ts"
+import type { Server } from "../harness/server.ts"
+import { OWN_TABLE } from "../harness/session.ts"
+import { type Group, play, type Stage } from "../harness/stage.ts"
+import { faultOf } from "../harness/validity.ts"
+import { insert } from "../harness/write.ts"
 
 const CHANGES = 100_000
 const QUICK_CHANGES = 20_000

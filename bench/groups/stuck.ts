@@ -4,13 +4,13 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises"
-import { now } from "../clock.ts"
-import { fillHall, type Hall, probe, type Writing, writeBusily } from "../hall.ts"
-import { percentilesOf } from "../percentiles.ts"
-import { compareToFirst, type Figure, figure, measured, type Outcome } from "../row.ts"
-import type { Server } from "../server.ts"
-import { DEAF_USER, type Deaf, type Group, play, type Stage } from "../stage.ts"
-import { memoryOf } from "../usage.ts"
+import { now } from "../clients/clock.ts"
+import { percentilesOf } from "../clients/percentiles.ts"
+import { fillHall, type Hall, probe, type Writing, writeBusily } from "../harness/hall.ts"
+import { compareToFirst, type Figure, figure, measured, type Outcome } from "../harness/row.ts"
+import type { Server } from "../harness/server.ts"
+import { DEAF_USER, type Deaf, type Group, play, type Stage } from "../harness/stage.ts"
+import { memoryOf } from "../harness/usage.ts"
 
 const CLIENTS = 1_000
 const STUCK = 10

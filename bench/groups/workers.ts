@@ -3,14 +3,14 @@
  * that can do no more.
  */
 
-import { now } from "../clock.ts"
-import { compareToFirst, figure, measured, type Outcome, type Row } from "../row.ts"
-import type { Server } from "../server.ts"
-import { OWN_TABLE } from "../session.ts"
-import { type Group, play, type Stage } from "../stage.ts"
-import { cpuOfAll } from "../usage.ts"
-import { faultOf } from "../validity.ts"
-import { insert } from "../write.ts"
+import { now } from "../clients/clock.ts"
+import { compareToFirst, figure, measured, type Outcome, type Row } from "../harness/row.ts"
+import type { Server } from "../harness/server.ts"
+import { OWN_TABLE } from "../harness/session.ts"
+import { type Group, play, type Stage } from "../harness/stage.ts"
+import { cpuOfAll } from "../harness/usage.ts"
+import { faultOf } from "../harness/validity.ts"
+import { insert } from "../harness/write.ts"
 
 const SECONDS = 4
 const QUICK_SECONDS = 1.5

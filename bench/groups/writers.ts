@@ -4,10 +4,10 @@
  * machine has better and worse moments.
  */
 
-import { pgbench } from "../pgbench.ts"
-import { compareSubjects, figure, measured, type Outcome, type Row } from "../row.ts"
-import { AbsentError } from "../server.ts"
-import type { Group, Stage } from "../stage.ts"
+import { pgbench } from "../harness/pgbench.ts"
+import { compareSubjects, figure, measured, type Outcome, type Row } from "../harness/row.ts"
+import { AbsentError } from "../harness/server.ts"
+import type { Group, Stage } from "../harness/stage.ts"
 
 const SECONDS = 2
 const QUICK_SECONDS = 1

@@ -1,6 +1,6 @@
 /** How every rival hears of a row: a session that LISTENs. */
 
-import { COPY_CHANNEL, openSession } from "../session.ts"
+import { COPY_CHANNEL, openSession } from "../harness/session.ts"
 
 /** Calls back with the payload of each notification. */
 export async function listen(heard: (payload: string) => void): Promise<void> {

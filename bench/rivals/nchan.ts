@@ -8,7 +8,7 @@ import { type AddressInfo, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { ABSENT } from "../server.ts"
+import { ABSENT } from "../harness/server.ts"
 import { listen } from "./listen.ts"
 
 const MODULE = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"]

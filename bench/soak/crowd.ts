@@ -2,7 +2,7 @@
 
 import { WebSocket } from "ws"
 import { connect, type Feed } from "../../client/client.ts"
-import { tokenFor } from "../server.ts"
+import { tokenFor } from "../harness/server.ts"
 
 export interface Crowd {
   /** So many leave, and as many others come. */

@@ -1,7 +1,7 @@
 /** What goes wrong in a long night, one thing after another. */
 
 import { setTimeout as sleep } from "node:timers/promises"
-import { openSession } from "../session.ts"
+import { openSession } from "../harness/session.ts"
 import type { Crowd } from "./crowd.ts"
 
 export interface Scene {

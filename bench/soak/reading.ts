@@ -1,7 +1,7 @@
 /** One look at a relay: what it holds, and what the kernel says of its process. */
 
 import { readdir, readFile } from "node:fs/promises"
-import type { Server } from "../server.ts"
+import type { Server } from "../harness/server.ts"
 
 export interface Reading {
   minute: number

@@ -3,8 +3,8 @@
 import type pg from "pg"
 import { WebSocket } from "ws"
 import { connect } from "../../client/client.ts"
-import { tokenFor } from "../server.ts"
-import { openSession } from "../session.ts"
+import { tokenFor } from "../harness/server.ts"
+import { openSession } from "../harness/session.ts"
 
 type Copy = Map<string, number>
 

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises"
 import type pg from "pg"
-import { openSession } from "../session.ts"
+import { openSession } from "../harness/session.ts"
 
 /** Rows of before are corrected and taken away, so that the table does not grow for ever. */
 const KEPT = 5_000

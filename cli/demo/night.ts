@@ -2,7 +2,7 @@
 
 import { randomBytes } from "node:crypto"
 import type pg from "pg"
-import { connect } from "../database.ts"
+import { connect } from "../schema/database.ts"
 import { importAll } from "./bulk.ts"
 import { work } from "./clerk.ts"
 import { Clock } from "./clock.ts"

@@ -1,7 +1,7 @@
 /** The relay's schema: that it is there and of this version, that this role may use it, and how the log stands. */
 
-import { installedVersion } from "../install.ts"
-import { readMigrations } from "../migrations.ts"
+import { installedVersion } from "../schema/install.ts"
+import { readMigrations } from "../schema/migrations.ts"
 import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.ts"
 
 /** What a relay does in the database: what `relay.admit_relay` grants. */

@@ -1,7 +1,7 @@
 /** The server: what stands between a commit and the relay there. */
 
 import { randomBytes } from "node:crypto"
-import { connect } from "../database.ts"
+import { connect } from "../schema/database.ts"
 import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.ts"
 
 const BELL_MS = 5_000

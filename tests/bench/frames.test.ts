@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from "node:util"
 import fc from "fast-check"
 import t from "tap"
-import { FrameWalker } from "../../bench/frames.ts"
+import { FrameWalker } from "../../bench/clients/frames.ts"
 
 interface Seen {
   opcode: number

@@ -2,13 +2,13 @@
 
 import type { Page } from "playwright-core"
 import t from "tap"
-import { install } from "../../cli/install.ts"
+import { install } from "../../cli/schema/install.ts"
 import { NO_BROWSER, visit } from "../helpers/browser.ts"
 import { database } from "../helpers/database.ts"
 import { election, openElection, rowsAre } from "../helpers/election.ts"
 import { startRelay, token } from "../helpers/relay.ts"
 
-/** What api/public/stream.js keeps in the page. */
+/** What api/public/pages/dashboard/stream.js keeps in the page. */
 const SHOWN = 300
 const MANY = 5_000
 

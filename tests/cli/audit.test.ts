@@ -3,7 +3,7 @@
 import { readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import t, { type Test } from "tap"
-import { AuditLine } from "../../relay/audit.ts"
+import { AuditLine } from "../../relay/gateway/audit-line.ts"
 import { openClient } from "../helpers/client.ts"
 import { finish, run, workDirectory } from "../helpers/command.ts"
 import { database } from "../helpers/database.ts"

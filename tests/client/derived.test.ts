@@ -1,7 +1,7 @@
 /** What is derived, in the client library; and the few lines by which an application clears a cache of its own. */
 
 import t from "tap"
-import type { DerivedMessage } from "../../relay/messages.ts"
+import type { DerivedMessage } from "../../relay/protocol/server-message.ts"
 import { database } from "../helpers/database.ts"
 import { openFeed } from "../helpers/feed.ts"
 import { startProxy } from "../helpers/proxy.ts"

@@ -1,7 +1,7 @@
 /** The client whose state has to be loaded: by the caller's hook, with its cursor or without, and never in silence. */
 
 import t, { type Test } from "tap"
-import type { Reason } from "../../relay/messages.ts"
+import type { Reason } from "../../relay/protocol/server-message.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { followRelay, openFeed } from "../helpers/feed.ts"
 import { startProxy } from "../helpers/proxy.ts"

@@ -1,8 +1,8 @@
 /** Transactions that stay open long after the lease, and hold xmin: a neighbour database's, and one forgotten prepared. */
 
 import t, { type Test } from "tap"
-import { createBell } from "../../relay/bell.ts"
-import { createMetrics } from "../../relay/metrics.ts"
+import { createBell } from "../../relay/feed/bell.ts"
+import { createMetrics } from "../../relay/telemetry/metrics.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { comesTo, pollsOn, wake } from "../helpers/lease.ts"
 import { NO_FLOOR, startRelay } from "../helpers/relay.ts"

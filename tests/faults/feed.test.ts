@@ -2,7 +2,7 @@
 
 import pg from "pg"
 import t from "tap"
-import { createChangelog } from "../../relay/changelog.ts"
+import { createChangelog } from "../../relay/feed/changelog.ts"
 import { ownCluster } from "../helpers/cluster.ts"
 import { database } from "../helpers/database.ts"
 import { startProxy } from "../helpers/proxy.ts"

@@ -1,9 +1,9 @@
 /** The listening session against what breaks it: the known faults of pg-listen, and the network's. */
 
 import t, { type Test } from "tap"
-import { createListener, type Listener } from "../../relay/listener.ts"
-import { createLog } from "../../relay/log.ts"
-import { createMetrics } from "../../relay/metrics.ts"
+import { createListener, type Listener } from "../../relay/feed/listener.ts"
+import { createLog } from "../../relay/telemetry/log.ts"
+import { createMetrics } from "../../relay/telemetry/metrics.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { startProxy, type TcpProxy } from "../helpers/proxy.ts"
 import { until } from "../helpers/wait.ts"

@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import t from "tap"
-import { createChangelog } from "../../relay/changelog.ts"
+import { createChangelog } from "../../relay/feed/changelog.ts"
 import { database } from "../helpers/database.ts"
 import { noDump } from "../helpers/dump.ts"
 import { missing } from "../helpers/log.ts"

@@ -1,8 +1,8 @@
 /** What rotation must withstand: other isolation levels, open transactions, another relay, a log that is held; and what it may cost. */
 
 import t from "tap"
-import type { RowChange } from "../../relay/change.ts"
-import { contains, type Snapshot } from "../../relay/cursor.ts"
+import type { RowChange } from "../../relay/change/change.ts"
+import { contains, type Snapshot } from "../../relay/change/cursor.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { backendOf, missing, readLog, refusal, VERSIONS, waitsForLock } from "../helpers/log.ts"
 import { startRelay } from "../helpers/relay.ts"

@@ -2,7 +2,7 @@
 
 import type pg from "pg"
 import t, { type Test } from "tap"
-import { createChangelog } from "../../relay/changelog.ts"
+import { createChangelog } from "../../relay/feed/changelog.ts"
 import { type Client, type Received, unlessClosed } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { newSeed, type Random, random } from "../helpers/random.ts"

@@ -11,8 +11,8 @@ import type { Test } from "tap"
 import { placeBinaries } from "../../cli/embedded/binaries.ts"
 import { type Cluster, initCluster, serverUser, startCluster } from "../../cli/embedded/cluster.ts"
 import { freePort } from "../../cli/embedded/port.ts"
-import { install } from "../../cli/install.ts"
-import { readElectionSchema } from "../../cli/migrations.ts"
+import { install } from "../../cli/schema/install.ts"
+import { readElectionSchema } from "../../cli/schema/migrations.ts"
 import { fakedServer } from "./faketime.ts"
 
 const execute = promisify(execFile)

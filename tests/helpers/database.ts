@@ -3,7 +3,7 @@
 import { randomBytes } from "node:crypto"
 import pg from "pg"
 import type { Test } from "tap"
-import { install } from "../../cli/install.ts"
+import { install } from "../../cli/schema/install.ts"
 import { ADMIN, EMPTY, readServers, TEMPLATE, urlOf } from "./servers.ts"
 
 export interface Database {

@@ -3,8 +3,8 @@
 import { Ajv, type ValidateFunction } from "ajv"
 import { Ajv2020 } from "ajv/dist/2020.js"
 import formats from "ajv-formats"
-import type { AsyncApi } from "../../api/asyncapi.ts"
-import type { OpenApi } from "../../api/openapi.ts"
+import type { AsyncApi } from "../../api/docs/asyncapi.ts"
+import type { OpenApi } from "../../api/docs/openapi.ts"
 import type { Received } from "./client.ts"
 
 const addFormats = formats.default

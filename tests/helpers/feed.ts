@@ -7,7 +7,7 @@ import { connect, type Feed, type Options } from "../../client/client.ts"
 import type { FeedError } from "../../client/error.ts"
 import type { Kind, State } from "../../client/state.ts"
 import type { AnyRows, ChangeOf } from "../../client/types.ts"
-import type { ApplicationMessage, Reason } from "../../relay/messages.ts"
+import type { ApplicationMessage, Reason } from "../../relay/protocol/server-message.ts"
 import { type TestRelay, token } from "./relay.ts"
 import { DEADLINE_MS, until } from "./wait.ts"
 

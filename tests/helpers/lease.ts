@@ -1,7 +1,7 @@
 /** Leases as tests make them: told of or not, and transactions that leave out the bell for one. */
 
 import type pg from "pg"
-import type { BellReport } from "../../relay/bell.ts"
+import type { BellReport } from "../../relay/feed/bell.ts"
 import type { Database } from "./database.ts"
 import type { TestRelay } from "./relay.ts"
 import { until } from "./wait.ts"

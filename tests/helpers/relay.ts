@@ -3,10 +3,10 @@
 import type { AddressInfo } from "node:net"
 import jwt from "jsonwebtoken"
 import type { Test } from "tap"
-import { createHttpServer } from "../../cli/server.ts"
+import { createHttpServer } from "../../cli/serve/server.ts"
 import { readSettings } from "../../relay/config.ts"
-import { createLog } from "../../relay/log.ts"
 import { createRelay, type Relay, type RelayDeps } from "../../relay/relay.ts"
+import { createLog } from "../../relay/telemetry/log.ts"
 import { type Client, openClient } from "./client.ts"
 import type { Database } from "./database.ts"
 

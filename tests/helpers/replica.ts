@@ -1,6 +1,6 @@
 /** A reader's copy of tables whose rows count their own versions, kept by changes, which notes whatever does not fit. */
 
-import type { RowChange } from "../../relay/change.ts"
+import type { RowChange } from "../../relay/change/change.ts"
 
 export interface Faults {
   /** Versions or rows that should have come. */

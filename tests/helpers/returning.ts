@@ -1,7 +1,7 @@
 /** Clients that go away with their cursor, and what they are told when they come back with it. */
 
 import type { Test } from "tap"
-import { parseCursor } from "../../relay/cursor.ts"
+import { parseCursor } from "../../relay/change/cursor.ts"
 import { type Client, type Received, unlessClosed } from "./client.ts"
 import { execSql } from "./cluster.ts"
 import { type TestRelay, token } from "./relay.ts"

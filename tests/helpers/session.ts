@@ -1,8 +1,8 @@
 /** A reading session on a changelog, as the feed has one. */
 
 import type { Test } from "tap"
-import { type Changelog, createChangelog } from "../../relay/changelog.ts"
-import type { Session } from "../../relay/session.ts"
+import { type Changelog, createChangelog } from "../../relay/feed/changelog.ts"
+import type { Session } from "../../relay/feed/log-session.ts"
 
 /** Both closed with the test. */
 export async function openSession(

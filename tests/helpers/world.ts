@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from "node:util"
 import pg from "pg"
 import type { Test } from "tap"
-import { contains, parseSnapshot } from "../../relay/cursor.ts"
+import { contains, parseSnapshot } from "../../relay/change/cursor.ts"
 import type { Received } from "./client.ts"
 import { copyOf, differences, Ledger, type Reading, type Row } from "./ledger.ts"
 import { type Effect, newTransaction, Reference, readMoment, TABLE, type Transaction } from "./reference.ts"

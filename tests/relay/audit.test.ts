@@ -3,7 +3,7 @@
 import { existsSync, readFileSync, renameSync, symlinkSync, unlinkSync } from "node:fs"
 import { join } from "node:path"
 import t, { type Test } from "tap"
-import { AuditLine } from "../../relay/audit.ts"
+import { AuditLine } from "../../relay/gateway/audit-line.ts"
 import { workDirectory } from "../helpers/command.ts"
 import { database } from "../helpers/database.ts"
 import { metricOf, startRelay, token } from "../helpers/relay.ts"

@@ -1,7 +1,7 @@
 /** Derived messages: numbers that stay current, for those who may see all that is in them. */
 
 import t, { type Test } from "tap"
-import { DerivedMessage } from "../../relay/messages.ts"
+import { DerivedMessage } from "../../relay/protocol/server-message.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
 import { metricOf, startPatientRelay, startRelay, type TestRelay, token } from "../helpers/relay.ts"

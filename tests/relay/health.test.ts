@@ -390,7 +390,7 @@ t.test("a page and an API that a browser cannot be turned against", async (t) =>
   })
   const paths: [path: string, status: number, cache: string][] = [
     ["/", 200, "no-cache"],
-    ["/app.js", 200, "no-cache"],
+    ["/pages/dashboard/app.js", 200, "no-cache"],
     ["/style.css", 200, "no-cache"],
     ["/icon.svg", 200, "no-cache"],
     ["/page.json", 200, "no-store"],

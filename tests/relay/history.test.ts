@@ -1,8 +1,6 @@
 /** Reads of the log for those who return: whoever shares one gets what it would have got alone. */
 
 import t, { type Test } from "tap"
-import { createChangelog } from "../../relay/changelog.ts"
-import { readSettings } from "../../relay/config.ts"
 import {
   type Cursor,
   contains,
@@ -10,12 +8,14 @@ import {
   parseSnapshot,
   type Snapshot,
   visible,
-} from "../../relay/cursor.ts"
-import { createHistory, type Outcome, type Reader } from "../../relay/history.ts"
-import { createLog } from "../../relay/log.ts"
-import { createMetrics } from "../../relay/metrics.ts"
-import { createRecent } from "../../relay/recent.ts"
-import type { LogPage, Rest } from "../../relay/session.ts"
+} from "../../relay/change/cursor.ts"
+import { readSettings } from "../../relay/config.ts"
+import { createChangelog } from "../../relay/feed/changelog.ts"
+import type { LogPage, Rest } from "../../relay/feed/log-session.ts"
+import { createHistory, type Outcome, type Reader } from "../../relay/replay/log-reads.ts"
+import { createRecent } from "../../relay/replay/replay-buffer.ts"
+import { createLog } from "../../relay/telemetry/log.ts"
+import { createMetrics } from "../../relay/telemetry/metrics.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { SECRET } from "../helpers/relay.ts"
 

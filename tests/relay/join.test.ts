@@ -5,7 +5,7 @@
  */
 
 import t, { type Test } from "tap"
-import { parseCursor, type Snapshot, visible } from "../../relay/cursor.ts"
+import { parseCursor, type Snapshot, visible } from "../../relay/change/cursor.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { cursorNow } from "../helpers/log.ts"

@@ -1,7 +1,7 @@
 /** Columns that only certain roles may see, over real sockets: live, by replay, and when the rule changes. */
 
 import t, { type Test } from "tap"
-import { ChangeMessage } from "../../relay/messages.ts"
+import { ChangeMessage } from "../../relay/protocol/server-message.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { cursorNow } from "../helpers/log.ts"

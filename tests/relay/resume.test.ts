@@ -1,7 +1,7 @@
 /** Who returns with a cursor gets what it missed, once, in order, and nothing else; or is told why not. */
 
 import t, { type Test } from "tap"
-import { contains, parseCursor, type Snapshot } from "../../relay/cursor.ts"
+import { contains, parseCursor, type Snapshot } from "../../relay/change/cursor.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { cursorNow } from "../helpers/log.ts"

@@ -1,7 +1,12 @@
-/** Every frame of a relay is of the form that relay/messages.ts describes, to the last field. */
+/** Every frame of a relay is of the form that relay/protocol/server-message.ts describes, to the last field. */
 
 import t from "tap"
-import { ApplicationMessage, ChangeMessage, DerivedMessage, ServerMessage } from "../../relay/messages.ts"
+import {
+  ApplicationMessage,
+  ChangeMessage,
+  DerivedMessage,
+  ServerMessage,
+} from "../../relay/protocol/server-message.ts"
 import type { Client, Received } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
 import { asyncApiOf, frameCheck } from "../helpers/described.ts"

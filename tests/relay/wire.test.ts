@@ -8,7 +8,8 @@ import { type Duplex, PassThrough } from "node:stream"
 import fc from "fast-check"
 import t, { type Test } from "tap"
 import { WebSocket, WebSocketServer } from "ws"
-import { createWire, frameText, PING_FRAME, type Wire } from "../../relay/wire.ts"
+import { createWire, type Wire } from "../../relay/fanout/wire.ts"
+import { frameText, PING_FRAME } from "../../relay/protocol/frame.ts"
 import { until } from "../helpers/wait.ts"
 
 interface Side {

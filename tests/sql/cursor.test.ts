@@ -1,8 +1,8 @@
 /** relay.cursor() and the lineage that gives a cursor its meaning. */
 
 import t from "tap"
-import { createChangelog } from "../../relay/changelog.ts"
-import { parseCursor, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
+import { parseCursor, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
+import { createChangelog } from "../../relay/feed/changelog.ts"
 import { database } from "../helpers/database.ts"
 import { copyIn, missing, readLog, refusal, VERSIONS } from "../helpers/log.ts"
 

@@ -1,8 +1,8 @@
 /** What may be derived: each wrong definition is refused with what to do, and a right one is tried at once. */
 
 import t, { type Test } from "tap"
-import { install } from "../../cli/install.ts"
-import { readElectionSchema } from "../../cli/migrations.ts"
+import { install } from "../../cli/schema/install.ts"
+import { readElectionSchema } from "../../cli/schema/migrations.ts"
 import { database } from "../helpers/database.ts"
 
 const define = async (t: Test) => {

@@ -1,10 +1,10 @@
 /** Installing, upgrading and taking out: by whom, how often, at once, and without a trace. */
 
 import t from "tap"
-import { install, track, uninstall, untrack } from "../../cli/install.ts"
-import { applySql, readElectionSchema, readMigrations } from "../../cli/migrations.ts"
-import { createChangelog } from "../../relay/changelog.ts"
+import { install, track, uninstall, untrack } from "../../cli/schema/install.ts"
+import { applySql, readElectionSchema, readMigrations } from "../../cli/schema/migrations.ts"
 import { ConfigError } from "../../relay/config.ts"
+import { createChangelog } from "../../relay/feed/changelog.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { backendOf, missing, readOps, refusal, role, VERSIONS, waitsForLock } from "../helpers/log.ts"
 import { until } from "../helpers/wait.ts"

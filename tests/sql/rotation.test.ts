@@ -2,7 +2,7 @@
 
 import fc from "fast-check"
 import t from "tap"
-import { contains, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
+import { contains, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { backendOf, missing, readLog, refusal, rotate, VERSIONS } from "../helpers/log.ts"
 import { until } from "../helpers/wait.ts"

@@ -1,7 +1,7 @@
 /** relay.track, relay.untrack and relay.tracked. */
 
 import t from "tap"
-import { install, track } from "../../cli/install.ts"
+import { install, track } from "../../cli/schema/install.ts"
 import { type Database, database } from "../helpers/database.ts"
 import {
   backendOf,

@@ -1,8 +1,8 @@
 /** From one schema to the next: what was released stays as it is, and a database that has it comes to the present one. */
 
 import t, { type Test } from "tap"
-import { install } from "../../cli/install.ts"
-import { applySql, readElectionSchema, readMigrations } from "../../cli/migrations.ts"
+import { install } from "../../cli/schema/install.ts"
+import { applySql, readElectionSchema, readMigrations } from "../../cli/schema/migrations.ts"
 import { finish, workDirectory } from "../helpers/command.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { missing, readOps, refusal, role, VERSIONS } from "../helpers/log.ts"

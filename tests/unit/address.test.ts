@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import express from "express"
 import t, { type Test } from "tap"
-import { clientOf, readTrust, speaksInVain } from "../../relay/address.ts"
+import { clientOf, readTrust, speaksInVain } from "../../relay/lib/client-address.ts"
 
 /** Asks a server on the loopback. @returns what it answers. */
 async function ask<T>(t: Test, server: Server, forwarded: string | undefined): Promise<T> {

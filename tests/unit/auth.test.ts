@@ -4,9 +4,9 @@ import { createHmac, generateKeyPairSync, type KeyObject } from "node:crypto"
 import fc from "fast-check"
 import jwt from "jsonwebtoken"
 import t from "tap"
-import { type Auth, createAuth } from "../../relay/auth.ts"
+import { type Auth, createAuth } from "../../relay/access/auth.ts"
+import { settledKeys } from "../../relay/access/keys.ts"
 import { ConfigError, readSettings } from "../../relay/config.ts"
-import { settledKeys } from "../../relay/keys.ts"
 
 const SECRET = "s".repeat(32)
 function make(given: Record<string, string>): Auth {

@@ -2,7 +2,7 @@
 
 import fc from "fast-check"
 import t from "tap"
-import { backoff } from "../../relay/backoff.ts"
+import { backoff } from "../../relay/lib/backoff.ts"
 
 t.test("the delay doubles from 100 ms to 10 s, spread over its upper half", async (t) => {
   const property = fc.property(fc.nat({ max: 2_000 }), (attempt) => {

@@ -3,7 +3,7 @@
 import v8 from "node:v8"
 import fc from "fast-check"
 import t from "tap"
-import { Buckets, Rate } from "../../relay/buckets.ts"
+import { Buckets, Rate } from "../../relay/lib/token-bucket.ts"
 
 /** How many of those that come at these times are let through. */
 function through(perSecond: number, times: Iterable<number>): number {

@@ -10,8 +10,8 @@ import {
   type Meta,
   type RowChange,
   readChange,
-} from "../../relay/change.ts"
-import { scanRow } from "../../relay/row.ts"
+} from "../../relay/change/change.ts"
+import { scanRow } from "../../relay/change/row.ts"
 
 const META = {
   key: ["id"],

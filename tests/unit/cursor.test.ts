@@ -12,7 +12,7 @@ import {
   type Snapshot,
   union,
   visible,
-} from "../../relay/cursor.ts"
+} from "../../relay/change/cursor.ts"
 import { leastCpuMs } from "../helpers/cpu.ts"
 
 /** Few xids, so that snapshots meet. As in PostgreSQL the last xid below xmax has ended, and xmin is the first in flight. */

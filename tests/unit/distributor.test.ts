@@ -1,11 +1,11 @@
 /** One feed for several workers: who comes when, who is waited for, and what each is told. */
 
 import t, { type Test } from "tap"
-import { Bulletin } from "../../relay/bulletin.ts"
-import { type Change, readChange } from "../../relay/change.ts"
-import { parseCursor } from "../../relay/cursor.ts"
-import { createDistributor, type Distributor } from "../../relay/distributor.ts"
-import { createRevocations } from "../../relay/revocations.ts"
+import { createRevocations } from "../../relay/access/revocations.ts"
+import { type Change, readChange } from "../../relay/change/change.ts"
+import { parseCursor } from "../../relay/change/cursor.ts"
+import { Bulletin } from "../../relay/workers/feed-message.ts"
+import { createDistributor, type Distributor } from "../../relay/workers/forwarder.ts"
 
 const cursor = (xmax: number) => {
   const parsed = parseCursor(`abc:${xmax}:${xmax}:`)

@@ -1,7 +1,7 @@
 /** Endings: what comes together is one, and what is kept is bounded, of one process and of several. */
 
 import t from "tap"
-import { createEndings, sumOfEndings } from "../../relay/endings.ts"
+import { createEndings, sumOfEndings } from "../../relay/telemetry/disconnects.ts"
 
 const START = Date.parse("2026-11-25T20:00:00Z")
 

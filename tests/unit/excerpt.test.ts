@@ -1,10 +1,10 @@
 /** Excerpts: each gets what it misses and may see, however much is shared with others, and little is kept. */
 
 import t from "tap"
-import type { Change } from "../../relay/change.ts"
-import { parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
-import { createExcerpts, type Excerpt, type Missing } from "../../relay/excerpt.ts"
-import { type Subscription, subscriptionKey } from "../../relay/subscription.ts"
+import type { Change } from "../../relay/change/change.ts"
+import { parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
+import { type Subscription, subscriptionKey } from "../../relay/fanout/visibility.ts"
+import { createExcerpts, type Excerpt, type Missing } from "../../relay/replay/frame-cache.ts"
 
 const message = (xid: number, channel: string, text: string): Change => ({
   kind: "message",

@@ -2,8 +2,9 @@
 
 import fc from "fast-check"
 import t from "tap"
-import { type Figure, figureFrame, seesFigure } from "../../relay/figure.ts"
-import { amendFilter, FilterFields } from "../../relay/filter.ts"
+import type { Figure } from "../../relay/derived/value.ts"
+import { figureFrame, seesFigure } from "../../relay/fanout/latest-values.ts"
+import { amendFilter, FilterFields } from "../../relay/protocol/filter.ts"
 
 const PREFIXES = ["dashboard", "election", "committee", "turnout"]
 const IDS = ["1", "2"]

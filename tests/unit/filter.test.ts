@@ -3,9 +3,15 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import { amendFilter, type Filter, FilterFields, fewestValues, rowPasses } from "../../relay/filter.ts"
-import { scanRow } from "../../relay/row.ts"
-import { identityOf } from "../../relay/scalar.ts"
+import { scanRow } from "../../relay/change/row.ts"
+import { identityOf } from "../../relay/change/scalar.ts"
+import {
+  amendFilter,
+  type Filter,
+  FilterFields,
+  fewestValues,
+  rowPasses,
+} from "../../relay/protocol/filter.ts"
 
 /** @throws ZodError */
 const filterOf = (fields: object): Filter => amendFilter(undefined, FilterFields.parse(fields)) as Filter

@@ -2,7 +2,7 @@
 
 import fc from "fast-check"
 import t from "tap"
-import { type KeysReport, worstOf } from "../../relay/keys.ts"
+import { type KeysReport, worstOf } from "../../relay/access/keys.ts"
 
 const report = (known: number, age: number | null, error: string | null = null): KeysReport => ({
   source: "jwks",

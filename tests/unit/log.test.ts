@@ -2,7 +2,7 @@
 
 import { spawnSync } from "node:child_process"
 import t from "tap"
-import { createLog } from "../../relay/log.ts"
+import { createLog } from "../../relay/telemetry/log.ts"
 
 function collect(level: "trace" | "info" | "warn" | "silent") {
   const lines: string[] = []
@@ -48,7 +48,7 @@ t.test("it goes to standard error in either format, and nothing to standard outp
         "--import=tsx",
         "--input-type=module",
         "-e",
-        `import { createLog } from ${JSON.stringify(new URL("../../relay/log.ts", import.meta.url).href)}
+        `import { createLog } from ${JSON.stringify(new URL("../../relay/telemetry/log.ts", import.meta.url).href)}
          createLog({ LOG_LEVEL: "info", LOG_FORMAT: "${format}" }).info({ event: "ready", port: 1 }, "here")`,
       ],
       { encoding: "utf8" },

@@ -6,7 +6,7 @@ import t from "tap"
 import { INITIAL, transition } from "../../client/machine.ts"
 import { Position } from "../../client/position.ts"
 import type { Effect, Event, Facts, Kind, State } from "../../client/state.ts"
-import type { ChangeMessage } from "../../relay/messages.ts"
+import type { ChangeMessage } from "../../relay/protocol/server-message.ts"
 
 const FACTS: Facts = { chance: 0.5, online: true, visible: true, hook: true, renewable: true }
 const tries = { attempt: 3, refused: false }

@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { PassThrough } from "node:stream"
 import fc from "fast-check"
 import t, { type Test } from "tap"
-import { createPipe, lineOf, type PipeDeps } from "../../relay/pipe.ts"
+import { createPipe, lineOf, type PipeDeps } from "../../relay/workers/ipc.ts"
 
 const silent: Omit<PipeDeps, "stream"> = { told() {}, asked: async () => null, closed() {} }
 

@@ -3,9 +3,9 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import type { Change } from "../../relay/change.ts"
-import { contains, parseSnapshot, type Snapshot, visible } from "../../relay/cursor.ts"
-import { createRecent, type Recent, sizeOf } from "../../relay/recent.ts"
+import type { Change } from "../../relay/change/change.ts"
+import { contains, parseSnapshot, type Snapshot, visible } from "../../relay/change/cursor.ts"
+import { createRecent, type Recent, sizeOf } from "../../relay/replay/replay-buffer.ts"
 
 const at = (xmax: number): Snapshot => parseSnapshot(`${xmax}:${xmax}:`) ?? assert.fail()
 const cursor = (xmax: number) => ({ lineage: "l", snapshot: at(xmax) })

@@ -1,16 +1,16 @@
 /** A renewed token counts from one moment on, with its rights and its end together; until then the old one does. */
 
 import t from "tap"
-import type { Identity } from "../../relay/auth.ts"
+import type { Identity } from "../../relay/access/auth.ts"
+import { createRevocations } from "../../relay/access/revocations.ts"
+import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import { readSettings } from "../../relay/config.ts"
-import { Connection } from "../../relay/connection.ts"
-import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
-import type { BatchPart } from "../../relay/feed.ts"
-import { createHub } from "../../relay/hub.ts"
-import { createLog } from "../../relay/log.ts"
-import { createMetrics } from "../../relay/metrics.ts"
-import { createRecent } from "../../relay/recent.ts"
-import { createRevocations } from "../../relay/revocations.ts"
+import { Connection } from "../../relay/fanout/connection.ts"
+import type { BatchPart } from "../../relay/feed/batch.ts"
+import { createHub } from "../../relay/hub/hub.ts"
+import { createRecent } from "../../relay/replay/replay-buffer.ts"
+import { createLog } from "../../relay/telemetry/log.ts"
+import { createMetrics } from "../../relay/telemetry/metrics.ts"
 
 const cursor = (xmax: number): Cursor => ({
   lineage: "l",

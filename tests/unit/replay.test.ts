@@ -1,14 +1,14 @@
 /** A replay from memory, step by step: it leaves the event loop to others whatever there is to send. */
 
 import t from "tap"
-import type { Change } from "../../relay/change.ts"
+import type { Change } from "../../relay/change/change.ts"
+import { type Cursor, cursorText, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import { readSettings } from "../../relay/config.ts"
-import { Connection } from "../../relay/connection.ts"
-import { type Cursor, cursorText, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
-import { createLog } from "../../relay/log.ts"
-import { createMetrics } from "../../relay/metrics.ts"
-import { createRecent } from "../../relay/recent.ts"
-import { createReplays, type Joined } from "../../relay/replay.ts"
+import { Connection } from "../../relay/fanout/connection.ts"
+import { createReplays, type Joined } from "../../relay/replay/replay.ts"
+import { createRecent } from "../../relay/replay/replay-buffer.ts"
+import { createLog } from "../../relay/telemetry/log.ts"
+import { createMetrics } from "../../relay/telemetry/metrics.ts"
 
 const PARTS = 20_000
 const cursor = (xmax: number): Cursor => ({

@@ -1,8 +1,9 @@
 /** The set of revocations: whom it refuses, until when, and that it does not grow by what is over. */
 
 import t from "tap"
-import type { Identity } from "../../relay/auth.ts"
-import { createRevocations, type Revocation } from "../../relay/revocations.ts"
+import type { Identity } from "../../relay/access/auth.ts"
+import { createRevocations } from "../../relay/access/revocations.ts"
+import type { Revocation } from "../../relay/change/revocation.ts"
 
 const bearer = (user: string, more: Partial<Identity> = {}): Identity => ({
   user,

@@ -3,12 +3,13 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import { type Change, readChange } from "../../relay/change.ts"
-import { amendFilter, type Filter, FilterFields } from "../../relay/filter.ts"
-import type { Lane, Member } from "../../relay/lane.ts"
-import { createRouter, type Router } from "../../relay/router.ts"
-import { Slice } from "../../relay/slice.ts"
-import { type Rights, type Subscription, view } from "../../relay/subscription.ts"
+import type { Rights } from "../../relay/access/rights.ts"
+import { type Change, readChange } from "../../relay/change/change.ts"
+import type { Lane, Member } from "../../relay/fanout/lane.ts"
+import { createRouter, type Router } from "../../relay/fanout/router.ts"
+import { type Subscription, view } from "../../relay/fanout/visibility.ts"
+import { Slice } from "../../relay/lib/time-slice.ts"
+import { amendFilter, type Filter, FilterFields } from "../../relay/protocol/filter.ts"
 
 const EVERYTHING: Rights = { committees: null, elections: null, channels: null, roles: new Set(["teller"]) }
 const META = JSON.stringify({

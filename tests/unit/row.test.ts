@@ -3,7 +3,7 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import { scalarText, scanRow } from "../../relay/row.ts"
+import { scalarText, scanRow } from "../../relay/change/row.ts"
 import { leastCpuMs } from "../helpers/cpu.ts"
 
 const space = fc.string({ unit: fc.constantFrom(" ", "\n", "\t", "\r"), maxLength: 3 })

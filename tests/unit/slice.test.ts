@@ -1,22 +1,21 @@
 /** However much there is to do, the event loop turns: what never ends must not hold up anybody either. */
 
 import t, { type Test } from "tap"
-import { type Change, readChange } from "../../relay/change.ts"
-import { Connection } from "../../relay/connection.ts"
-import { announce, flush } from "../../relay/fanout.ts"
-import { Lane } from "../../relay/lane.ts"
-import { Register } from "../../relay/register.ts"
-import { createRouter } from "../../relay/router.ts"
-import { Slice } from "../../relay/slice.ts"
-import { createTurns } from "../../relay/turns.ts"
-import { CHECKPOINT_MS, startWheel } from "../../relay/wheel.ts"
+import { type Change, readChange } from "../../relay/change/change.ts"
+import { Connection } from "../../relay/fanout/connection.ts"
+import { announce, flush } from "../../relay/fanout/flush.ts"
+import { Lane } from "../../relay/fanout/lane.ts"
+import { createRouter } from "../../relay/fanout/router.ts"
+import { CHECKPOINT_MS, startWheel } from "../../relay/hub/sweep.ts"
+import { Multimap } from "../../relay/lib/multimap.ts"
+import { createTurns, Slice } from "../../relay/lib/time-slice.ts"
 import { until } from "../helpers/wait.ts"
 
 const SUBSCRIPTION = {
   channels: new Set(["election_updates"]),
   rights: { committees: null, elections: null, channels: null, roles: new Set<string>() },
 }
-const laneOf = () => new Lane(SUBSCRIPTION, new Register())
+const laneOf = () => new Lane(SUBSCRIPTION, new Multimap())
 
 /** The same again and again, until it is over. */
 function endless<T>(value: T): { values: Iterable<T>; taken(): number; end(): void } {

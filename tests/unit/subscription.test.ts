@@ -3,17 +3,11 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import { type Change, readChange } from "../../relay/change.ts"
-import { amendFilter, FilterFields } from "../../relay/filter.ts"
-import { frameOf } from "../../relay/frames.ts"
-import {
-  mayJoin,
-  type Rights,
-  type Subscription,
-  sightOf,
-  subscriptionKey,
-  view,
-} from "../../relay/subscription.ts"
+import { mayJoin, type Rights } from "../../relay/access/rights.ts"
+import { type Change, readChange } from "../../relay/change/change.ts"
+import { frameOf } from "../../relay/fanout/frames.ts"
+import { type Subscription, sightOf, subscriptionKey, view } from "../../relay/fanout/visibility.ts"
+import { amendFilter, FilterFields } from "../../relay/protocol/filter.ts"
 
 /** A row by its scope columns; a table without a column has no such property. */
 type Scope = Partial<Record<"committee" | "election" | "user", number | null>>

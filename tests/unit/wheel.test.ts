@@ -1,14 +1,14 @@
 /** The wheel tells lanes how far they are, and never more than what they were sent. */
 
 import t from "tap"
-import { Connection } from "../../relay/connection.ts"
-import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/cursor.ts"
-import { Lane } from "../../relay/lane.ts"
-import { Register } from "../../relay/register.ts"
-import type { Position } from "../../relay/replay.ts"
-import type { Router } from "../../relay/router.ts"
-import { startWheel } from "../../relay/wheel.ts"
-import type { Wire } from "../../relay/wire.ts"
+import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
+import { Connection } from "../../relay/fanout/connection.ts"
+import { Lane } from "../../relay/fanout/lane.ts"
+import type { Router } from "../../relay/fanout/router.ts"
+import type { Wire } from "../../relay/fanout/wire.ts"
+import { startWheel } from "../../relay/hub/sweep.ts"
+import { Multimap } from "../../relay/lib/multimap.ts"
+import type { Position } from "../../relay/replay/replay.ts"
 import { until } from "../helpers/wait.ts"
 
 t.jobs = 3
@@ -24,7 +24,7 @@ const AFTER = cursor(6)
 /** A lane of somebody who takes nothing, which is owed a checkpoint. */
 function laneOf(): { lane: Lane; sent: () => string[] } {
   const rights = { committees: null, elections: null, channels: null, roles: new Set<string>() }
-  const lane = new Lane({ channels: new Set(), rights }, new Register())
+  const lane = new Lane({ channels: new Set(), rights }, new Multimap())
   lane.add({ user: "1", position: 0, index: 0, pump() {} })
   lane.unmarked = true
   const sent = () =>

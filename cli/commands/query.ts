@@ -1,0 +1,23 @@
+/** `commitcast query`: psql's work for people who have no psql. */
+
+import { connect } from "../schema/database.ts"
+
+/** Runs SQL and prints each result as a table on a terminal, as JSON lines elsewhere. */
+export async function query(databaseUrl: string, sql: string, print: (line: string) => void): Promise<void> {
+  const client = await connect(databaseUrl)
+  try {
+    const results = await client.query(sql)
+    for (const { command, rowCount, rows } of Array.isArray(results) ? results : [results]) {
+      if (rows.length === 0)
+        print(
+          process.stdout.isTTY
+            ? `${command} ${rowCount ?? 0}`
+            : JSON.stringify({ command, rows: rowCount ?? 0 }),
+        )
+      else if (process.stdout.isTTY) console.table(rows)
+      else for (const row of rows) print(JSON.stringify(row))
+    }
+  } finally {
+    await client.end()
+  }
+}

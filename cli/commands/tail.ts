@@ -1,0 +1,122 @@
+/** `commitcast tail`: the changes as they come, a line each. */
+
+import { styleText } from "node:util"
+import { WebSocket } from "ws"
+import { z } from "zod"
+import { connect } from "../../client/client.ts"
+import type { FilterFields } from "../../client/filter.ts"
+
+export interface TailOptions {
+  /** The relay, as http:// or ws://. */
+  url: string
+  path: string
+  token: string
+  channels: string[]
+  filter: FilterFields
+  /** One line of text a change, or the message as it came. */
+  format: "text" | "json"
+  print(line: string): void
+  /** What is not a change: connected, lost. */
+  note(line: string): void
+  signal: AbortSignal
+}
+
+/** What a line is made of; other fields are of no interest here. */
+const Shown = z.object({
+  type: z.string(),
+  action: z.string().optional(),
+  at: z.string().optional(),
+  table: z.string().optional(),
+  key: z.record(z.string(), z.unknown()).optional(),
+  data: z.record(z.string(), z.unknown()).optional(),
+  changed: z.array(z.string()).optional(),
+  before: z.record(z.string(), z.unknown()).optional(),
+  channel: z.string().optional(),
+  payload: z.unknown().optional(),
+})
+type Shown = z.infer<typeof Shown>
+
+/** Where a change keeps the text that it came as: numbers may be more than a double holds. */
+const TEXT = Symbol("text")
+
+/** Follows a relay until the signal, through lost connections. @throws Error if the relay says that it is of no use. */
+export function tail(options: TailOptions): Promise<void> {
+  const url = new URL(options.url.replace(/^http/, "ws"))
+  url.pathname = options.path
+  const { token, channels, filter, format, print, note, signal } = options
+  const feed = connect({
+    url: url.href,
+    token,
+    ...filter,
+    WebSocket,
+    parse: (text) => Object.assign(JSON.parse(text), { [TEXT]: text }),
+    ...(channels.length > 0 ? { channels } : {}),
+  })
+  const show = (change: object) => {
+    if (format === "json" && TEXT in change) print(String(change[TEXT]))
+    else print(line(Shown.parse(change)))
+  }
+  feed.on("change", show)
+  feed.on("message", show)
+  feed.on("error", (error) => note(error.message))
+  feed.on("resync", ({ reason }) => {
+    if (reason !== "no_cursor") note(`changes may have been missed (${reason})`)
+  })
+  return new Promise((resolve, reject) => {
+    let lost = false
+    feed.on("state", (state) => {
+      switch (state.kind) {
+        case "live":
+          return note(lost ? "connected again" : "connected")
+        case "waiting":
+          lost = true
+          return note(`no connection (${state.cause}); next attempt in ${Math.round(state.delayMs)} ms`)
+        case "closed":
+          if (signal.aborted) return resolve()
+          return reject(new Error(state.cause))
+      }
+    })
+    signal.addEventListener("abort", () => feed.close(), { once: true })
+  })
+}
+
+const COLOURS = {
+  create: "green",
+  update: "yellow",
+  delete: "red",
+  leave: "gray",
+  truncate: "magenta",
+  bulk_load: "magenta",
+} as const
+
+function line(shown: Shown): string {
+  const time = shown.at?.slice(11, 23) ?? ""
+  const action = (shown.action ?? "").padEnd(9)
+  const colour = COLOURS[(shown.action ?? "") as keyof typeof COLOURS]
+  const key = Object.values(shown.key ?? {}).join(",")
+  return [
+    time,
+    shown.type.padEnd(18),
+    colour === undefined ? action : styleText(colour, action),
+    key.padEnd(6),
+    describe(shown),
+  ].join("  ")
+}
+
+function describe({ type, action, data, changed, before, payload, table }: Shown): string {
+  if (type === "message") return JSON.stringify(payload)
+  if (action === "update")
+    return (changed ?? [])
+      .map((name) => `${name}: ${short(before?.[name])} → ${short(data?.[name])}`)
+      .join("  ")
+  if (data === undefined) return table ?? ""
+  return Object.entries(data)
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => `${name}=${short(value)}`)
+    .join(" ")
+}
+
+function short(value: unknown): string {
+  const text = typeof value === "string" ? value : JSON.stringify(value)
+  return text === undefined ? "" : text.length > 40 ? `${text.slice(0, 39)}…` : text
+}

@@ -1,0 +1,55 @@
+/** Mints tokens with the running settings' secret, for people who try it and for scripts. */
+
+import jwt from "jsonwebtoken"
+import { ConfigError, type Settings } from "../../relay/config.ts"
+import { readSecrets } from "../embedded/secrets.ts"
+
+export interface TokenOptions {
+  user: string
+  admin?: boolean | undefined
+  roles?: string[] | undefined
+  committees?: string[] | undefined
+  elections?: string[] | undefined
+  channels?: string[] | undefined
+  /** A number of seconds, or a duration such as 1h. */
+  expires: string
+}
+
+/** The secret that tokens are signed with: JWT_SECRET, or the embedded default's own. @throws ConfigError */
+export async function findSecret(
+  settings: Pick<Settings, "JWT_SECRET" | "JWT_PUBLIC_KEY" | "JWKS_URL" | "DATABASE_URL" | "COMMITCAST_DIR">,
+): Promise<string> {
+  if (settings.JWT_SECRET !== undefined) return settings.JWT_SECRET
+  if (settings.JWT_PUBLIC_KEY !== undefined)
+    throw new ConfigError("JWT_PUBLIC_KEY only checks tokens: whoever has the private key must sign them")
+  if (settings.JWKS_URL !== undefined)
+    throw new ConfigError("JWKS_URL only checks tokens: the issuer whose keys it has must sign them")
+  if (settings.DATABASE_URL !== undefined)
+    throw new ConfigError("JWT_SECRET is not set: tokens are signed with it")
+  return (await readSecrets(settings.COMMITCAST_DIR)).jwt_secret
+}
+
+/** Signs a token. @throws ConfigError if the duration is not one. */
+export function signToken(
+  secret: string,
+  settings: Pick<Settings, "JWT_ISSUER" | "JWT_AUDIENCE">,
+  options: TokenOptions,
+): string {
+  const { user, admin, roles, committees, elections, channels, expires } = options
+  const claims = { sub: user, ...(admin ? { role: "admin" } : {}), roles, committees, elections, channels }
+  const given = Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== undefined))
+  const sign: jwt.SignOptions = { algorithm: "HS256", expiresIn: readDuration(expires) }
+  if (settings.JWT_ISSUER !== undefined) sign.issuer = settings.JWT_ISSUER
+  if (settings.JWT_AUDIENCE !== undefined) sign.audience = settings.JWT_AUDIENCE
+  return jwt.sign(given, secret, sign)
+}
+
+const UNITS: Record<string, number> = { "": 1, s: 1, m: 60, h: 3_600, d: 86_400 }
+
+/** Seconds of `90`, `90s`, `15m`, `1h`, `60d`. */
+function readDuration(text: string): number {
+  const match = /^(\d{1,9})([smhd]?)$/.exec(text)
+  if (match === null)
+    throw new ConfigError(`--expires must be a number of seconds, or such as 15m, 1h, 60d; it is ${text}`)
+  return Number(match[1]) * (UNITS[match[2] ?? ""] as number)
+}

@@ -1,0 +1,127 @@
+/** A connection to the user's database, with errors that say what to do. */
+
+import pg from "pg"
+import { ConfigError, type Settings } from "../../relay/config.ts"
+import { readState } from "../embedded/state.ts"
+
+/** The oldest PostgreSQL that has what the capture needs. */
+const OLDEST = 140_000
+
+/** The database cannot be reached now, but may be later. */
+export class UnreachableError extends Error {
+  override name = "UnreachableError"
+}
+
+/**
+ * Connects, and checks that it is a database to relay from.
+ * @throws UnreachableError if there is no answer, ConfigError if trying again cannot help.
+ */
+export async function connect(databaseUrl: string): Promise<pg.Client> {
+  const client = new pg.Client({
+    connectionString: databaseUrl,
+    application_name: "commitcast",
+    connectionTimeoutMillis: 10_000,
+  })
+  client.on("error", () => {})
+  try {
+    await client.connect()
+    await check(client, databaseUrl)
+    return client
+  } catch (error) {
+    await client.end().catch(() => {})
+    throw explain(error as Error & { code?: string })
+  }
+}
+
+async function check(client: pg.Client, databaseUrl: string): Promise<void> {
+  const result = await client.query<{ version: number; name: string; standby: boolean; pid: number }>(
+    "select current_setting('server_version_num')::int as version, current_setting('server_version') as name, pg_is_in_recovery() as standby, pg_backend_pid() as pid",
+  )
+  const { version, name, standby, pid } = result.rows[0] as {
+    version: number
+    name: string
+    standby: boolean
+    pid: number
+  }
+  if (version < OLDEST)
+    throw new ConfigError(`DATABASE_URL: PostgreSQL ${name} is too old: 14 or newer is needed`)
+  if (standby)
+    throw new ConfigError("DATABASE_URL leads to a standby: NOTIFY does not reach it; use the primary")
+  if (pid !== (client as unknown as { processID: number }).processID)
+    await refuseTransactionPooler(databaseUrl, client)
+}
+
+/**
+ * Behind a pooler in transaction mode two open connections can share a server process: LISTEN would be lost silently.
+ * The backend's pid is not the one in the greeting wherever a pooler stands between; in session mode that is harmless.
+ */
+async function refuseTransactionPooler(databaseUrl: string, first: pg.Client): Promise<void> {
+  const second = new pg.Client({
+    connectionString: databaseUrl,
+    connectionTimeoutMillis: 5_000,
+    query_timeout: 5_000,
+  })
+  second.on("error", () => {})
+  const pidOf = async (client: pg.Client) =>
+    (await client.query<{ pid: number }>("select pg_backend_pid() as pid")).rows[0]?.pid
+  try {
+    const pid = await pidOf(first)
+    await second.connect()
+    await second.query("begin")
+    if ((await pidOf(second)) === pid) {
+      throw new ConfigError(
+        "DATABASE_URL leads through a pooler in transaction mode, where LISTEN is lost: connect to PostgreSQL directly, or through a pool in session mode",
+      )
+    }
+  } finally {
+    await second.end().catch(() => {})
+  }
+}
+
+const UNREACHABLE = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "ETIMEDOUT",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "EAI_AGAIN",
+  "ENOTFOUND",
+  "57P03",
+  "57P01",
+  "53300",
+  "08006",
+])
+
+function explain(error: Error & { code?: string }): Error {
+  if (error instanceof ConfigError) return error
+  const code =
+    error.code ?? (error instanceof AggregateError ? (error.errors[0] as { code?: string })?.code : undefined)
+  if (code === "28P01" || code === "28000")
+    return new ConfigError(`DATABASE_URL: ${error.message}: check user and password`, { cause: error })
+  if (code === "3D000")
+    return new ConfigError(`DATABASE_URL: ${error.message}: create it first`, { cause: error })
+  if (error.message.includes("SASL") || error.message.includes("Invalid URL"))
+    return new ConfigError(`DATABASE_URL: ${error.message}`, { cause: error })
+  if ((code !== undefined && UNREACHABLE.has(code)) || /timeout|terminated/i.test(error.message)) {
+    return new UnreachableError(`the database does not answer (${code ?? error.message})`, { cause: error })
+  }
+  return error
+}
+
+/**
+ * The database that a command means: DATABASE_URL, or the embedded one that is running.
+ * @throws ConfigError if there is neither.
+ */
+export async function findDatabase(
+  settings: Pick<Settings, "DATABASE_URL" | "COMMITCAST_DIR">,
+): Promise<string> {
+  if (settings.DATABASE_URL !== undefined) return settings.DATABASE_URL
+  const state = await readState(settings.COMMITCAST_DIR)
+  if (state !== undefined) return state.database_url
+  throw new ConfigError(
+    `DATABASE_URL is not set, and no embedded PostgreSQL runs in ${settings.COMMITCAST_DIR}: set it, or run npm start first`,
+  )
+}
+
+/** An SQL identifier, quoted. */
+export const quoteIdentifier = (name: string): string => `"${name.replaceAll('"', '""')}"`

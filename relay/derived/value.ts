@@ -1,0 +1,18 @@
+/** A derived value: what a derived message has now on one channel. */
+
+export interface Figure {
+  readonly type: string
+  readonly action: string | null
+  readonly channel: string
+  /** JSON text. */
+  readonly data: string
+  /** When it was computed, as RFC 3339. */
+  readonly at: string
+}
+
+/** The figures of one derived message; those that it had before and has no more are withdrawn. */
+export interface FigureSet {
+  /** The derived message's type and channel. */
+  readonly name: string
+  readonly figures: readonly Figure[]
+}

@@ -1,0 +1,264 @@
+/** One client: who it is, where it stands in its lane, and how much its socket has been handed. */
+
+import { randomUUID } from "node:crypto"
+import type { Identity } from "../access/auth.ts"
+import { CloseCode } from "../protocol/close-code.ts"
+import { encodeMessage } from "../protocol/encode.ts"
+import type { Filter } from "../protocol/filter.ts"
+import { frameText } from "../protocol/frame.ts"
+import type { ServerMessage } from "../protocol/server-message.ts"
+import type { Lane, Member } from "./lane.ts"
+import type { Wire } from "./wire.ts"
+
+/** What a socket is handed at once. The rest waits in the lane, where it lies once for all. Bytes. */
+const HANDED_BYTES = 131_072
+/** How much of a replay may be owed before it waits. */
+const AHEAD_BYTES = 1_048_576
+/** How much may be owed beside the lane: answers, and what a lane that was left still had. */
+const OWED_FRAMES = 4_096
+
+export interface ConnectionDeps {
+  wire: Wire
+  /** Of the client, as far as proxies are believed. */
+  address: string
+  /** Told before the close frame is sent: the connection takes no further part. */
+  onClosing(connection: Connection, code: CloseCode): void
+}
+
+export class Connection implements Member {
+  readonly id = randomUUID()
+  /** Times are of the clock that is never set, in milliseconds. */
+  connectedAt = performance.now()
+  /** From 0 to 1, for what must not happen to all at once. */
+  readonly chance = Math.random()
+  identity: Identity | undefined
+  /** What it wants to be told of its channels; undefined: everything. */
+  filter: Filter | undefined
+  lane: Lane | undefined
+  position = 0
+  index = 0
+  /** Entries of this batch are skipped: it was in progress when the connection took its cursor. */
+  startBatch = 0
+  /** When the client was last heard. */
+  heardAt = performance.now()
+  /** When it last answered a ping without that being counted. */
+  pongedAt = performance.now()
+  /** Messages that wait until it is live. */
+  deferred = 0
+  /** Error messages sent. */
+  faults = 0
+  /** When its bucket of frames is whole again. */
+  framesWholeAt = 0
+  /** Since when the socket has not taken anything although something waits; 0 while it does. */
+  stuckAt = 0
+  /** How the relay ends it, once it does. */
+  ending: { readonly code: CloseCode; readonly reason: string } | undefined
+  readonly address: string
+
+  readonly #wire: Wire
+  readonly #onClosing: ConnectionDeps["onClosing"]
+  /** The next chunk of the current entry. */
+  #chunk = 0
+  /** What was still owed when the connection changed its lane. */
+  #owed: Buffer[] | undefined
+  #owedBytes = 0
+  #waiting: Array<() => void> | undefined
+  /** The version of the lane's latest figures up to which it has them. */
+  #shown = 0
+  /** What the socket had sent when it was last looked at, in bytes, and whether more waited then. */
+  #sent = 0
+  #waited = false
+
+  constructor({ wire, address, onClosing }: ConnectionDeps) {
+    this.address = address
+    this.#wire = wire
+    this.#onClosing = onClosing
+  }
+
+  /** The user, once authenticated. */
+  get user(): string {
+    return this.identity?.user ?? ""
+  }
+
+  get closing(): boolean {
+    return this.ending !== undefined
+  }
+
+  /** Joins a lane at its end. What the old lane still owed stays owed. */
+  enter(lane: Lane, batch: number): void {
+    this.depart()
+    this.lane = lane
+    this.position = lane.end
+    this.#chunk = 0
+    this.#shown = 0
+    this.startBatch = batch
+    lane.add(this)
+  }
+
+  /** Leaves the lane; what it still owed stays owed. */
+  depart(): void {
+    for (let chunk = this.#nextOfLane(); chunk !== undefined; chunk = this.#nextOfLane()) this.#owe(chunk)
+    this.lane?.remove(this)
+    this.lane = undefined
+  }
+
+  /** Takes no further part: what it was owed is void. */
+  leave(): void {
+    this.lane?.remove(this)
+    this.lane = undefined
+    this.#owed = undefined
+    this.#owedBytes = 0
+    this.#wake()
+  }
+
+  /** Sends chunks of whole frames, after everything that it is owed. */
+  push(chunks: readonly Buffer[]): void {
+    for (const chunk of chunks) this.#owe(chunk)
+    this.pump()
+  }
+
+  /** Whether it may be owed more. */
+  get ready(): boolean {
+    return this.#owedBytes < AHEAD_BYTES
+  }
+
+  /** Resolves when the socket has been handed all that it is owed, or the connection ends. */
+  whenReady(): Promise<void> {
+    if (this.#owed === undefined) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#waiting ??= []
+      this.#waiting.push(resolve)
+    })
+  }
+
+  /** Sends a message of its own, after everything that it is owed. Who asks without reading the answers is closed. */
+  send(message: ServerMessage): void {
+    const frame = frameText(encodeMessage(message))
+    if (this.#owed === undefined && !this.#wire.full) return this.#wire.write(frame)
+    if (this.#owe(frame) > OWED_FRAMES) this.close(CloseCode.slowConsumer, "slow consumer")
+  }
+
+  /** Writes what is owed, as one write, if the socket takes any. Called each turn and when the socket has drained. */
+  pump(): void {
+    if (this.#wire.full) return
+    const chunk = this.#next()
+    if (chunk !== undefined) {
+      const following = this.#next()
+      if (following === undefined) this.#wire.write(chunk)
+      else this.#writeAll(chunk, following)
+      if (this.#owed === undefined) this.#wake()
+    }
+    this.#showLatest()
+  }
+
+  /** Figures come when nothing else is owed: what is overtaken until then is never sent. */
+  #showLatest(): void {
+    const latest = this.lane?.latest
+    if (latest === undefined || latest.newest <= this.#shown) return
+    if (this.#owed !== undefined || this.lane?.at(this.position) !== undefined) return
+    this.#wire.cork()
+    for (const { version, frame } of latest.since(this.#shown)) {
+      if (this.#wire.full) break
+      this.#wire.write(frame)
+      this.#shown = version
+    }
+    this.#wire.uncork()
+  }
+
+  #writeAll(first: Buffer, second: Buffer): void {
+    this.#wire.cork()
+    this.#wire.write(first)
+    let handed = first.length
+    for (let chunk: Buffer | undefined = second; chunk !== undefined; ) {
+      this.#wire.write(chunk)
+      handed += chunk.length
+      chunk = handed < HANDED_BYTES ? this.#next() : undefined
+    }
+    this.#wire.uncork()
+  }
+
+  /** Whether it fell off its lane's ring. */
+  get overrun(): boolean {
+    return this.lane?.at(this.position) === null
+  }
+
+  /** Notes, once a while, whether a waiting socket takes anything. @returns how long it has not, in milliseconds. */
+  stuckFor(now: number): number {
+    const { queued, sent } = this.#wire
+    const taken = sent !== this.#sent
+    // Whoever takes what waited is there, though the answer to a ping comes only behind all of that.
+    if (taken && this.#waited) this.heardAt = now
+    if (queued === 0 || taken) this.stuckAt = now
+    this.#waited = queued > 0
+    this.#sent = sent
+    return now - this.stuckAt
+  }
+
+  /** So many milliseconds do not count: the relay itself did not run. */
+  excuse(ms: number): void {
+    this.connectedAt += ms
+    this.heardAt += ms
+    this.stuckAt += ms
+  }
+
+  get open(): boolean {
+    return this.#wire.open
+  }
+
+  /** What its socket was handed and has not sent. Bytes. */
+  get queued(): number {
+    return this.#wire.queued
+  }
+
+  close(code: CloseCode, reason: string): void {
+    if (this.closing) return
+    this.ending = { code, reason }
+    this.#onClosing(this, code)
+    this.#wire.close(code, reason)
+  }
+
+  terminate(): void {
+    this.#wire.terminate()
+  }
+
+  /** @returns how many frames and chunks it is owed. */
+  #owe(chunk: Buffer): number {
+    this.#owed ??= []
+    this.#owedBytes += chunk.length
+    return this.#owed.push(chunk)
+  }
+
+  #wake(): void {
+    const woken = this.#waiting
+    this.#waiting = undefined
+    for (const resolve of woken ?? []) resolve()
+  }
+
+  #next(): Buffer | undefined {
+    const chunk = this.#owed?.shift()
+    if (chunk === undefined) return this.#nextOfLane()
+    if (this.#owed?.length === 0) this.#owed = undefined
+    this.#owedBytes -= chunk.length
+    return chunk
+  }
+
+  #nextOfLane(): Buffer | undefined {
+    for (;;) {
+      const entry = this.lane?.at(this.position)
+      if (entry === undefined || entry === null) return undefined
+      const chunks = entry.own?.get(this.user) ?? entry.shared
+      const chunk = entry.batch > this.startBatch ? chunks[this.#chunk] : undefined
+      if (chunk !== undefined) {
+        this.#chunk++
+        if (this.#chunk === chunks.length) this.#advance()
+        return chunk
+      }
+      this.#advance()
+    }
+  }
+
+  #advance(): void {
+    this.position++
+    this.#chunk = 0
+  }
+}

@@ -1,0 +1,144 @@
+/** A lane: what connections that see the same share. Its frames lie once in a ring from which each connection pulls. */
+
+import type { Change } from "../change/change.ts"
+import type { Multimap } from "../lib/multimap.ts"
+import type { Slice } from "../lib/time-slice.ts"
+import { bytesOf, chunksOf, makeFrames } from "./frames.ts"
+import { Latest } from "./latest-values.ts"
+import { type Sight, type Subscription, sightsOf, subscriptionKey } from "./visibility.ts"
+
+/** What one turn has for the lane, as chunks of whole frames. */
+export interface Entry {
+  /** The batch it belongs to: a connection that began during a batch skips the rest of it. */
+  readonly batch: number
+  readonly shared: readonly Buffer[]
+  /** For users with something of their own in this turn: shared and own frames in order. */
+  readonly own: ReadonlyMap<string, readonly Buffer[]> | undefined
+  readonly bytes: number
+}
+
+/** A reader of the lane. */
+export interface Member {
+  readonly user: string
+  /** The next entry that it wants. */
+  position: number
+  /** Where it stands among the lane's members. */
+  index: number
+  /** Writes what it may from its position on. */
+  pump(): void
+}
+
+export class Lane {
+  readonly key: string
+  readonly subscription: Subscription
+  readonly members: Member[] = []
+  /** How many connections each user has here. */
+  readonly users = new Map<string, number>()
+  /** Where the next flush starts, so that nobody is always last. */
+  start = 0
+  checkpointAt = Number.NEGATIVE_INFINITY
+  /** Whether a checkpoint is owed: changes went out since the last, or a heartbeat. */
+  unmarked = false
+  /** What the batch part being routed has for this lane. */
+  sights: Sight[] = []
+  ownUsers = new Set<string>()
+  /** What it sees of what is derived. */
+  readonly latest = new Latest()
+
+  #entries: Entry[] = []
+  #base = 0
+  #bytes = 0
+
+  readonly #presence: Multimap<Lane>
+
+  /** @param presence is kept up to date with who is in which lanes. */
+  constructor(subscription: Subscription, presence: Multimap<Lane>) {
+    this.subscription = subscription
+    this.#presence = presence
+    this.key = subscriptionKey(subscription)
+  }
+
+  /** The position after the last entry. */
+  get end(): number {
+    return this.#base + this.#entries.length
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** The entry at a position; undefined at the end, null if it fell off the ring. */
+  at(position: number): Entry | null | undefined {
+    return position < this.#base ? null : this.#entries[position - this.#base]
+  }
+
+  add(member: Member): void {
+    member.index = this.members.push(member) - 1
+    const count = this.users.get(member.user) ?? 0
+    if (count === 0) this.#presence.add(member.user, this)
+    this.users.set(member.user, count + 1)
+  }
+
+  remove(member: Member): void {
+    const last = this.members.pop()
+    if (last !== undefined && last !== member) {
+      this.members[member.index] = last
+      last.index = member.index
+    }
+    const left = (this.users.get(member.user) ?? 1) - 1
+    if (left > 0) {
+      this.users.set(member.user, left)
+    } else {
+      this.users.delete(member.user)
+      this.#presence.delete(member.user, this)
+    }
+  }
+
+  /** Adds an entry; the oldest fall off beyond the limit, and with them whoever has not read them. */
+  append(entry: Entry, limitBytes: number): void {
+    this.#entries.push(entry)
+    this.#bytes += entry.bytes
+    while (this.#bytes > limitBytes && this.#entries.length > 1) this.#drop()
+  }
+
+  /** Forgets what everybody has. */
+  trim(): void {
+    let oldest = this.end
+    for (const member of this.members) if (member.position < oldest) oldest = member.position
+    while (this.#base < oldest && this.#entries.length > 0) this.#drop()
+  }
+
+  /**
+   * Makes the entry of one part of a batch out of `sights` and `ownUsers`, and clears them. In slices: meanwhile members
+   * may come, who skip the batch, and go.
+   * @param closed whether the batch ends here, so that a transaction's last change is known to be its last.
+   * @param after frames that follow, such as a checkpoint.
+   */
+  async takeEntry(
+    { batch, changes, closed }: { batch: number; changes: readonly Change[]; closed: boolean },
+    after: readonly Buffer[],
+    slice: Slice,
+  ): Promise<Entry> {
+    const { sights, ownUsers } = this
+    this.sights = []
+    this.ownUsers = new Set()
+    const join = async (sights: readonly Sight[]) =>
+      chunksOf([...(await makeFrames(sights, closed, slice)), ...after])
+    const shared = await join(sights)
+    let bytes = bytesOf(shared)
+    let own: Map<string, readonly Buffer[]> | undefined
+    for (const user of ownUsers) {
+      const chunks = await join(sightsOf(changes, this.subscription, `user:${user}`))
+      bytes += bytesOf(chunks)
+      own ??= new Map()
+      own.set(user, chunks)
+    }
+    return { batch, shared, own, bytes }
+  }
+
+  #drop(): void {
+    const entry = this.#entries.shift()
+    this.#bytes -= entry?.bytes ?? 0
+    this.#base++
+  }
+}

@@ -1,0 +1,147 @@
+/** Who sees what. Pure: a subscription and a change in, a view out. */
+
+import { type Rights, splitChannel } from "../access/rights.ts"
+import {
+  ALL,
+  type Change,
+  changedColumns,
+  type Image,
+  type Meta,
+  type RowChange,
+  type TableChange,
+} from "../change/change.ts"
+import { type Mask, maskOf, NO_MASK, shown } from "../change/column-mask.ts"
+import { actionOf, type View } from "../protocol/encode.ts"
+import { type Filter, rowPasses } from "../protocol/filter.ts"
+
+export interface Subscription {
+  readonly channels: ReadonlySet<string>
+  readonly rights: Rights
+  /** Undefined: all of it. */
+  readonly filter?: Filter | undefined
+}
+
+/** The connections with one key see the same, so they share a lane. */
+export function subscriptionKey({ channels, rights, filter }: Subscription): string {
+  const set = (values: ReadonlySet<string> | null) => (values === null ? null : [...values].sort())
+  const { committees, elections, roles } = rights
+  const claims = [set(committees), set(elections), set(rights.channels), set(roles)]
+  return JSON.stringify([set(channels), ...claims, filter?.key])
+}
+
+/** What the subscription sees of a change. `own` adds the user's own channel. */
+export function view(change: Change, subscription: Subscription, own?: string): View {
+  const { types, actions } = subscription.filter ?? UNFILTERED
+  if (types !== null && !types.has(change.kind === "message" ? "message" : change.type)) return "none"
+  const as = viewOfAny(change, subscription, own)
+  if (as === "none" || actions === null || change.kind === "message") return as
+  return actions.has(actionOf(change, as)) ? as : "none"
+}
+
+const UNFILTERED = { types: null, actions: null }
+
+function viewOfAny(change: Change, subscription: Subscription, own: string | undefined): View {
+  switch (change.kind) {
+    case "row": {
+      const mask = maskOf(change.meta, subscription.rights.roles)
+      const before = change.before !== undefined && sees(change.before, mask, subscription, own)
+      const after = change.after !== undefined && sees(change.after, mask, subscription, own)
+      if (change.op !== "update") return before || after ? "whole" : "none"
+      if (!before) return after ? "enter" : "none"
+      if (!after) return "leave"
+      return differs(change, mask) ? "whole" : "none"
+    }
+    case "table":
+      return couldSee(change.meta, subscription, own) ? "whole" : "none"
+    case "message": {
+      const { channels, rights } = subscription
+      const joined = channels.has(change.channel) || change.channel === own
+      return joined && (rights.channels === null || rights.channels.has(change.channel)) ? "whole" : "none"
+    }
+  }
+}
+
+/** Whether anything of it is shown: that a hidden value has changed, and when, would tell of it. */
+function differs({ before, after }: RowChange, { columns }: Mask): boolean {
+  if (columns.size === 0 || before === undefined || after === undefined) return true
+  return changedColumns(before.row, after.row).some((name) => !columns.has(name))
+}
+
+/** A change and how somebody sees it. */
+export interface Sight {
+  readonly change: Change
+  readonly as: Exclude<View, "none">
+  readonly mask: Mask
+}
+
+/** How the subscription sees a change; undefined: not at all. `own` as for `view`. */
+export function sightOf(change: Change, subscription: Subscription, own?: string): Sight | undefined {
+  const as = view(change, subscription, own)
+  if (as === "none") return undefined
+  return {
+    change,
+    as,
+    mask: change.kind === "row" ? maskOf(change.meta, subscription.rights.roles) : NO_MASK,
+  }
+}
+
+/** What the subscription sees of changes, in order. */
+export function sightsOf(changes: readonly Change[], subscription: Subscription, own?: string): Sight[] {
+  const sights: Sight[] = []
+  for (const change of changes) {
+    const sight = sightOf(change, subscription, own)
+    if (sight !== undefined) sights.push(sight)
+  }
+  return sights
+}
+
+/** The users who have a channel of their own in a change. */
+export function usersOf(change: Change): string[] {
+  const users: string[] = []
+  const collect = (channel: string) => {
+    if (channel.startsWith("user:")) users.push(channel.slice(5))
+  }
+  if (change.kind === "message") collect(change.channel)
+  if (change.kind === "row") {
+    change.before?.channels.forEach(collect)
+    change.after?.channels.forEach(collect)
+  }
+  return users
+}
+
+/** TRUNCATE and bulk loads name no rows: they concern every user if rows have users. */
+export const concernsEveryUser = ({ meta }: TableChange): boolean => Object.hasOwn(meta.scope, "user")
+
+function sees(
+  image: Image,
+  mask: Mask,
+  { channels, rights, filter }: Subscription,
+  own: string | undefined,
+): boolean {
+  return (
+    image.channels.some((channel) => channels.has(channel) || channel === own) &&
+    (rights.channels === null || image.channels.some((channel) => rights.channels?.has(channel))) &&
+    (rights.committees === null || hasScope(image, "committee", rights.committees)) &&
+    (rights.elections === null || hasScope(image, "election", rights.elections)) &&
+    // A filter must not tell what is not shown.
+    (filter === undefined || rowPasses(filter, (column) => shown(image.row, column, mask)))
+  )
+}
+
+function hasScope(image: Image, prefix: string, allowed: ReadonlySet<string>): boolean {
+  return image.channels.some((channel) => {
+    const [found, id] = splitChannel(channel)
+    return found === prefix && allowed.has(id)
+  })
+}
+
+/** Whether a row of the table could be seen: TRUNCATE and bulk loads name no rows. */
+function couldSee(meta: Meta, { channels, rights }: Subscription, own: string | undefined): boolean {
+  const could = (channel: string) => channel === ALL || Object.hasOwn(meta.scope, splitChannel(channel)[0])
+  return (
+    ([...channels].some(could) || (own !== undefined && could(own))) &&
+    (rights.channels === null || [...rights.channels].some(could)) &&
+    (rights.committees === null || (rights.committees.size > 0 && "committee" in meta.scope)) &&
+    (rights.elections === null || (rights.elections.size > 0 && "election" in meta.scope))
+  )
+}

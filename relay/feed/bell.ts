@@ -1,0 +1,214 @@
+/**
+ * When to poll and when to wait for the bell. NOTIFY holds a lock of the whole cluster through the commit's fsync, so
+ * that many writers queue behind it; while a relay polls anyway it takes a lease, and triggers that see one do not ring.
+ * The way back must not lose those that skipped the bell and have not committed yet: when a lease is over, whoever took
+ * it, it is taken away, then a fence xid is taken, and polling goes on until every transaction below it has ended.
+ */
+
+import { z } from "zod"
+import type { Snapshot } from "../change/cursor.ts"
+import type { Metrics } from "../telemetry/metrics.ts"
+import type { Head, Session } from "./log-session.ts"
+
+type BellMode =
+  | { kind: "quiet" }
+  | { kind: "awake" }
+  /** The lease is over; transactions that saw it may still be open. */
+  | { kind: "tail"; fence: bigint; since: number }
+
+/** How the bell stands, and what happened since the start. */
+export const BellReport = z.object({
+  mode: z.enum(["quiet", "awake", "tail"]),
+  /** Bells of transactions. */
+  heard: z.number(),
+  /** Transactions that were read without a bell of theirs. */
+  skipped: z.number(),
+  /** Reads for which nothing rang. */
+  polls: z.number(),
+})
+export type BellReport = z.infer<typeof BellReport>
+
+export interface Bell {
+  /** A bell of this transaction rang. */
+  heard(xid: string): void
+  /** Bells may have been missed, or left out for a lease that no read has shown. */
+  doubt(): void
+  /** How long to wait before reading without a bell, in milliseconds. @param attended whether somebody waits for changes. */
+  pollMs(attended: boolean): number
+  /** That time is over. */
+  polled(): void
+  /** Decides, by what a read has shown, whether to take, renew or leave the lease. */
+  afterRead(
+    session: Session,
+    read: { snapshot: Snapshot; leaseMs: Head["leaseMs"]; transactions: ReadonlySet<string> },
+  ): Promise<void>
+  report(): BellReport
+}
+
+const FLOOR_MS = 1_000
+const AWAKE_POLL_MS = 5
+/** From so many commits/s a read at each 5 ms would cost more than what it brings. */
+const RUSH_PER_SECOND = 2_000
+const RUSH_POLL_MS = 10
+/** While nobody is there to see the difference. A read still brings less than a page. */
+const UNATTENDED_POLL_MS = 50
+const OFF_POLL_MS = 50
+const WINDOW_MS = 200
+/** Below about 1,000 commits/s a bell for each is harmless; polling saves work from half of that. */
+const ENTER_PER_SECOND = 500
+const STAY_PER_SECOND = 250
+const LEASE_MS = 1_000
+const RENEW_BELOW_MS = 500
+/**
+ * A transaction that was forgotten, prepared or of another database even, must not keep the relay polling. What it
+ * has written is left to the floor.
+ */
+const TAIL_MS = 60_000
+const FAST_TAIL_MS = 5_000
+
+export function createBell({
+  setting,
+  metrics,
+  floorMs = FLOOR_MS,
+  now = () => performance.now(),
+}: {
+  setting: "adaptive" | "always" | "off"
+  metrics: Metrics
+  floorMs?: number | undefined
+  /** A clock that never steps, in milliseconds. */
+  now?: () => number
+}): Bell {
+  let mode: BellMode = { kind: "quiet" }
+  /** Since the last fence there may have been a lease, unseen. */
+  let doubtful = false
+  const counts = { heard: 0, skipped: 0, polls: 0 }
+  const rung = createRung(now)
+  const bells = createRate(now)
+  const commits = createRate(now)
+  for (const kind of ["quiet", "awake", "tail"] as const)
+    metrics.bellMode.set({ mode: kind }, kind === mode.kind ? 1 : 0)
+
+  function enter(next: BellMode): void {
+    if (next.kind !== mode.kind) {
+      metrics.bellModes.inc({ mode: next.kind })
+      metrics.bellMode.set({ mode: mode.kind }, 0)
+      metrics.bellMode.set({ mode: next.kind }, 1)
+    }
+    mode = next
+  }
+
+  async function renew(session: Session, leaseMs: Head["leaseMs"]): Promise<Head["leaseMs"]> {
+    const busy =
+      setting === "off" ||
+      (mode.kind === "awake" ? commits.perSecond() >= STAY_PER_SECOND : bells.perSecond() >= ENTER_PER_SECOND)
+    if (!busy || (leaseMs ?? 0) > RENEW_BELOW_MS) return leaseMs
+    await session.lease(LEASE_MS)
+    return LEASE_MS
+  }
+
+  return {
+    heard(xid) {
+      counts.heard++
+      bells.count(1)
+      rung.heard(xid)
+    },
+    doubt() {
+      doubtful = true
+    },
+    pollMs(attended) {
+      if (setting === "off") return OFF_POLL_MS
+      if (mode.kind === "quiet") return floorMs
+      if (mode.kind === "tail") return now() - mode.since < FAST_TAIL_MS ? 20 : 50
+      if (!attended) return UNATTENDED_POLL_MS
+      return commits.perSecond() < RUSH_PER_SECOND ? AWAKE_POLL_MS : RUSH_POLL_MS
+    },
+    polled() {
+      counts.polls++
+    },
+    async afterRead(session, { snapshot, leaseMs, transactions }) {
+      commits.count(transactions.size)
+      const skipped = rung.read(transactions)
+      counts.skipped += skipped
+      metrics.skips.inc(skipped)
+      const lease = setting === "always" ? leaseMs : await renew(session, leaseMs)
+      if (lease !== null && lease > 0) {
+        enter({ kind: "awake" })
+      } else if (lease !== null || doubtful || mode.kind === "awake") {
+        // Before the fence: a doubt that comes up meanwhile needs a fence of its own.
+        doubtful = false
+        const over = await session.endLease()
+        enter(over ? { kind: "tail", fence: await session.fence(), since: now() } : { kind: "awake" })
+      } else if (mode.kind === "tail" && (snapshot.xmin >= mode.fence || now() - mode.since > TAIL_MS)) {
+        enter({ kind: "quiet" })
+      }
+    },
+    report: () => ({ mode: mode.kind, ...counts }),
+  }
+}
+
+/** Counts events over the last window and the one before. */
+function createRate(now: () => number): { count(events: number): void; perSecond(): number } {
+  let windowStart = now()
+  let current = 0
+  let previous = 0
+  function roll(): void {
+    const elapsed = now() - windowStart
+    if (elapsed < WINDOW_MS) return
+    previous = elapsed < 2 * WINDOW_MS ? current : 0
+    current = 0
+    windowStart = now()
+  }
+  return {
+    count(events) {
+      roll()
+      current += events
+    },
+    perSecond() {
+      roll()
+      return (Math.max(previous, current) * 1_000) / WINDOW_MS
+    },
+  }
+}
+
+export interface Rung {
+  /** A bell of this transaction was heard. */
+  heard(xid: string): void
+  /** A read brought these transactions. @returns how many of earlier reads did not ring, as is certain by now. */
+  read(xids: Iterable<string>): number
+}
+
+interface Generation {
+  /** Heard, and not read yet. */
+  heard: Set<string>
+  /** Read, and not heard yet. */
+  unheard: Set<string>
+}
+
+/** How much later than the read a bell may come, on a busy machine. Milliseconds. */
+const SETTLE_MS = 1_000
+/** Anybody may ring with xids that no read will bring. */
+const MAX_HEARD = 20_000
+
+const generation = (): Generation => ({ heard: new Set(), unheard: new Set() })
+
+export function createRung(now: () => number): Rung {
+  let older = generation()
+  let newer = generation()
+  let turnedAt = now()
+  return {
+    heard(xid) {
+      if (older.unheard.delete(xid) || newer.unheard.delete(xid)) return
+      if (newer.heard.size < MAX_HEARD) newer.heard.add(xid)
+    },
+    read(xids) {
+      for (const xid of xids) if (!older.heard.delete(xid) && !newer.heard.delete(xid)) newer.unheard.add(xid)
+      // By reads alone, since a bell heard in the middle of a long one belongs to the next.
+      if (now() - turnedAt < SETTLE_MS) return 0
+      const skipped = older.unheard.size
+      older = newer
+      newer = generation()
+      turnedAt = now()
+      return skipped
+    },
+  }
+}

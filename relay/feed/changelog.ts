@@ -1,0 +1,99 @@
+/** The changelog of one database: its sessions, and what is to be done to it now and then. */
+
+import pg from "pg"
+import { z } from "zod"
+import { openSession, QUERY_TIMEOUT_MS, type Session } from "./log-session.ts"
+
+/** A tracked table as relay.tracked shows it. */
+export const TrackedTable = z.object({
+  name: z.string(),
+  type: z.string(),
+  level: z.string(),
+  problem: z.string().nullable(),
+  not_captured: z.array(z.string()),
+})
+export type TrackedTable = z.infer<typeof TrackedTable>
+
+export interface Changelog {
+  /** @throws if the database cannot be reached, or has no relay schema that this version can read. */
+  open(): Promise<Session>
+  tracked(): Promise<TrackedTable[]>
+  /** Empties the oldest partition if it is time. */
+  rotate(retentionHours: number, retentionMb: number): Promise<"done" | "not_due" | "refused">
+  /** The size of the log, in bytes. */
+  size(): Promise<number>
+  /** Writes a row that comes back among the canaries of a read. @returns false if this role may not. */
+  sing(canary: string): Promise<boolean>
+  close(): Promise<void>
+}
+
+/** Connects to the changelog of one database. */
+export function createChangelog(connectionString: string, onIdleError: (error: Error) => void): Changelog {
+  const pool = new pg.Pool({
+    connectionString,
+    max: 2,
+    application_name: "commitcast",
+    query_timeout: QUERY_TIMEOUT_MS,
+    connectionTimeoutMillis: QUERY_TIMEOUT_MS,
+  })
+  pool.on("error", onIdleError)
+  return {
+    open: () => openSession(connectionString),
+    async tracked() {
+      const result = await pool.query({
+        text: "select name, type, level, problem, not_captured from relay.tracked order by name",
+        query_timeout: 2_000,
+      } as pg.QueryConfig)
+      return z.array(TrackedTable).parse(result.rows)
+    },
+    async rotate(retentionHours, retentionMb) {
+      const client = await pool.connect()
+      // The query that is running rejects; nobody else listens to a client that is not idle, and it would end the process.
+      const ignore = () => {}
+      client.on("error", ignore)
+      try {
+        // The database may have another isolation level by default.
+        await client.query("begin isolation level read committed")
+        // Two partitions are always kept whole, so that each covers half of the time and of the size.
+        const result = await client.query<{ slot: number | null }>(
+          "select relay.rotate(make_interval(secs => $1), $2) as slot",
+          [(retentionHours * 3_600) / 2, Math.ceil((retentionMb * 1_048_576) / 2)],
+        )
+        await client.query("commit")
+        const slot = result.rows[0]?.slot ?? null
+        // Only now, or writers would fill a partition that is emptied and locked.
+        if (slot !== null) await client.query("select relay.advance_slot($1::smallint)", [slot])
+        client.release()
+        return slot === null ? "not_due" : "done"
+      } catch (error) {
+        if ((error as { code?: string }).code === "55P03") {
+          // An error is told before its transaction has ended, and the next attempt would find this one still at work.
+          await client.query("rollback").then(
+            () => client.release(),
+            () => client.release(true),
+          )
+          return "refused"
+        }
+        client.release(true)
+        throw error
+      } finally {
+        client.off("error", ignore)
+      }
+    },
+    async size() {
+      const { rows } = await pool.query<{ bytes: string }>(
+        "select sum(pg_total_relation_size(inhrelid))::text as bytes from pg_inherits where inhparent = 'relay.change'::regclass",
+      )
+      return Number(rows[0]?.bytes ?? 0)
+    },
+    async sing(canary) {
+      const { rows } = await pool.query<{ may: boolean }>(
+        "select has_function_privilege('relay.canary(text)', 'execute') as may",
+      )
+      if (rows[0]?.may !== true) return false
+      await pool.query("select relay.canary($1)", [canary])
+      return true
+    },
+    close: () => pool.end(),
+  }
+}

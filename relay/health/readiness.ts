@@ -1,0 +1,40 @@
+/** Readiness: what keeps clients away, or changes from them, in words. */
+
+import type { KeysReport } from "../access/keys.ts"
+import type { DerivedReport } from "../derived/derived.ts"
+import type { SourceState } from "../feed/source.ts"
+
+/** A proof or a read that is older makes the relay not ready. Milliseconds. */
+const STALE_MS = 20_000
+const LAG_BOUND_MS = 5_000
+
+/** What keeps changes from arriving, in words; nothing if the relay is ready. */
+export function problemsOf({ listener, feed, lagMs, canary }: SourceState): string[] {
+  const found: string[] = []
+  if (listener.kind === "down") found.push(`not listening: ${listener.error ?? "connecting"}`)
+  else if (performance.now() - listener.provenAt > STALE_MS)
+    found.push("the listener's last proof is too old")
+  if (feed.kind === "down") found.push(`the changelog cannot be read: ${feed.error ?? "connecting"}`)
+  else if (lagMs > LAG_BOUND_MS) found.push(`the feed is ${Math.round(lagMs / 1_000)} s behind`)
+  else if (canary.waitingSince !== null && performance.now() - canary.waitingSince > LAG_BOUND_MS)
+    found.push("the log does not show what the relay itself has written to it")
+  return found
+}
+
+/** Nobody can come in without a key, and the relay is not ready; keys that cannot be fetched anew are no more than a problem. */
+export const keyProblems = ({ known, error }: KeysReport): string[] =>
+  known === 0
+    ? [`there are no keys for tokens: ${error ?? "not fetched yet"}`]
+    : error === null
+      ? []
+      : [`the keys for tokens cannot be fetched anew: ${error}`]
+
+/** Changes arrive all the same, if there are any. */
+export const canaryProblems = ({ canary }: SourceState): string[] =>
+  canary.error === null ? [] : [`the relay cannot write to the log: ${canary.error}`]
+
+/** Numbers that stand still harm nothing else, and so they make the relay no less ready. */
+export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
+  derived.flatMap(({ type, channel, error }) =>
+    error === null ? [] : [`${type} of ${channel} cannot be computed: ${error}`],
+  )

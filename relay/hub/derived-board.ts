@@ -1,0 +1,75 @@
+/** The board: the figures that stand now, and the way of a new one to the lanes that see it. */
+
+import type { Figure, FigureSet } from "../derived/value.ts"
+import { flush } from "../fanout/flush.ts"
+import type { Lane } from "../fanout/lane.ts"
+import { figureFrame, seesFigure } from "../fanout/latest-values.ts"
+import type { Router } from "../fanout/router.ts"
+import { Slice } from "../lib/time-slice.ts"
+
+export interface Board {
+  /** Puts up what a derived message has now, and sends what differs. */
+  show(set: FigureSet): void
+  /** Puts up everything that a new lane sees. */
+  fill(lane: Lane): void
+}
+
+interface Entry {
+  readonly figure: Figure
+  readonly version: number
+  readonly frame: Buffer
+}
+
+export function createBoard(router: Router): Board {
+  /** By the derived message, then by channel. */
+  const sets = new Map<string, Map<string, Entry>>()
+  let version = 0
+  let showing: Promise<void> = Promise.resolve()
+
+  const put = (lane: Lane, name: string, { figure, version, frame }: Entry): void =>
+    lane.latest.put(`${name} ${figure.channel}`, version, frame)
+
+  async function send(name: string, changed: readonly Entry[], gone: readonly string[]): Promise<void> {
+    const slice = new Slice()
+    const touched = new Set<Lane>()
+    for (const lane of router.lanes()) {
+      for (const channel of gone) lane.latest.delete(`${name} ${channel}`)
+      for (const entry of changed) {
+        if (!seesFigure(entry.figure, lane.subscription)) continue
+        put(lane, name, entry)
+        touched.add(lane)
+      }
+      if (slice.over) await slice.turn()
+    }
+    await flush(touched, slice)
+  }
+
+  return {
+    show({ name, figures }) {
+      const before = sets.get(name)
+      const now = new Map<string, Entry>()
+      const changed: Entry[] = []
+      for (const figure of figures) {
+        let entry = before?.get(figure.channel)
+        if (entry?.figure.data !== figure.data || entry.figure.action !== figure.action) {
+          entry = { figure, version: ++version, frame: figureFrame(figure) }
+          changed.push(entry)
+        }
+        now.set(figure.channel, entry)
+      }
+      if (now.size === 0) sets.delete(name)
+      else sets.set(name, now)
+      const gone = [...(before?.keys() ?? [])].filter((channel) => !now.has(channel))
+      // One after another, so that a lane's order is that of the versions.
+      if (changed.length > 0 || gone.length > 0) showing = showing.then(() => send(name, changed, gone))
+    },
+    fill(lane) {
+      const seen: Array<[string, Entry]> = []
+      for (const [name, set] of sets)
+        for (const entry of set.values())
+          if (seesFigure(entry.figure, lane.subscription)) seen.push([name, entry])
+      seen.sort(([, a], [, b]) => a.version - b.version)
+      for (const [name, entry] of seen) put(lane, name, entry)
+    },
+  }
+}

@@ -1,0 +1,52 @@
+/** How many connections there are, whose, in which channels, and what is held for them. */
+
+import type { Connection } from "../fanout/connection.ts"
+import type { Router } from "../fanout/router.ts"
+import type { Replays } from "../replay/replay.ts"
+import type { HubStats } from "../telemetry/counts.ts"
+
+export interface CensusDeps {
+  connections: ReadonlySet<Connection>
+  router: Router
+  replays: Replays
+}
+
+export function createCensus({ connections, router, replays }: CensusDeps) {
+  return {
+    /** What can be said without counting. Users whose only connections are not live yet are not among them. */
+    size: () => ({
+      connections: connections.size,
+      users: router.users(),
+      replaying: replays.size(),
+      lanes: router.size(),
+    }),
+    /** What waits for readers that are behind: in their sockets, each for itself, and in lanes, once for all. Bytes. */
+    held(): { sockets: number; lanes: number } {
+      let [sockets, lanes] = [0, 0]
+      for (const { queued } of connections) sockets += queued
+      for (const { bytes } of router.lanes()) lanes += bytes
+      return { sockets, lanes }
+    },
+    stats(): HubStats {
+      const users = new Map<string, number>()
+      const channels = new Map<string, number>()
+      const add = (counts: Map<string, number>, name: string, more: number) =>
+        counts.set(name, (counts.get(name) ?? 0) + more)
+      for (const lane of router.lanes()) {
+        for (const [user, count] of lane.users) add(users, user, count)
+        for (const channel of lane.subscription.channels) add(channels, channel, lane.members.length)
+      }
+      for (const connection of replays.connections()) {
+        add(users, connection.user, 1)
+        for (const channel of replays.channels(connection) ?? []) add(channels, channel, 1)
+      }
+      return {
+        connections: connections.size,
+        replaying: replays.size(),
+        users: Object.fromEntries(users),
+        channels: Object.fromEntries(channels),
+        lanes: router.size(),
+      }
+    },
+  }
+}

@@ -1,0 +1,130 @@
+/** The one wheel: everything that depends on time, for all connections, once a second. No connection has a timer. */
+
+import type { Cursor } from "../change/cursor.ts"
+import type { Connection } from "../fanout/connection.ts"
+import { announce } from "../fanout/flush.ts"
+import { checkpointFrame } from "../fanout/frames.ts"
+import type { Lane } from "../fanout/lane.ts"
+import type { Router } from "../fanout/router.ts"
+import { Slice } from "../lib/time-slice.ts"
+import { createLateness } from "../lib/timer-lag.ts"
+import { CloseCode } from "../protocol/close-code.ts"
+import { encodeMessage } from "../protocol/encode.ts"
+import { frameText, PING_FRAME } from "../protocol/frame.ts"
+import type { Position, Replays } from "../replay/replay.ts"
+
+export interface WheelSettings {
+  laneBufferBytes: number
+  heartbeatMs: number
+  authTimeoutMs: number
+  /** The age at which a connection is closed at the latest. */
+  maxAgeMs?: number | undefined
+  /** As RelayDeps has it. */
+  slowMs?: number | undefined
+}
+
+export interface WheelDeps {
+  settings: WheelSettings
+  position(): Position
+  connections: Iterable<Connection>
+  router: Router
+  replays: Replays
+}
+
+/** A lane in which changes pass has a checkpoint as often as this. Milliseconds. */
+export const CHECKPOINT_MS = 1_000
+const TURN_MS = 1_000
+/** A socket that takes nothing for this long, although something waits, is a slow consumer. Milliseconds. */
+const SLOW_MS = 10_000
+/** Whoever was not heard for a heartbeat and this long is taken for dead. Milliseconds. */
+const PONG_MS = 10_000
+
+/** Those who came together must not be told to leave together. */
+const AGE_SPREAD = 0.2
+
+/** Starts it; it keeps no process alive. */
+export function startWheel({ settings, position, connections, router, replays }: WheelDeps): {
+  stop(): void
+} {
+  const { slowMs = SLOW_MS, maxAgeMs = Number.POSITIVE_INFINITY } = settings
+  let heartbeatAt = performance.now()
+  let turning = false
+  const lateness = createLateness(TURN_MS)
+  /** For how long nobody has been excused yet. Milliseconds. */
+  let late = 0
+
+  function check(connection: Connection, now: number): void {
+    if (connection.closing) return
+    if (connection.identity === undefined) {
+      if (now - connection.connectedAt > settings.authTimeoutMs)
+        connection.close(CloseCode.notAuthenticated, "not authenticated in time")
+      return
+    }
+    if (Date.now() > connection.identity.expiresAt)
+      return connection.close(CloseCode.tokenExpired, "token expired")
+    if (connection.overrun || connection.stuckFor(now) > slowMs)
+      return connection.close(CloseCode.slowConsumer, "slow consumer")
+    if (now - connection.heardAt > settings.heartbeatMs + PONG_MS)
+      return connection.close(CloseCode.noPong, "no pong")
+    if (now - connection.connectedAt > maxAgeMs * (1 - AGE_SPREAD * connection.chance))
+      connection.close(CloseCode.drain, "time to connect anew")
+  }
+
+  async function checkAll(): Promise<void> {
+    const slice = new Slice()
+    const excused = late
+    late = 0
+    for (const connection of connections) {
+      connection.excuse(excused)
+      check(connection, performance.now())
+      if (slice.over) await slice.turn()
+    }
+  }
+
+  async function heartbeat(): Promise<void> {
+    const frames = [PING_FRAME, frameText(encodeMessage({ type: "ping" }))]
+    for (const lane of router.lanes()) {
+      lane.unmarked = true
+      lane.checkpointAt = Number.NEGATIVE_INFINITY
+    }
+    await announce(router.lanes(), frames, settings.laneBufferBytes)
+    const slice = new Slice()
+    for (const connection of replays.connections()) {
+      connection.push(frames)
+      if (slice.over) await slice.turn()
+    }
+  }
+
+  /** The lanes that are owed a checkpoint, as long as the feed stands there. */
+  function* unmarked(head: Cursor): Generator<Lane> {
+    for (const lane of router.lanes()) {
+      const now = performance.now()
+      if (!lane.unmarked || now - lane.checkpointAt < CHECKPOINT_MS) continue
+      // Never in the middle of a batch: what its cursor covers has not all been sent.
+      if (position().inBatch || position().head !== head) return
+      lane.checkpointAt = now
+      lane.unmarked = false
+      yield lane
+    }
+  }
+
+  async function turn(): Promise<void> {
+    await checkAll()
+    if (performance.now() - heartbeatAt >= settings.heartbeatMs) {
+      heartbeatAt = performance.now()
+      await heartbeat()
+    }
+    const { head } = position()
+    if (head !== undefined) await announce(unmarked(head), [checkpointFrame(head)], settings.laneBufferBytes)
+  }
+
+  const timer = setInterval(async () => {
+    late += lateness()
+    if (turning) return
+    turning = true
+    await turn()
+    turning = false
+  }, TURN_MS)
+  timer.unref()
+  return { stop: () => clearInterval(timer) }
+}

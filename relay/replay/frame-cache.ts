@@ -1,0 +1,102 @@
+/** Excerpts: what somebody at a position misses of some changes, as chunks of frames, made once for all who miss the same. */
+
+import type { Change } from "../change/change.ts"
+import { type Snapshot, visible } from "../change/cursor.ts"
+import { bytesOf, chunksOf, framesOf } from "../fanout/frames.ts"
+import { concernsEveryUser, type Subscription, sightsOf, usersOf } from "../fanout/visibility.ts"
+
+export interface Excerpt {
+  readonly chunks: readonly Buffer[]
+  readonly bytes: number
+  /** Changes in it. */
+  readonly count: number
+}
+
+export interface Missing {
+  readonly has: Snapshot
+  readonly subscription: Subscription
+  /** The subscription's key. */
+  readonly key: string
+  readonly user: string
+}
+
+export interface Excerpts {
+  /** @param closed whether all changes of the transactions are among these. */
+  of(changes: readonly Change[], closed: boolean, missing: Missing): Excerpt
+}
+
+/** Beyond this the excerpt that was asked for longest ago is forgotten. Bytes. */
+const KEPT_BYTES = 16 * 1_048_576
+
+/** What is said of changes whoever asks. */
+interface Digest {
+  readonly id: number
+  readonly xids: readonly bigint[]
+  /** Who has a channel of his own in them. */
+  readonly users: ReadonlySet<string>
+  /** Whether they concern everybody's own channel: a TRUNCATE names no rows. */
+  readonly everybody: boolean
+}
+
+export function createExcerpts(): Excerpts {
+  const digests = new WeakMap<readonly Change[], Digest>()
+  const kept = new Map<string, Excerpt>()
+  let bytes = 0
+  let ids = 0
+
+  function digestOf(changes: readonly Change[]): Digest {
+    let digest = digests.get(changes)
+    if (digest === undefined) {
+      digest = digestChanges(changes, ids++)
+      digests.set(changes, digest)
+    }
+    return digest
+  }
+
+  function keep(key: string, excerpt: Excerpt): void {
+    kept.set(key, excerpt)
+    bytes += excerpt.bytes + 2 * key.length
+    for (const [oldest, { bytes: size }] of kept) {
+      if (bytes <= KEPT_BYTES) break
+      kept.delete(oldest)
+      bytes -= size + 2 * oldest.length
+    }
+  }
+
+  return {
+    of(changes, closed, { has, subscription, key: subscriptionKey, user }) {
+      const digest = digestOf(changes)
+      const own = digest.everybody || digest.users.has(user) ? `user:${user}` : undefined
+      const overlaps = digest.xids.some((xid) => visible(has, xid))
+      const key = JSON.stringify([digest.id, overlaps ? has.text : "", own, closed, subscriptionKey])
+      const known = kept.get(key)
+      if (known !== undefined) {
+        kept.delete(key)
+        kept.set(key, known)
+        return known
+      }
+      const missed = overlaps ? changes.filter((change) => !visible(has, BigInt(change.xid))) : changes
+      const frames = framesOf(sightsOf(missed, subscription, own), closed)
+      const chunks = chunksOf(frames)
+      const excerpt = {
+        chunks,
+        bytes: bytesOf(chunks),
+        count: frames.length,
+      }
+      if (excerpt.count > 0) keep(key, excerpt)
+      return excerpt
+    },
+  }
+}
+
+function digestChanges(changes: readonly Change[], id: number): Digest {
+  const xids = new Set<string>()
+  const users = new Set<string>()
+  let everybody = false
+  for (const change of changes) {
+    xids.add(change.xid)
+    for (const user of usersOf(change)) users.add(user)
+    if (change.kind === "table") everybody ||= concernsEveryUser(change)
+  }
+  return { id, xids: [...xids].map(BigInt), users, everybody }
+}

@@ -1,0 +1,140 @@
+/**
+ * Endings: how connections ended and which upgrades were refused, by reason. The last of them are kept one by one, those
+ * of one reason at about the same time as one, so that neither a flood nor a restart pushes out everything else. Reasons
+ * are the relay's own names: nothing that a client made up, neither channels nor codes nor texts, gets in.
+ */
+
+import { z } from "zod"
+import { CloseCode } from "../protocol/close-code.ts"
+
+/** `refused`: never became a connection; `closed` by the relay; `left` by itself; `cut`: the line ended without a word. */
+const kind = {
+  what: z.enum(["refused", "closed", "left", "cut"]),
+  /** A close code or, of what was refused, an HTTP status. Null if it is the client's own. */
+  code: z.number().nullable(),
+  reason: z.string(),
+}
+type Kind = z.infer<z.ZodObject<typeof kind>>
+
+const Ending = z.object({
+  ...kind,
+  /** How many came together. */
+  times: z.number(),
+  first_at: z.iso.datetime(),
+  last_at: z.iso.datetime(),
+})
+type Ending = z.infer<typeof Ending>
+
+export const EndingsReport = z.object({
+  /** Since the start. */
+  totals: z.array(z.object({ ...kind, times: z.number() })),
+  /** The newest first. */
+  last: z.array(Ending),
+})
+export type EndingsReport = z.infer<typeof EndingsReport>
+
+export interface Endings {
+  /** An upgrade was refused. @param reason the result under which it is counted. */
+  refused(status: number, reason: string): void
+  /** The relay closes a connection. */
+  closed(code: CloseCode): void
+  /** ws closes one, for a fault of the protocol with this name. */
+  broken(fault: string): void
+  /** A connection ended that neither of them had closed. */
+  ended(code: number): void
+  report(): EndingsReport
+}
+
+/** So many are kept. */
+const KEPT = 50
+/** What begins within this time of another of its kind is one with it. Milliseconds. */
+const TOGETHER_MS = 10_000
+
+const CLOSE_REASONS = new Map<number, string>(
+  Object.entries(CloseCode).map(([name, code]) => [
+    code,
+    name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+  ]),
+)
+/** How clients leave; other codes are theirs to choose. */
+const LEAVE_REASONS = new Map([
+  [1000, "done"],
+  [1001, "going_away"],
+  [1005, "no_code"],
+])
+/** No close frame came. */
+const CUT = 1006
+
+const keyOf = ({ what, code, reason }: Kind): string => `${what} ${code} ${reason}`
+
+export function createEndings(now = () => Date.now()): Endings {
+  const totals = new Map<string, Kind & { times: number }>()
+  /** The newest of each kind among the last. */
+  const latest = new Map<string, Ending>()
+  /** The oldest first. */
+  let last: Ending[] = []
+
+  function note(what: Kind["what"], code: number | null, reason: string): void {
+    const kind: Kind = { what, code, reason }
+    const key = keyOf(kind)
+    totals.set(key, { ...kind, times: (totals.get(key)?.times ?? 0) + 1 })
+    const at = new Date(now()).toISOString()
+    const before = latest.get(key)
+    if (before !== undefined && together(before, at)) {
+      before.times++
+      before.last_at = at
+      return
+    }
+    const ending: Ending = { ...kind, times: 1, first_at: at, last_at: at }
+    latest.set(key, ending)
+    last = [...last, ending].slice(-KEPT)
+  }
+
+  return {
+    refused: (status, reason) => note("refused", status, reason),
+    closed: (code) => note("closed", code, CLOSE_REASONS.get(code) ?? "unknown"),
+    broken: (fault) => note("closed", null, fault.toLowerCase().replace(/^ws_err_/, "")),
+    ended(code) {
+      if (code === CUT) return note("cut", code, "no_close_frame")
+      const reason = LEAVE_REASONS.get(code)
+      note("left", reason === undefined ? null : code, reason ?? "own_code")
+    },
+    report: () => ({
+      totals: [...totals.values()],
+      last: newestFirst(last.map((ending) => ({ ...ending }))),
+    }),
+  }
+}
+
+/** A clock that was set back makes none of them last. */
+const together = (ending: Ending, at: string): boolean =>
+  Math.abs(Date.parse(at) - Date.parse(ending.first_at)) < TOGETHER_MS
+
+/** Of several processes: what happened in all of them at about the same time is one. */
+export function sumOfEndings(all: readonly EndingsReport[]): EndingsReport {
+  const totals = new Map<string, EndingsReport["totals"][number]>()
+  for (const total of all.flatMap((report) => report.totals)) {
+    const times = (totals.get(keyOf(total))?.times ?? 0) + total.times
+    totals.set(keyOf(total), { ...total, times })
+  }
+  const last: Ending[] = []
+  const latest = new Map<string, Ending>()
+  for (const ending of all.flatMap((report) => report.last).sort(byFirst)) {
+    const before = latest.get(keyOf(ending))
+    if (before !== undefined && together(before, ending.first_at)) {
+      before.times += ending.times
+      if (ending.last_at > before.last_at) before.last_at = ending.last_at
+    } else {
+      const joined = { ...ending }
+      latest.set(keyOf(ending), joined)
+      last.push(joined)
+    }
+  }
+  return { totals: [...totals.values()], last: newestFirst(last).slice(0, KEPT) }
+}
+
+/** By when it happened last. */
+const newestFirst = (endings: readonly Ending[]): Ending[] =>
+  endings.toReversed().sort((a, b) => (a.last_at === b.last_at ? 0 : a.last_at < b.last_at ? 1 : -1))
+
+const byFirst = (a: Ending, b: Ending): number => (a.first_at < b.first_at ? -1 : 1)

@@ -1,0 +1,121 @@
+/** What the process that reads the log tells those that serve clients: the feed, and how the source stands. */
+
+import { z } from "zod"
+import { type Cursor, cursorText, parseCursor } from "../change/cursor.ts"
+import { Revocation } from "../change/revocation.ts"
+import { BellReport } from "../feed/bell.ts"
+import { CanaryState } from "../feed/canary.ts"
+import type { SourceState } from "../feed/source.ts"
+
+const CursorText = z.string().transform((text, context): Cursor => {
+  const cursor = parseCursor(text)
+  if (cursor !== undefined) return cursor
+  context.addIssue("not a cursor")
+  return z.NEVER
+})
+
+const Down = z.object({
+  kind: z.literal("down"),
+  since: z.number(),
+  attempts: z.number(),
+  error: z
+    .string()
+    .nullable()
+    .transform((error) => error ?? undefined),
+})
+
+export const Bulletin = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("meet"), lineage: z.string(), lineages: z.array(z.string()) }),
+  z.object({ kind: z.literal("position"), cursor: CursorText, revocations: Revocation.array() }),
+  z.object({
+    kind: z.literal("part"),
+    /** Rows of the log; `readChange` checks each. */
+    rows: z.array(z.unknown()),
+    revocations: Revocation.array(),
+    cursor: CursorText,
+    first: z.boolean(),
+    final: z.boolean(),
+  }),
+  z.object({ kind: z.literal("lost") }),
+  z.object({ kind: z.literal("reset") }),
+  z.object({
+    kind: z.literal("figures"),
+    set: z.object({
+      name: z.string(),
+      figures: z.array(
+        z.object({
+          type: z.string(),
+          action: z.string().nullable(),
+          channel: z.string(),
+          data: z.string(),
+          at: z.string(),
+        }),
+      ),
+    }),
+  }),
+  /** Times are of the machine's clock: milliseconds since it was started. */
+  z.object({
+    kind: z.literal("standing"),
+    at: z.number(),
+    listener: z.discriminatedUnion("kind", [
+      Down,
+      z.object({ kind: z.literal("up"), since: z.number(), provenAt: z.number() }),
+    ]),
+    feed: z.discriminatedUnion("kind", [
+      Down,
+      z.object({ kind: z.literal("up"), since: z.number(), cursor: CursorText }),
+    ]),
+    lagMs: z.number(),
+    bell: BellReport,
+    canary: CanaryState,
+  }),
+  z.object({ kind: z.literal("stop") }),
+])
+export type Bulletin = z.infer<typeof Bulletin>
+/** The same as it is written. */
+export type BulletinText = z.input<typeof Bulletin>
+export type Standing = Extract<Bulletin, { kind: "standing" }>
+
+/** performance.now() counts from the start of the process, this from that of the machine, for all processes alike. */
+const machineTime = (at: number): number => at + machineOffset()
+const machineOffset = (): number => Number(process.hrtime.bigint()) / 1e6 - performance.now()
+
+/** The source's state as it is told. */
+export function standingOf({ listener, feed, lagMs, bell, canary }: SourceState): BulletinText {
+  return {
+    kind: "standing",
+    at: machineTime(performance.now()),
+    listener:
+      listener.kind === "up"
+        ? { kind: "up", since: machineTime(listener.since), provenAt: machineTime(listener.provenAt) }
+        : { ...listener, since: machineTime(listener.since), error: listener.error ?? null },
+    feed:
+      feed.kind === "up"
+        ? { kind: "up", since: machineTime(feed.since), cursor: cursorText(feed.cursor) }
+        : { ...feed, since: machineTime(feed.since), error: feed.error ?? null },
+    lagMs,
+    bell,
+    canary: shifted(canary, machineOffset()),
+  }
+}
+
+/** By another clock, which shows so much more. */
+function shifted({ provenAt, waitingSince, error }: CanaryState, ms: number): CanaryState {
+  const shift = (at: number | null) => (at === null ? null : at + ms)
+  return { provenAt: shift(provenAt), waitingSince: shift(waitingSince), error }
+}
+
+/** The source's state as it was told, by the clock of this process. What was not heard of since may be missing. */
+export function stateOf({ at, listener, feed, lagMs, bell, canary }: Standing): SourceState {
+  const offset = machineOffset()
+  return {
+    listener:
+      listener.kind === "up"
+        ? { kind: "up", since: listener.since - offset, provenAt: listener.provenAt - offset }
+        : { ...listener, since: listener.since - offset },
+    feed: { ...feed, since: feed.since - offset },
+    lagMs: lagMs + performance.now() + offset - at,
+    bell,
+    canary: shifted(canary, -offset),
+  }
+}
