@@ -16,11 +16,11 @@ import { canaryProblems, derivedProblems, keyProblems, problemsOf } from "./heal
 import { type Report, reportOf } from "./health/report.ts"
 import { createHub } from "./hub/hub.ts"
 import { readTrust } from "./lib/client-address.ts"
-import { createHistory } from "./replay/log-reads.ts"
-import { createRecent } from "./replay/replay-buffer.ts"
+import { createLogReads } from "./replay/log-reads.ts"
+import { createReplayBuffer } from "./replay/replay-buffer.ts"
 import type { Counts, HubStats } from "./telemetry/counts.ts"
 import { totalsOf } from "./telemetry/counts.ts"
-import { createEndings, type EndingsReport } from "./telemetry/disconnects.ts"
+import { createDisconnects, type DisconnectsReport } from "./telemetry/disconnects.ts"
 import type { Log } from "./telemetry/log.ts"
 import { createMetrics, type Metrics } from "./telemetry/metrics.ts"
 import type { Upstream } from "./workers/upstream.ts"
@@ -49,7 +49,7 @@ export interface RelayStatus extends SourceState {
   hub: HubStats
   /** How often each limit on clients was reached. */
   limits: Counts
-  endings: EndingsReport
+  disconnects: DisconnectsReport
 }
 
 export interface Relay {
@@ -101,8 +101,8 @@ export function createRelay({
     log.debug({ event: "idle_connection_lost", error: error.message }),
   )
   const revocations = createRevocations()
-  const recent = createRecent(settings.REPLAY_BUFFER_MB * 1_048_576)
-  const history = createHistory({ changelog, recent, lineage: () => hub.lineage(), log, metrics })
+  const recent = createReplayBuffer(settings.REPLAY_BUFFER_MB * 1_048_576)
+  const history = createLogReads({ changelog, recent, lineage: () => hub.lineage(), log, metrics })
   const hub = createHub({
     log,
     metrics,
@@ -124,14 +124,14 @@ export function createRelay({
     createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
   const limits = createLimits({ settings, trust: readTrust(settings.TRUST_PROXY), log, metrics, clock })
   const audit = createAudit({ to: settings.AUDIT_LOG, log, metrics })
-  const endings = createEndings()
+  const disconnects = createDisconnects()
   const gateway = createGateway({
     hub,
     auth,
     revocations,
     limits,
     audit,
-    endings,
+    disconnects,
     log,
     metrics,
     settings: {
@@ -187,7 +187,7 @@ export function createRelay({
         keys: keys.report(),
         hub: hub.stats(),
         limits: limits.reached(),
-        endings: endings.report(),
+        disconnects: disconnects.report(),
         ...source.state(),
       }
     },
@@ -213,7 +213,7 @@ export function createRelay({
           hub: hub.stats(),
           limits: limits.reached(),
           revocations: revocations.list().length,
-          endings: endings.report(),
+          disconnects: disconnects.report(),
           totals: await totalsOf(metrics),
           tables,
           derived,

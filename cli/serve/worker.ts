@@ -9,7 +9,7 @@ import { receiveDeals } from "../../relay/workers/socket-dealer.ts"
 import { createUpstream } from "../../relay/workers/upstream.ts"
 import { packageVersion } from "../version.ts"
 import { createHttpServer } from "./server.ts"
-import { PIPE_FD } from "./workers.ts"
+import { IPC_FD } from "./workers.ts"
 
 const settings = readSettings(process.env)
 const log = createLog(settings).child({ worker: process.pid })
@@ -19,13 +19,13 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {}
 process.on("disconnect", () => process.exit(1))
 
 const upstream = createUpstream({
-  stream: new Socket({ fd: PIPE_FD }),
+  stream: new Socket({ fd: IPC_FD }),
   async asked(question) {
     switch (question) {
       case "hub":
       case "keys":
       case "limits":
-      case "endings":
+      case "disconnects":
         return relay.status()[question]
       case "totals":
         return totalsOf(relay.metrics)

@@ -7,12 +7,12 @@ import { fileURLToPath } from "node:url"
 import { environmentOf } from "../../relay/config.ts"
 import { backoff } from "../../relay/lib/backoff.ts"
 import { deferred } from "../../relay/lib/deferred.ts"
-import { createFleet, type FleetDeps } from "../../relay/workers/primary.ts"
+import { createPrimary, type PrimaryDeps } from "../../relay/workers/primary.ts"
 import { createDealer } from "../../relay/workers/socket-dealer.ts"
 import { listen, type Service } from "./server.ts"
 
 /** Behind the standard streams and Node's own channel. */
-export const PIPE_FD = 4
+export const IPC_FD = 4
 const PROGRAM = fileURLToPath(import.meta.url).replace(/workers(\.\w+)$/, "worker$1")
 /** How much longer than its clients' time to close a worker may take to end. Milliseconds. */
 const END_MS = 5_000
@@ -20,9 +20,9 @@ const END_MS = 5_000
 const SETTLED_MS = 10_000
 
 /** Prepares so many workers; they are made by `listen`. */
-export function openWorkers(deps: FleetDeps): Service {
+export function openWorkers(deps: PrimaryDeps): Service {
   const { settings, databaseUrl, size, log } = deps
-  const fleet = createFleet(deps)
+  const primary = createPrimary(deps)
   const dealer = createDealer()
   const environment = environmentOf({ ...settings, DATABASE_URL: databaseUrl })
   /** Each process with the way to end it in order. */
@@ -40,7 +40,7 @@ export function openWorkers(deps: FleetDeps): Service {
     const bornAt = performance.now()
     const pid = made.pid as number
     let reason = "exit"
-    const { stop } = fleet.admit(pid, made.stdio[PIPE_FD] as Duplex, {
+    const { stop } = primary.admit(pid, made.stdio[IPC_FD] as Duplex, {
       onReady() {
         serving.add(made)
         if (serving.size === size) ready.resolve()
@@ -56,7 +56,7 @@ export function openWorkers(deps: FleetDeps): Service {
       processes.delete(made)
       serving.delete(made)
       if (stopping) return
-      fleet.lost(reason)
+      primary.lost(reason)
       failures = performance.now() - bornAt > SETTLED_MS ? 0 : failures + 1
       const delay = backoff(failures)
       log.error(
@@ -75,7 +75,7 @@ export function openWorkers(deps: FleetDeps): Service {
       for (let n = 0; n < size; n++) make()
       return url
     },
-    start: fleet.start,
+    start: primary.start,
     whenReady: () => ready.promise,
     async stop() {
       stopping = true
@@ -92,7 +92,7 @@ export function openWorkers(deps: FleetDeps): Service {
       await Promise.all(ended)
       clearTimeout(deadline)
       dealer.server.close()
-      await fleet.stop()
+      await primary.stop()
     },
   }
 }

@@ -113,7 +113,7 @@ export type Change = RowChange | TableChange | Message
 export const ALL = "election_updates"
 
 /** What the changes of one table have in common. */
-interface Kin {
+interface TableInfo {
   readonly table: string
   readonly type: string
   readonly meta: Meta
@@ -121,18 +121,18 @@ interface Kin {
   readonly text: string
 }
 
-const kins = new Map<string, Kin>()
+const tableInfos = new Map<string, TableInfo>()
 
 /** It is the same in each row of a table, so it is read once, and kept once for all changes in memory. */
-function kinOf(row: LogRow): Kin {
+function tableInfoOf(row: LogRow): TableInfo {
   const table = row.table ?? ""
   const text = row.meta ?? "{}"
-  const known = kins.get(table)
+  const known = tableInfos.get(table)
   if (known?.text === text && known.type === row.type) return known
-  const kin = { table, type: row.type, meta: Meta.parse(JSON.parse(text)), text }
-  if (kins.size >= 1_000) kins.clear()
-  kins.set(table, kin)
-  return kin
+  const info = { table, type: row.type, meta: Meta.parse(JSON.parse(text)), text }
+  if (tableInfos.size >= 1_000) tableInfos.clear()
+  tableInfos.set(table, info)
+  return info
 }
 
 function channelsOf(text: string, scope: Meta["scope"]): readonly string[] {
@@ -157,7 +157,7 @@ function readImage(text: string | null, { scope }: Meta): Image | undefined {
  */
 export function readChange(input: unknown): Change {
   const row = LogRow.parse(input)
-  const { table, type, meta } = kinOf(row)
+  const { table, type, meta } = tableInfoOf(row)
   const { seq: id, xid, at, op } = row
   switch (op) {
     case "insert":

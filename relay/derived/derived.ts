@@ -11,7 +11,7 @@ import { backoff } from "../lib/backoff.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import { DEFINITIONS, Definition, Value } from "./definition.ts"
-import type { Figure, FigureSet } from "./value.ts"
+import type { DerivedValue, DerivedValues } from "./value.ts"
 
 /** How a derived message stands. */
 export const DerivedReport = z.object({
@@ -40,7 +40,7 @@ export interface Derived {
 
 export interface DerivedDeps {
   connectionString: string
-  show(set: FigureSet): void
+  show(set: DerivedValues): void
   log: Log
   metrics: Metrics
 }
@@ -52,7 +52,7 @@ const TIMEOUT_MS = 5_000
 /** At most a quarter of the time is spent on one function: it rests for this many times what it took. */
 const REST = 3
 /** At most so many values of one function, and so many characters each. */
-const MAX_FIGURES = 1_000
+const MAX_VALUES = 1_000
 /** What is kept current. */
 interface Task {
   readonly definition: Definition
@@ -99,7 +99,7 @@ export function createDerived({ connectionString, show, log, metrics }: DerivedD
       const { rows } = await client.query("select id, data from relay.derive($1, $2) limit $3", [
         type,
         channel,
-        MAX_FIGURES + 1,
+        MAX_VALUES + 1,
       ])
       await client.query("commit")
       client.release()
@@ -112,10 +112,10 @@ export function createDerived({ connectionString, show, log, metrics }: DerivedD
     }
   }
 
-  async function compute(definition: Definition): Promise<Figure[]> {
+  async function compute(definition: Definition): Promise<DerivedValue[]> {
     const { type, channel, action } = definition
     const values = Value.array().parse(await run(definition))
-    if (values.length > MAX_FIGURES) throw new Error(`the function returned more than ${MAX_FIGURES} values`)
+    if (values.length > MAX_VALUES) throw new Error(`the function returned more than ${MAX_VALUES} values`)
     const at = new Date().toISOString()
     return values.flatMap(({ id, data }) =>
       data === null ? [] : [{ type, action, channel: id === null ? channel : `${channel}:${id}`, data, at }],

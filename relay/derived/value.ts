@@ -1,6 +1,6 @@
 /** A derived value: what a derived message has now on one channel. */
 
-export interface Figure {
+export interface DerivedValue {
   readonly type: string
   readonly action: string | null
   readonly channel: string
@@ -11,8 +11,8 @@ export interface Figure {
 }
 
 /** The figures of one derived message; those that it had before and has no more are withdrawn. */
-export interface FigureSet {
+export interface DerivedValues {
   /** The derived message's type and channel. */
   readonly name: string
-  readonly figures: readonly Figure[]
+  readonly figures: readonly DerivedValue[]
 }

@@ -1,14 +1,14 @@
 /** Fan-out: what lies in lanes goes to their sockets, in slices that leave the event loop to others. */
 
 import { setTimeout as sleep } from "node:timers/promises"
-import { Slice } from "../lib/time-slice.ts"
+import { TimeSlice } from "../lib/time-slice.ts"
 import type { Lane } from "./lane.ts"
 
 /** How long a huge batch waits for readers that keep up, a page. Milliseconds. */
 const RELIEF_MS = 1_000
 
 /** Lets each member write what it may. */
-export async function flush(lanes: Iterable<Lane>, slice = new Slice()): Promise<void> {
+export async function flush(lanes: Iterable<Lane>, slice = new TimeSlice()): Promise<void> {
   for (const lane of lanes) {
     // Of those who come or go meanwhile, the former have nothing to write yet and the latter no more.
     const members = [...lane.members]
@@ -40,7 +40,7 @@ export async function announce(
 ): Promise<void> {
   const shared = [Buffer.concat(frames)]
   const entry = { batch: Number.POSITIVE_INFINITY, shared, own: undefined, bytes: shared[0]?.length ?? 0 }
-  const slice = new Slice()
+  const slice = new TimeSlice()
   for (const lane of lanes) {
     lane.append(entry, laneBytes)
     await flush([lane], slice)

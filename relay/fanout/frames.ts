@@ -2,10 +2,10 @@
 
 import type { Change } from "../change/change.ts"
 import { type Cursor, cursorText } from "../change/cursor.ts"
-import type { Slice } from "../lib/time-slice.ts"
+import type { TimeSlice } from "../lib/time-slice.ts"
 import { encodeChange, encodeMessage } from "../protocol/encode.ts"
 import { frameText } from "../protocol/frame.ts"
-import type { Sight } from "./visibility.ts"
+import type { VisibleChange } from "./visibility.ts"
 
 /** Chunks end at this size, so that a connection is never handed much more than it may hold. Bytes. */
 const CHUNK_BYTES = 65_536
@@ -14,7 +14,7 @@ const CHUNK_BYTES = 65_536
 const made = new WeakMap<Change, Partial<Record<string, Buffer>>>()
 
 /** @param last whether no further change of its transaction follows. */
-export function frameOf({ change, as, mask }: Sight, last: boolean): Buffer {
+export function frameOf({ change, as, mask }: VisibleChange, last: boolean): Buffer {
   let variants = made.get(change)
   if (variants === undefined) {
     variants = {}
@@ -27,12 +27,12 @@ export function frameOf({ change, as, mask }: Sight, last: boolean): Buffer {
 }
 
 /** The frames from the last to the first: the last change of a transaction is found from the end. */
-function* fromTheEnd(sights: readonly Sight[], closed: boolean): Generator<Buffer> {
+function* fromTheEnd(visibleChanges: readonly VisibleChange[], closed: boolean): Generator<Buffer> {
   const seen = new Set<string>()
-  for (let i = sights.length - 1; i >= 0; i--) {
-    const sight = sights[i] as Sight
-    yield frameOf(sight, closed && !seen.has(sight.change.xid))
-    seen.add(sight.change.xid)
+  for (let i = visibleChanges.length - 1; i >= 0; i--) {
+    const visibleChange = visibleChanges[i] as VisibleChange
+    yield frameOf(visibleChange, closed && !seen.has(visibleChange.change.xid))
+    seen.add(visibleChange.change.xid)
   }
 }
 
@@ -40,13 +40,17 @@ function* fromTheEnd(sights: readonly Sight[], closed: boolean): Generator<Buffe
  * The frames in order.
  * @param closed whether all changes of the transactions are here; otherwise none is known to be the last.
  */
-export const framesOf = (sights: readonly Sight[], closed: boolean): Buffer[] =>
-  [...fromTheEnd(sights, closed)].reverse()
+export const framesOf = (visibleChanges: readonly VisibleChange[], closed: boolean): Buffer[] =>
+  [...fromTheEnd(visibleChanges, closed)].reverse()
 
 /** The same in slices. */
-export async function makeFrames(sights: readonly Sight[], closed: boolean, slice: Slice): Promise<Buffer[]> {
+export async function makeFrames(
+  visibleChanges: readonly VisibleChange[],
+  closed: boolean,
+  slice: TimeSlice,
+): Promise<Buffer[]> {
   const frames: Buffer[] = []
-  for (const frame of fromTheEnd(sights, closed)) {
+  for (const frame of fromTheEnd(visibleChanges, closed)) {
     frames.push(frame)
     if (slice.over) await slice.turn()
   }

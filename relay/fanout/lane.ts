@@ -2,10 +2,10 @@
 
 import type { Change } from "../change/change.ts"
 import type { Multimap } from "../lib/multimap.ts"
-import type { Slice } from "../lib/time-slice.ts"
+import type { TimeSlice } from "../lib/time-slice.ts"
 import { bytesOf, chunksOf, makeFrames } from "./frames.ts"
-import { Latest } from "./latest-values.ts"
-import { type Sight, type Subscription, sightsOf, subscriptionKey } from "./visibility.ts"
+import { LatestValues } from "./latest-values.ts"
+import { type Subscription, subscriptionKey, type VisibleChange, visibleChangesOf } from "./visibility.ts"
 
 /** What one turn has for the lane, as chunks of whole frames. */
 export interface Entry {
@@ -40,10 +40,10 @@ export class Lane {
   /** Whether a checkpoint is owed: changes went out since the last, or a heartbeat. */
   unmarked = false
   /** What the batch part being routed has for this lane. */
-  sights: Sight[] = []
+  visibleChanges: VisibleChange[] = []
   ownUsers = new Set<string>()
   /** What it sees of what is derived. */
-  readonly latest = new Latest()
+  readonly latest = new LatestValues()
 
   #entries: Entry[] = []
   #base = 0
@@ -109,7 +109,7 @@ export class Lane {
   }
 
   /**
-   * Makes the entry of one part of a batch out of `sights` and `ownUsers`, and clears them. In slices: meanwhile members
+   * Makes the entry of one part of a batch out of `visibleChanges` and `ownUsers`, and clears them. In slices: meanwhile members
    * may come, who skip the batch, and go.
    * @param closed whether the batch ends here, so that a transaction's last change is known to be its last.
    * @param after frames that follow, such as a checkpoint.
@@ -117,18 +117,18 @@ export class Lane {
   async takeEntry(
     { batch, changes, closed }: { batch: number; changes: readonly Change[]; closed: boolean },
     after: readonly Buffer[],
-    slice: Slice,
+    slice: TimeSlice,
   ): Promise<Entry> {
-    const { sights, ownUsers } = this
-    this.sights = []
+    const { visibleChanges, ownUsers } = this
+    this.visibleChanges = []
     this.ownUsers = new Set()
-    const join = async (sights: readonly Sight[]) =>
-      chunksOf([...(await makeFrames(sights, closed, slice)), ...after])
-    const shared = await join(sights)
+    const join = async (visibleChanges: readonly VisibleChange[]) =>
+      chunksOf([...(await makeFrames(visibleChanges, closed, slice)), ...after])
+    const shared = await join(visibleChanges)
     let bytes = bytesOf(shared)
     let own: Map<string, readonly Buffer[]> | undefined
     for (const user of ownUsers) {
-      const chunks = await join(sightsOf(changes, this.subscription, `user:${user}`))
+      const chunks = await join(visibleChangesOf(changes, this.subscription, `user:${user}`))
       bytes += bytesOf(chunks)
       own ??= new Map()
       own.set(user, chunks)

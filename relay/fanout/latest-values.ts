@@ -2,7 +2,7 @@
 
 import { splitChannel } from "../access/rights.ts"
 import { ALL } from "../change/change.ts"
-import type { Figure } from "../derived/value.ts"
+import type { DerivedValue } from "../derived/value.ts"
 import { frameText } from "../protocol/frame.ts"
 import type { Subscription } from "./visibility.ts"
 
@@ -12,7 +12,7 @@ interface Standing {
 }
 
 /** Those that a lane sees. */
-export class Latest {
+export class LatestValues {
   readonly #standing = new Map<string, Standing>()
   #newest = 0
 
@@ -40,7 +40,7 @@ export class Latest {
 }
 
 /** As one frame. */
-export function figureFrame({ type, action, channel, data, at }: Figure): Buffer {
+export function valueFrame({ type, action, channel, data, at }: DerivedValue): Buffer {
   const head = JSON.stringify({ type, ...(action === null ? {} : { action }), channel, at })
   return frameText(`${head.slice(0, -1)},"data":${data}}`)
 }
@@ -53,8 +53,8 @@ const PART_OF_ALL = ["election", "committee"]
  * on `election:<id>` and `dashboard:<id>` is about that election alone, what is on `committee:<id>` about that committee.
  * Of a filter only the types count: the rest is about rows.
  */
-export function seesFigure(
-  { type, channel }: Pick<Figure, "type" | "channel">,
+export function seesValue(
+  { type, channel }: Pick<DerivedValue, "type" | "channel">,
   { channels, rights, filter }: Subscription,
 ): boolean {
   const [prefix, id] = splitChannel(channel)

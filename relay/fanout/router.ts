@@ -2,16 +2,16 @@
 
 import type { Change, Image } from "../change/change.ts"
 import { Multimap } from "../lib/multimap.ts"
-import type { Slice } from "../lib/time-slice.ts"
+import type { TimeSlice } from "../lib/time-slice.ts"
 import { Lane } from "./lane.ts"
 import { namesByValue, placeOf } from "./placement.ts"
 import {
   concernsEveryUser,
   type Subscription,
-  sightOf,
   subscriptionKey,
   usersOf,
   view,
+  visibleChangeOf,
 } from "./visibility.ts"
 
 export interface Router {
@@ -25,8 +25,8 @@ export interface Router {
   size(): number
   /** How many users are in lanes. */
   users(): number
-  /** Puts each change among the sights of the lanes that see it, in slices. Lanes may come and go meanwhile. */
-  route(changes: readonly Change[], slice: Slice): Promise<{ touched: Set<Lane>; unseen: number }>
+  /** Puts each change among the visibleChanges of the lanes that see it, in slices. Lanes may come and go meanwhile. */
+  route(changes: readonly Change[], slice: TimeSlice): Promise<{ touched: Set<Lane>; unseen: number }>
 }
 
 export function createRouter(): Router {
@@ -60,9 +60,9 @@ export function createRouter(): Router {
   function routeShared(change: Change, touched: Set<Lane>): boolean {
     let seen = false
     for (const lane of candidates(change)) {
-      const sight = sightOf(change, lane.subscription)
-      if (sight === undefined) continue
-      lane.sights.push(sight)
+      const visibleChange = visibleChangeOf(change, lane.subscription)
+      if (visibleChange === undefined) continue
+      lane.visibleChanges.push(visibleChange)
       touched.add(lane)
       seen = true
     }

@@ -68,14 +68,18 @@ function differs({ before, after }: RowChange, { columns }: Mask): boolean {
 }
 
 /** A change and how somebody sees it. */
-export interface Sight {
+export interface VisibleChange {
   readonly change: Change
   readonly as: Exclude<View, "none">
   readonly mask: Mask
 }
 
 /** How the subscription sees a change; undefined: not at all. `own` as for `view`. */
-export function sightOf(change: Change, subscription: Subscription, own?: string): Sight | undefined {
+export function visibleChangeOf(
+  change: Change,
+  subscription: Subscription,
+  own?: string,
+): VisibleChange | undefined {
   const as = view(change, subscription, own)
   if (as === "none") return undefined
   return {
@@ -86,13 +90,17 @@ export function sightOf(change: Change, subscription: Subscription, own?: string
 }
 
 /** What the subscription sees of changes, in order. */
-export function sightsOf(changes: readonly Change[], subscription: Subscription, own?: string): Sight[] {
-  const sights: Sight[] = []
+export function visibleChangesOf(
+  changes: readonly Change[],
+  subscription: Subscription,
+  own?: string,
+): VisibleChange[] {
+  const visibleChanges: VisibleChange[] = []
   for (const change of changes) {
-    const sight = sightOf(change, subscription, own)
-    if (sight !== undefined) sights.push(sight)
+    const visibleChange = visibleChangeOf(change, subscription, own)
+    if (visibleChange !== undefined) visibleChanges.push(visibleChange)
   }
-  return sights
+  return visibleChanges
 }
 
 /** The users who have a channel of their own in a change. */

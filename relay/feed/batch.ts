@@ -3,7 +3,7 @@
 import type { Change } from "../change/change.ts"
 import type { Cursor } from "../change/cursor.ts"
 import type { Revocation } from "../change/revocation.ts"
-import type { FigureSet } from "../derived/value.ts"
+import type { DerivedValues } from "../derived/value.ts"
 
 /** A part of a batch. A batch is what became visible between two snapshots, so a transaction lies whole in one. */
 export interface BatchPart {
@@ -18,11 +18,11 @@ export interface BatchPart {
 
 export interface FeedConsumer {
   /** Whether there is anybody to whom a change could go. Otherwise the feed need not hurry. */
-  attended(): boolean
+  hasClients(): boolean
   /** The next part. The feed reads on when it resolves. */
   deliver(part: BatchPart): Promise<void>
   /** What a derived message has now. */
-  show(set: FigureSet): void
+  show(set: DerivedValues): void
   /** The log is of this lineage; of which the cursors hold. Told each time the feed has connected. */
   meet(lineage: string, lineages: ReadonlySet<string>): void
   /** The session is lost: a batch in progress ends here, and its changes come again. */

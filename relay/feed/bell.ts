@@ -33,8 +33,8 @@ export interface Bell {
   heard(xid: string): void
   /** Bells may have been missed, or left out for a lease that no read has shown. */
   doubt(): void
-  /** How long to wait before reading without a bell, in milliseconds. @param attended whether somebody waits for changes. */
-  pollMs(attended: boolean): number
+  /** How long to wait before reading without a bell, in milliseconds. @param hasClients whether somebody waits for changes. */
+  pollMs(hasClients: boolean): number
   /** That time is over. */
   polled(): void
   /** Decides, by what a read has shown, whether to take, renew or leave the lease. */
@@ -80,9 +80,9 @@ export function createBell({
 }): Bell {
   let mode: BellMode = { kind: "quiet" }
   /** Since the last fence there may have been a lease, unseen. */
-  let doubtful = false
+  let recheckDue = false
   const counts = { heard: 0, skipped: 0, polls: 0 }
-  const rung = createRung(now)
+  const rung = createBellMatcher(now)
   const bells = createRate(now)
   const commits = createRate(now)
   for (const kind of ["quiet", "awake", "tail"] as const)
@@ -113,13 +113,13 @@ export function createBell({
       rung.heard(xid)
     },
     doubt() {
-      doubtful = true
+      recheckDue = true
     },
-    pollMs(attended) {
+    pollMs(hasClients) {
       if (setting === "off") return OFF_POLL_MS
       if (mode.kind === "quiet") return floorMs
       if (mode.kind === "tail") return now() - mode.since < FAST_TAIL_MS ? 20 : 50
-      if (!attended) return UNATTENDED_POLL_MS
+      if (!hasClients) return UNATTENDED_POLL_MS
       return commits.perSecond() < RUSH_PER_SECOND ? AWAKE_POLL_MS : RUSH_POLL_MS
     },
     polled() {
@@ -133,9 +133,9 @@ export function createBell({
       const lease = setting === "always" ? leaseMs : await renew(session, leaseMs)
       if (lease !== null && lease > 0) {
         enter({ kind: "awake" })
-      } else if (lease !== null || doubtful || mode.kind === "awake") {
+      } else if (lease !== null || recheckDue || mode.kind === "awake") {
         // Before the fence: a doubt that comes up meanwhile needs a fence of its own.
-        doubtful = false
+        recheckDue = false
         const over = await session.endLease()
         enter(over ? { kind: "tail", fence: await session.fence(), since: now() } : { kind: "awake" })
       } else if (mode.kind === "tail" && (snapshot.xmin >= mode.fence || now() - mode.since > TAIL_MS)) {
@@ -170,7 +170,7 @@ function createRate(now: () => number): { count(events: number): void; perSecond
   }
 }
 
-export interface Rung {
+export interface BellMatcher {
   /** A bell of this transaction was heard. */
   heard(xid: string): void
   /** A read brought these transactions. @returns how many of earlier reads did not ring, as is certain by now. */
@@ -191,7 +191,7 @@ const MAX_HEARD = 20_000
 
 const generation = (): Generation => ({ heard: new Set(), unheard: new Set() })
 
-export function createRung(now: () => number): Rung {
+export function createBellMatcher(now: () => number): BellMatcher {
   let older = generation()
   let newer = generation()
   let turnedAt = now()

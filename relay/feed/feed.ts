@@ -84,7 +84,7 @@ export function createFeed({
   async function pause(): Promise<"bell" | "poll"> {
     if (!pending && !closing.signal.aborted) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, bell.pollMs(consumer.attended()))
+        const timer = setTimeout(resolve, bell.pollMs(consumer.hasClients()))
         interrupt = () => {
           clearTimeout(timer)
           resolve()

@@ -6,7 +6,7 @@ import { z } from "zod"
 import { type Change, type LogRow, readChange } from "../change/change.ts"
 import { parseSnapshot, type Snapshot } from "../change/cursor.ts"
 import { Revocation } from "../change/revocation.ts"
-import { Slice } from "../lib/time-slice.ts"
+import { TimeSlice } from "../lib/time-slice.ts"
 import { LINEAGES, LONG_READ, READ, REVOCATIONS, SESSION } from "./queries.ts"
 
 /** What one read says beside the changes. */
@@ -203,7 +203,7 @@ async function readRows(rows: readonly LogText[]): Promise<Content> {
 
 /** Reads changes among the rows of the log, in slices. @throws as readChange. */
 export async function readChanges(rows: readonly unknown[]): Promise<Change[]> {
-  const slice = new Slice()
+  const slice = new TimeSlice()
   const changes: Change[] = []
   for (const row of rows) {
     changes.push(readChange(row))

@@ -7,7 +7,7 @@ import { closeSync, fstatSync, openSync, statSync } from "node:fs"
 import { setTimeout as sleep } from "node:timers/promises"
 import { pino } from "pino"
 import { ConfigError } from "../config.ts"
-import { Buckets, Rate } from "../lib/token-bucket.ts"
+import { Rate, TokenBuckets } from "../lib/token-bucket.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import { type Fields, fieldsOf, type Happening, isoTime, jsonOf, type Party } from "./audit-line.ts"
@@ -63,8 +63,8 @@ export function createAudit({ to, log, metrics }: AuditDeps): Audit {
   if (to === "off") return { tell() {}, async close() {} }
   const strangers = new Rate(STRANGERS_RATE)
   let strangersWholeAt = 0
-  const addresses = new Buckets(new Rate(ADDRESS_RATE))
-  const users = new Buckets(new Rate(USER_RATE))
+  const addresses = new TokenBuckets(new Rate(ADDRESS_RATE))
+  const users = new TokenBuckets(new Rate(USER_RATE))
   /** Those whose coming was told: their going is told too. */
   const connected = new WeakSet<Party>()
   /** What was not told one by one, by what it is. */

@@ -9,11 +9,11 @@ import { Connection } from "../fanout/connection.ts"
 import { createWire } from "../fanout/wire.ts"
 import type { Hub } from "../hub/hub.ts"
 import { readJson } from "../lib/json.ts"
-import { createTurns } from "../lib/time-slice.ts"
+import { createSliceQueue } from "../lib/time-slice.ts"
 import { ClientMessage, describeFault, requestOf } from "../protocol/client-message.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import type { ErrorCode } from "../protocol/server-message.ts"
-import type { Endings } from "../telemetry/disconnects.ts"
+import type { Disconnects } from "../telemetry/disconnects.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import { createAdmission } from "./admission.ts"
@@ -38,7 +38,7 @@ export interface GatewayDeps {
   revocations: Revocations
   limits: Limits
   audit: Audit
-  endings: Endings
+  disconnects: Disconnects
   log: Log
   metrics: Metrics
   settings: {
@@ -71,7 +71,7 @@ export function createGateway({
   revocations,
   limits,
   audit,
-  endings,
+  disconnects,
   log,
   metrics,
   settings,
@@ -90,7 +90,7 @@ export function createGateway({
     obey: receive,
   })
   const commands = createCommands({ hub, limits, audit, fault })
-  const drained = createTurns()
+  const drained = createSliceQueue()
   const server = new WebSocketServer({
     noServer: true,
     clientTracking: false,
@@ -113,7 +113,7 @@ export function createGateway({
   ): void {
     metrics.connects.inc({ result })
     audit.tell({ address: limits.addressOf(request) }, { event: "refused", reason: result, status })
-    endings.refused(status, result)
+    disconnects.refused(status, result)
     answerRefusal(socket, status, retrySeconds)
   }
 
@@ -175,9 +175,9 @@ export function createGateway({
       limits.part(connection)
       limits.leave(address)
       admission.forget(connection)
-      if (connection.ending !== undefined) endings.closed(connection.ending.code)
-      else if (broken !== "") endings.broken(broken)
-      else endings.ended(code)
+      if (connection.ending !== undefined) disconnects.closed(connection.ending.code)
+      else if (broken !== "") disconnects.broken(broken)
+      else disconnects.ended(code)
       log.debug({ event: "closed", connection: connection.id, user: connection.user }, "a connection ended")
       const end = connection.ending ?? { code, reason: broken || reason.toString() }
       const byRelay = connection.ending !== undefined || broken !== ""

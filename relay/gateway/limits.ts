@@ -4,7 +4,7 @@ import type { IncomingMessage } from "node:http"
 import type { Settings } from "../config.ts"
 import type { Connection } from "../fanout/connection.ts"
 import { clientOf, speaksInVain, type Trust } from "../lib/client-address.ts"
-import { Buckets, Rate } from "../lib/token-bucket.ts"
+import { Rate, TokenBuckets } from "../lib/token-bucket.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import type { Counts } from "../telemetry/counts.ts"
 import type { Log } from "../telemetry/log.ts"
@@ -53,9 +53,9 @@ export function createLimits({ settings, trust, log, metrics, clock = () => perf
   const users = new Map<string, Set<Connection>>()
   const upgrades = new Rate(settings.MAX_UPGRADE_RATE)
   let upgradesWholeAt = 0
-  const upgradesOf = new Buckets(new Rate(settings.MAX_UPGRADE_RATE_PER_ADDRESS))
+  const upgradesOf = new TokenBuckets(new Rate(settings.MAX_UPGRADE_RATE_PER_ADDRESS))
   const frames = new Rate(settings.MAX_FRAME_RATE)
-  const framesOf = new Buckets(new Rate(settings.MAX_FRAME_RATE_PER_USER))
+  const framesOf = new TokenBuckets(new Rate(settings.MAX_FRAME_RATE_PER_USER))
   const reached = new Map<Limit, { times: number; toldAt: number }>()
 
   /** Counts that a limit was reached, and tells operations. @param request what reached a limit by address. */

@@ -8,7 +8,7 @@ import { BellReport } from "../feed/bell.ts"
 import { TrackedTable } from "../feed/changelog.ts"
 import type { SourceState } from "../feed/source.ts"
 import { Counts, HubStats, Totals } from "../telemetry/counts.ts"
-import { EndingsReport } from "../telemetry/disconnects.ts"
+import { DisconnectsReport } from "../telemetry/disconnects.ts"
 
 export const Report = z.object({
   status: z.enum(["ok", "degraded"]),
@@ -53,7 +53,7 @@ export const Report = z.object({
   /** How many are in force. */
   revocations: z.number(),
   totals: Totals,
-  endings: EndingsReport,
+  disconnects: DisconnectsReport,
   /** Where several processes share the port: each by its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
@@ -73,7 +73,7 @@ export interface Findings {
   hub: HubStats
   limits: Counts
   revocations: number
-  endings: EndingsReport
+  disconnects: DisconnectsReport
   totals: Totals
   workers?: Report["workers"]
   tables: TrackedTable[]
@@ -91,7 +91,7 @@ export function reportOf({
   hub,
   limits,
   revocations,
-  endings,
+  disconnects,
   totals,
   workers,
   tables,
@@ -134,7 +134,7 @@ export function reportOf({
     limits_reached: limits,
     revocations,
     totals,
-    endings,
+    disconnects,
     ...(workers === undefined ? {} : { workers }),
     tables,
     derived,

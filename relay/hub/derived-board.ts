@@ -1,26 +1,26 @@
 /** The board: the figures that stand now, and the way of a new one to the lanes that see it. */
 
-import type { Figure, FigureSet } from "../derived/value.ts"
+import type { DerivedValue, DerivedValues } from "../derived/value.ts"
 import { flush } from "../fanout/flush.ts"
 import type { Lane } from "../fanout/lane.ts"
-import { figureFrame, seesFigure } from "../fanout/latest-values.ts"
+import { seesValue, valueFrame } from "../fanout/latest-values.ts"
 import type { Router } from "../fanout/router.ts"
-import { Slice } from "../lib/time-slice.ts"
+import { TimeSlice } from "../lib/time-slice.ts"
 
-export interface Board {
+export interface DerivedBoard {
   /** Puts up what a derived message has now, and sends what differs. */
-  show(set: FigureSet): void
+  show(set: DerivedValues): void
   /** Puts up everything that a new lane sees. */
   fill(lane: Lane): void
 }
 
 interface Entry {
-  readonly figure: Figure
+  readonly figure: DerivedValue
   readonly version: number
   readonly frame: Buffer
 }
 
-export function createBoard(router: Router): Board {
+export function createDerivedBoard(router: Router): DerivedBoard {
   /** By the derived message, then by channel. */
   const sets = new Map<string, Map<string, Entry>>()
   let version = 0
@@ -30,12 +30,12 @@ export function createBoard(router: Router): Board {
     lane.latest.put(`${name} ${figure.channel}`, version, frame)
 
   async function send(name: string, changed: readonly Entry[], gone: readonly string[]): Promise<void> {
-    const slice = new Slice()
+    const slice = new TimeSlice()
     const touched = new Set<Lane>()
     for (const lane of router.lanes()) {
       for (const channel of gone) lane.latest.delete(`${name} ${channel}`)
       for (const entry of changed) {
-        if (!seesFigure(entry.figure, lane.subscription)) continue
+        if (!seesValue(entry.figure, lane.subscription)) continue
         put(lane, name, entry)
         touched.add(lane)
       }
@@ -52,7 +52,7 @@ export function createBoard(router: Router): Board {
       for (const figure of figures) {
         let entry = before?.get(figure.channel)
         if (entry?.figure.data !== figure.data || entry.figure.action !== figure.action) {
-          entry = { figure, version: ++version, frame: figureFrame(figure) }
+          entry = { figure, version: ++version, frame: valueFrame(figure) }
           changed.push(entry)
         }
         now.set(figure.channel, entry)
@@ -67,7 +67,7 @@ export function createBoard(router: Router): Board {
       const seen: Array<[string, Entry]> = []
       for (const [name, set] of sets)
         for (const entry of set.values())
-          if (seesFigure(entry.figure, lane.subscription)) seen.push([name, entry])
+          if (seesValue(entry.figure, lane.subscription)) seen.push([name, entry])
       seen.sort(([, a], [, b]) => a.version - b.version)
       for (const [name, entry] of seen) put(lane, name, entry)
     },

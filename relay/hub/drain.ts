@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Connection } from "../fanout/connection.ts"
-import { Slice } from "../lib/time-slice.ts"
+import { TimeSlice } from "../lib/time-slice.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 
 export interface Pace {
@@ -23,7 +23,7 @@ export async function drain(
 ): Promise<void> {
   const began = performance.now()
   const perMs = Math.max(perSecond / 1_000, connections.size / (TOLD * timeoutMs))
-  const slice = new Slice()
+  const slice = new TimeSlice()
   let told = 0
   for (const connection of connections) {
     while (told > (performance.now() - began) * perMs) await sleep(LOOK_MS)

@@ -10,19 +10,19 @@ import { flush, relieve } from "../fanout/flush.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
 import { createRouter } from "../fanout/router.ts"
 import type { BatchPart, FeedConsumer } from "../feed/batch.ts"
-import { Slice } from "../lib/time-slice.ts"
+import { TimeSlice } from "../lib/time-slice.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import type { Filter } from "../protocol/filter.ts"
 import type { History } from "../replay/log-reads.ts"
 import { createReplays, type Joined, type Position } from "../replay/replay.ts"
-import type { Recent } from "../replay/replay-buffer.ts"
+import type { ReplayBuffer } from "../replay/replay-buffer.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import { agesOf } from "./age.ts"
-import { createBoard } from "./derived-board.ts"
+import { createDerivedBoard } from "./derived-board.ts"
 import { drain, type Pace } from "./drain.ts"
-import { createCensus } from "./stats.ts"
-import { CHECKPOINT_MS, startWheel, type WheelSettings } from "./sweep.ts"
+import { createHubStats } from "./stats.ts"
+import { CHECKPOINT_MS, type SweepSettings, startSweep } from "./sweep.ts"
 
 /** How many messages of a client may wait for the end of a batch or of its replay. */
 const MAX_DEFERRED = 32
@@ -30,10 +30,10 @@ const MAX_DEFERRED = 32
 const REFRESH_MS = 5_000
 
 export interface HubDeps {
-  settings: WheelSettings & { maxLanes: number }
+  settings: SweepSettings & { maxLanes: number }
   log: Log
   metrics: Metrics
-  recent: Recent
+  recent: ReplayBuffer
   history: History
   /** Kept up to date by what the hub consumes. */
   revocations: Revocations
@@ -44,7 +44,7 @@ export interface HubDeps {
 export function createHub({ settings, log, metrics, recent, history, revocations, refresh }: HubDeps) {
   const connections = new Set<Connection>()
   const router = createRouter()
-  const board = createBoard(router)
+  const board = createDerivedBoard(router)
   /** What waits for the end of the batch in progress. */
   const atBatchEnd: Array<() => void> = []
   let head: Cursor | undefined
@@ -112,7 +112,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
   }
 
   async function closeAll(those: Iterable<Connection>, code: CloseCode, reason: string): Promise<void> {
-    const slice = new Slice()
+    const slice = new TimeSlice()
     for (const connection of those) {
       connection.close(code, reason)
       if (slice.over) await slice.turn()
@@ -122,7 +122,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
   /** Before the changes that come with them. Who is admitted meanwhile is judged by them already. */
   async function enforce(news: readonly Revocation[]): Promise<void> {
     revocations.learn(news)
-    const slice = new Slice()
+    const slice = new TimeSlice()
     for (const connection of connections) {
       if (connection.identity !== undefined && revocations.refuses(connection.identity))
         connection.close(CloseCode.forbidden, "revoked")
@@ -140,7 +140,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
     }
     recent.append(part)
     const now = performance.now()
-    const slice = new Slice()
+    const slice = new TimeSlice()
     const { touched, unseen } = await router.route(part.changes, slice)
     metrics.unrouted.inc(unseen)
     const mark = [checkpointFrame(part.cursor)]
@@ -151,7 +151,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
       const due = part.final && (paged || now - lane.checkpointAt >= CHECKPOINT_MS)
       if (due) lane.checkpointAt = now
       lane.unmarked = !due
-      metrics.deliveries.inc(lane.sights.length * lane.members.length)
+      metrics.deliveries.inc(lane.visibleChanges.length * lane.members.length)
       lane.append(await lane.takeEntry(piece, due ? mark : [], slice), settings.laneBufferBytes)
       touched.add(lane)
     }
@@ -173,7 +173,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
   })
 
   const consumer: FeedConsumer = {
-    attended: () => connections.size > 0,
+    hasClients: () => connections.size > 0,
     deliver,
     show: board.show,
     meet(lineage, known) {
@@ -204,10 +204,10 @@ export function createHub({ settings, log, metrics, recent, history, revocations
       replays.advance()
     },
   }
-  const wheel = startWheel({ settings, position, connections, router, replays })
+  const sweep = startSweep({ settings, position, connections, router, replays })
 
   return {
-    ...createCensus({ connections, router, replays }),
+    ...createHubStats({ connections, router, replays }),
     consumer,
     lineage: (): string | undefined => head?.lineage,
     /** Whether clients can be told a position. */
@@ -310,7 +310,7 @@ export function createHub({ settings, log, metrics, recent, history, revocations
     /** Changes go on to those who have not been told yet. */
     async drain(pace: Pace): Promise<void> {
       await drain(connections, pace)
-      wheel.stop()
+      sweep.stop()
     },
   }
 }

@@ -5,13 +5,13 @@ import type { Router } from "../fanout/router.ts"
 import type { Replays } from "../replay/replay.ts"
 import type { HubStats } from "../telemetry/counts.ts"
 
-export interface CensusDeps {
+export interface HubStatsDeps {
   connections: ReadonlySet<Connection>
   router: Router
   replays: Replays
 }
 
-export function createCensus({ connections, router, replays }: CensusDeps) {
+export function createHubStats({ connections, router, replays }: HubStatsDeps) {
   return {
     /** What can be said without counting. Users whose only connections are not live yet are not among them. */
     size: () => ({

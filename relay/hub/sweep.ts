@@ -1,4 +1,4 @@
-/** The one wheel: everything that depends on time, for all connections, once a second. No connection has a timer. */
+/** The one sweep: everything that depends on time, for all connections, once a second. No connection has a timer. */
 
 import type { Cursor } from "../change/cursor.ts"
 import type { Connection } from "../fanout/connection.ts"
@@ -6,14 +6,14 @@ import { announce } from "../fanout/flush.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
 import type { Lane } from "../fanout/lane.ts"
 import type { Router } from "../fanout/router.ts"
-import { Slice } from "../lib/time-slice.ts"
-import { createLateness } from "../lib/timer-lag.ts"
+import { TimeSlice } from "../lib/time-slice.ts"
+import { createTimerLag } from "../lib/timer-lag.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import { encodeMessage } from "../protocol/encode.ts"
 import { frameText, PING_FRAME } from "../protocol/frame.ts"
 import type { Position, Replays } from "../replay/replay.ts"
 
-export interface WheelSettings {
+export interface SweepSettings {
   laneBufferBytes: number
   heartbeatMs: number
   authTimeoutMs: number
@@ -23,8 +23,8 @@ export interface WheelSettings {
   slowMs?: number | undefined
 }
 
-export interface WheelDeps {
-  settings: WheelSettings
+export interface SweepDeps {
+  settings: SweepSettings
   position(): Position
   connections: Iterable<Connection>
   router: Router
@@ -43,13 +43,13 @@ const PONG_MS = 10_000
 const AGE_SPREAD = 0.2
 
 /** Starts it; it keeps no process alive. */
-export function startWheel({ settings, position, connections, router, replays }: WheelDeps): {
+export function startSweep({ settings, position, connections, router, replays }: SweepDeps): {
   stop(): void
 } {
   const { slowMs = SLOW_MS, maxAgeMs = Number.POSITIVE_INFINITY } = settings
   let heartbeatAt = performance.now()
   let turning = false
-  const lateness = createLateness(TURN_MS)
+  const timerLag = createTimerLag(TURN_MS)
   /** For how long nobody has been excused yet. Milliseconds. */
   let late = 0
 
@@ -71,7 +71,7 @@ export function startWheel({ settings, position, connections, router, replays }:
   }
 
   async function checkAll(): Promise<void> {
-    const slice = new Slice()
+    const slice = new TimeSlice()
     const excused = late
     late = 0
     for (const connection of connections) {
@@ -88,7 +88,7 @@ export function startWheel({ settings, position, connections, router, replays }:
       lane.checkpointAt = Number.NEGATIVE_INFINITY
     }
     await announce(router.lanes(), frames, settings.laneBufferBytes)
-    const slice = new Slice()
+    const slice = new TimeSlice()
     for (const connection of replays.connections()) {
       connection.push(frames)
       if (slice.over) await slice.turn()
@@ -119,7 +119,7 @@ export function startWheel({ settings, position, connections, router, replays }:
   }
 
   const timer = setInterval(async () => {
-    late += lateness()
+    late += timerLag()
     if (turning) return
     turning = true
     await turn()

@@ -1,11 +1,11 @@
-/** Slices: long work is cut, so that heartbeats, health and live changes go between. */
+/** Time slices: long work is cut up, so that heartbeats, health checks and live changes run in between. */
 
 import { setImmediate as yieldLoop } from "node:timers/promises"
 
 /** After so long the event loop has its turn. Milliseconds. */
 const SLICE_MS = 2
 
-export class Slice {
+export class TimeSlice {
   #end = performance.now() + SLICE_MS
 
   /** Whether the event loop should turn before the work goes on. */
@@ -20,12 +20,13 @@ export class Slice {
   }
 }
 
-export interface Turns {
-  /** Resolves when the caller may work, until it next waits for anything. */
+/** Tasks that share the event loop in slices, in the order in which they asked. */
+export interface SliceQueue {
+  /** Resolves when it is the caller's turn to work, which ends when it next awaits something. */
   next(): Promise<void>
 }
 
-export function createTurns(): Turns {
+export function createSliceQueue(): SliceQueue {
   let waiting: Array<() => void> = []
   let running = false
 
@@ -34,7 +35,7 @@ export function createTurns(): Turns {
     while (waiting.length > 0) {
       const round = waiting
       waiting = []
-      const slice = new Slice()
+      const slice = new TimeSlice()
       for (const go of round) {
         go()
         // Whoever was waiting runs before this goes on.

@@ -1,10 +1,10 @@
 /**
- * Lateness: by how much the turns of a timer come too late. In that time this process did not run, because it was
- * stopped or the machine had none for it. What others sent meanwhile is not read yet, and nobody is blamed for silence.
+ * The lag of a timer. While a timer is late this process did not run: it was stopped, or the machine was busy. What
+ * others sent meanwhile has not been read yet, so nobody is blamed for silence.
  */
 
-/** @returns by how much the turn that calls it is late, in milliseconds. */
-export function createLateness(intervalMs: number, now = () => performance.now()): () => number {
+/** @returns by how many milliseconds the tick that calls it is late. */
+export function createTimerLag(intervalMs: number, now = () => performance.now()): () => number {
   let last = now()
   return () => {
     const at = now()

@@ -38,7 +38,7 @@ export class Rate {
  * A bucket of the same rate for each key. Those that are whole are forgotten. Of too many at a time the older are forgotten
  * before they are whole, so that memory is bounded whoever comes.
  */
-export class Buckets {
+export class TokenBuckets {
   readonly #rate: Rate
   /** Each with the time at which it is whole: those taken from since the last turn, and those of the turn before. */
   #recent = new Map<string, number>()

@@ -1,11 +1,11 @@
-/** Excerpts: what somebody at a position misses of some changes, as chunks of frames, made once for all who miss the same. */
+/** FrameCache: what somebody at a position misses of some changes, as chunks of frames, made once for all who miss the same. */
 
 import type { Change } from "../change/change.ts"
 import { type Snapshot, visible } from "../change/cursor.ts"
 import { bytesOf, chunksOf, framesOf } from "../fanout/frames.ts"
-import { concernsEveryUser, type Subscription, sightsOf, usersOf } from "../fanout/visibility.ts"
+import { concernsEveryUser, type Subscription, usersOf, visibleChangesOf } from "../fanout/visibility.ts"
 
-export interface Excerpt {
+export interface MissedFrames {
   readonly chunks: readonly Buffer[]
   readonly bytes: number
   /** Changes in it. */
@@ -20,9 +20,9 @@ export interface Missing {
   readonly user: string
 }
 
-export interface Excerpts {
+export interface FrameCache {
   /** @param closed whether all changes of the transactions are among these. */
-  of(changes: readonly Change[], closed: boolean, missing: Missing): Excerpt
+  of(changes: readonly Change[], closed: boolean, missing: Missing): MissedFrames
 }
 
 /** Beyond this the excerpt that was asked for longest ago is forgotten. Bytes. */
@@ -38,9 +38,9 @@ interface Digest {
   readonly everybody: boolean
 }
 
-export function createExcerpts(): Excerpts {
+export function createFrameCache(): FrameCache {
   const digests = new WeakMap<readonly Change[], Digest>()
-  const kept = new Map<string, Excerpt>()
+  const kept = new Map<string, MissedFrames>()
   let bytes = 0
   let ids = 0
 
@@ -53,7 +53,7 @@ export function createExcerpts(): Excerpts {
     return digest
   }
 
-  function keep(key: string, excerpt: Excerpt): void {
+  function keep(key: string, excerpt: MissedFrames): void {
     kept.set(key, excerpt)
     bytes += excerpt.bytes + 2 * key.length
     for (const [oldest, { bytes: size }] of kept) {
@@ -76,7 +76,7 @@ export function createExcerpts(): Excerpts {
         return known
       }
       const missed = overlaps ? changes.filter((change) => !visible(has, BigInt(change.xid))) : changes
-      const frames = framesOf(sightsOf(missed, subscription, own), closed)
+      const frames = framesOf(visibleChangesOf(missed, subscription, own), closed)
       const chunks = chunksOf(frames)
       const excerpt = {
         chunks,

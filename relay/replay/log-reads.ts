@@ -9,10 +9,10 @@ import type { Change } from "../change/change.ts"
 import { contains, intersection, type Snapshot } from "../change/cursor.ts"
 import type { Changelog } from "../feed/changelog.ts"
 import type { LogPage, Rest, Session } from "../feed/log-session.ts"
-import { Slice } from "../lib/time-slice.ts"
+import { TimeSlice } from "../lib/time-slice.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
-import { type Recent, sizeOf } from "./replay-buffer.ts"
+import { type ReplayBuffer, sizeOf } from "./replay-buffer.ts"
 
 /** Somebody who misses what is in the log since a position. */
 export interface Reader {
@@ -42,10 +42,10 @@ export interface History {
   stop(): void
 }
 
-export interface HistoryDeps {
+export interface LogReadsDeps {
   changelog: Changelog
   /** Is told what was read, so that those who come next need no read. */
-  recent: Recent
+  recent: ReplayBuffer
   /** The feed's lineage: another one in the log means that the feed does not know yet. */
   lineage(): string | undefined
   log: Log
@@ -67,7 +67,7 @@ interface Waiting {
   settle(outcome: Outcome): void
 }
 
-export function createHistory({ changelog, recent, lineage, log, metrics }: HistoryDeps): History {
+export function createLogReads({ changelog, recent, lineage, log, metrics }: LogReadsDeps): History {
   let waiting: Waiting[] = []
   let reading = 0
   let stopped = false
@@ -95,12 +95,12 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
         if (group.length === 0) continue
         try {
           session ??= await changelog.open()
-          metrics.historyReads.inc({ result: await readFor(new Set(group), session) })
+          metrics.logReads.inc({ result: await readFor(new Set(group), session) })
         } catch (error) {
           session?.close()
           session = undefined
-          metrics.historyReads.inc({ result: "failed" })
-          log.warn({ event: "history_failed", error: (error as Error).message }, "a read of the log failed")
+          metrics.logReads.inc({ result: "failed" })
+          log.warn({ event: "log_read_failed", error: (error as Error).message }, "a read of the log failed")
         } finally {
           for (const one of group) one.settle({ kind: "failed" })
         }
@@ -174,7 +174,7 @@ export function createHistory({ changelog, recent, lineage, log, metrics }: Hist
 }
 
 async function give(page: LogPage, group: ReadonlySet<Waiting>): Promise<void> {
-  const slice = new Slice()
+  const slice = new TimeSlice()
   for (const { reader } of group) {
     reader.take(page)
     if (slice.over) await slice.turn()

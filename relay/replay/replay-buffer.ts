@@ -5,7 +5,7 @@ import { type Cursor, contains, type Snapshot } from "../change/cursor.ts"
 import type { BatchPart } from "../feed/batch.ts"
 
 /** A part of a batch, as long as it is remembered. */
-export interface RecentPart {
+export interface BufferedPart {
   readonly changes: readonly Change[]
   /** The position after the whole batch. */
   readonly cursor: Cursor
@@ -14,7 +14,7 @@ export interface RecentPart {
   readonly bytes: number
 }
 
-export interface Recent {
+export interface ReplayBuffer {
   /** Forgets everything: from here on all is remembered. */
   begin(snapshot: Snapshot): void
   append(part: Omit<BatchPart, "revocations">): void
@@ -28,7 +28,7 @@ export interface Recent {
   first(): number
   end(): number
   /** A part; undefined at the end, null if it is forgotten. */
-  at(index: number): RecentPart | null | undefined
+  at(index: number): BufferedPart | null | undefined
   /** How much more it may remember without forgetting. Bytes, as `sizeOf` counts. */
   room(): number
 }
@@ -38,8 +38,8 @@ const CHANGE_BYTES = 1_000
 const BYTES_PER_CHARACTER = 3
 
 /** Makes an empty ring. It covers nothing before `begin`. */
-export function createRecent(limitBytes: number): Recent {
-  let parts: RecentPart[] = []
+export function createReplayBuffer(limitBytes: number): ReplayBuffer {
+  let parts: BufferedPart[] = []
   let base = 0
   let bytes = 0
   let start: Snapshot | undefined
@@ -49,7 +49,7 @@ export function createRecent(limitBytes: number): Recent {
   let skipping = false
 
   function dropOldestBatch(): void {
-    const oldest = parts[0] as RecentPart
+    const oldest = parts[0] as BufferedPart
     const next = parts.findIndex((part) => part.batch !== oldest.batch)
     const dropped = parts.splice(0, next === -1 ? parts.length : next)
     for (const part of dropped) bytes -= part.bytes

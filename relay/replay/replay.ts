@@ -10,14 +10,14 @@ import type { Connection } from "../fanout/connection.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
 import { type Subscription, subscriptionKey } from "../fanout/visibility.ts"
 import type { Rest } from "../feed/log-session.ts"
-import { createTurns } from "../lib/time-slice.ts"
+import { createSliceQueue } from "../lib/time-slice.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import type { Reason, Recovery } from "../protocol/server-message.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
-import { createExcerpts, type Excerpt } from "./frame-cache.ts"
+import { createFrameCache, type MissedFrames } from "./frame-cache.ts"
 import type { History } from "./log-reads.ts"
-import type { Recent } from "./replay-buffer.ts"
+import type { ReplayBuffer } from "./replay-buffer.ts"
 
 /** What a client is told when it has come, and the position from which on it misses nothing. */
 export type Joined = { cursor: string } & Recovery
@@ -31,7 +31,7 @@ export interface Position {
 }
 
 export interface ReplayDeps {
-  recent: Recent
+  recent: ReplayBuffer
   history: History
   log: Log
   metrics: Metrics
@@ -95,8 +95,8 @@ export function createReplays({
   goLive,
 }: ReplayDeps): Replays {
   const running = new Map<Connection, Replay>()
-  const turns = createTurns()
-  const excerpts = createExcerpts()
+  const turns = createSliceQueue()
+  const excerpts = createFrameCache()
   let waiting: Array<() => void> = []
 
   const gone = (replay: Replay): boolean => running.get(replay.connection) !== replay
@@ -131,7 +131,7 @@ export function createReplays({
     replay.connection.close(CloseCode.tryAgain, "the replay was interrupted")
   }
 
-  function excerpt(replay: Replay, changes: readonly Change[], closed: boolean): Excerpt {
+  function excerpt(replay: Replay, changes: readonly Change[], closed: boolean): MissedFrames {
     const { has, subscription, key, connection } = replay
     return excerpts.of(changes, closed, { has, subscription, key, user: connection.user })
   }

@@ -1,5 +1,5 @@
 /**
- * Endings: how connections ended and which upgrades were refused, by reason. The last of them are kept one by one, those
+ * Disconnects: how connections ended and which upgrades were refused, by reason. The last of them are kept one by one, those
  * of one reason at about the same time as one, so that neither a flood nor a restart pushes out everything else. Reasons
  * are the relay's own names: nothing that a client made up, neither channels nor codes nor texts, gets in.
  */
@@ -16,24 +16,24 @@ const kind = {
 }
 type Kind = z.infer<z.ZodObject<typeof kind>>
 
-const Ending = z.object({
+const Disconnect = z.object({
   ...kind,
   /** How many came together. */
   times: z.number(),
   first_at: z.iso.datetime(),
   last_at: z.iso.datetime(),
 })
-type Ending = z.infer<typeof Ending>
+type Disconnect = z.infer<typeof Disconnect>
 
-export const EndingsReport = z.object({
+export const DisconnectsReport = z.object({
   /** Since the start. */
   totals: z.array(z.object({ ...kind, times: z.number() })),
   /** The newest first. */
-  last: z.array(Ending),
+  last: z.array(Disconnect),
 })
-export type EndingsReport = z.infer<typeof EndingsReport>
+export type DisconnectsReport = z.infer<typeof DisconnectsReport>
 
-export interface Endings {
+export interface Disconnects {
   /** An upgrade was refused. @param reason the result under which it is counted. */
   refused(status: number, reason: string): void
   /** The relay closes a connection. */
@@ -42,7 +42,7 @@ export interface Endings {
   broken(fault: string): void
   /** A connection ended that neither of them had closed. */
   ended(code: number): void
-  report(): EndingsReport
+  report(): DisconnectsReport
 }
 
 /** So many are kept. */
@@ -67,12 +67,12 @@ const CUT = 1006
 
 const keyOf = ({ what, code, reason }: Kind): string => `${what} ${code} ${reason}`
 
-export function createEndings(now = () => Date.now()): Endings {
+export function createDisconnects(now = () => Date.now()): Disconnects {
   const totals = new Map<string, Kind & { times: number }>()
   /** The newest of each kind among the last. */
-  const latest = new Map<string, Ending>()
+  const latest = new Map<string, Disconnect>()
   /** The oldest first. */
-  let last: Ending[] = []
+  let last: Disconnect[] = []
 
   function note(what: Kind["what"], code: number | null, reason: string): void {
     const kind: Kind = { what, code, reason }
@@ -85,7 +85,7 @@ export function createEndings(now = () => Date.now()): Endings {
       before.last_at = at
       return
     }
-    const ending: Ending = { ...kind, times: 1, first_at: at, last_at: at }
+    const ending: Disconnect = { ...kind, times: 1, first_at: at, last_at: at }
     latest.set(key, ending)
     last = [...last, ending].slice(-KEPT)
   }
@@ -107,18 +107,18 @@ export function createEndings(now = () => Date.now()): Endings {
 }
 
 /** A clock that was set back makes none of them last. */
-const together = (ending: Ending, at: string): boolean =>
+const together = (ending: Disconnect, at: string): boolean =>
   Math.abs(Date.parse(at) - Date.parse(ending.first_at)) < TOGETHER_MS
 
 /** Of several processes: what happened in all of them at about the same time is one. */
-export function sumOfEndings(all: readonly EndingsReport[]): EndingsReport {
-  const totals = new Map<string, EndingsReport["totals"][number]>()
+export function sumOfDisconnects(all: readonly DisconnectsReport[]): DisconnectsReport {
+  const totals = new Map<string, DisconnectsReport["totals"][number]>()
   for (const total of all.flatMap((report) => report.totals)) {
     const times = (totals.get(keyOf(total))?.times ?? 0) + total.times
     totals.set(keyOf(total), { ...total, times })
   }
-  const last: Ending[] = []
-  const latest = new Map<string, Ending>()
+  const last: Disconnect[] = []
+  const latest = new Map<string, Disconnect>()
   for (const ending of all.flatMap((report) => report.last).sort(byFirst)) {
     const before = latest.get(keyOf(ending))
     if (before !== undefined && together(before, ending.first_at)) {
@@ -134,7 +134,7 @@ export function sumOfEndings(all: readonly EndingsReport[]): EndingsReport {
 }
 
 /** By when it happened last. */
-const newestFirst = (endings: readonly Ending[]): Ending[] =>
-  endings.toReversed().sort((a, b) => (a.last_at === b.last_at ? 0 : a.last_at < b.last_at ? 1 : -1))
+const newestFirst = (disconnects: readonly Disconnect[]): Disconnect[] =>
+  disconnects.toReversed().sort((a, b) => (a.last_at === b.last_at ? 0 : a.last_at < b.last_at ? 1 : -1))
 
-const byFirst = (a: Ending, b: Ending): number => (a.first_at < b.first_at ? -1 : 1)
+const byFirst = (a: Disconnect, b: Disconnect): number => (a.first_at < b.first_at ? -1 : 1)

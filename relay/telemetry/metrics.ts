@@ -82,12 +82,11 @@ export function createMetrics() {
     replayed: counter("relay_replayed_total", "Changes sent again to who returned, by where they came from", [
       "source",
     ]),
-    historyReads: counterOf(
-      "relay_history_reads_total",
-      "Reads of the log for who returned, by result",
-      "result",
-      ["done", "cut", "failed"],
-    ),
+    logReads: counterOf("relay_log_reads_total", "Reads of the log for who returned, by result", "result", [
+      "done",
+      "cut",
+      "failed",
+    ]),
     events: counter("relay_events_total", "Changes read from the log, by table and operation", [
       "table",
       "op",

@@ -24,7 +24,7 @@ const Down = z.object({
     .transform((error) => error ?? undefined),
 })
 
-export const Bulletin = z.discriminatedUnion("kind", [
+export const FeedMessage = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("meet"), lineage: z.string(), lineages: z.array(z.string()) }),
   z.object({ kind: z.literal("position"), cursor: CursorText, revocations: Revocation.array() }),
   z.object({
@@ -71,17 +71,17 @@ export const Bulletin = z.discriminatedUnion("kind", [
   }),
   z.object({ kind: z.literal("stop") }),
 ])
-export type Bulletin = z.infer<typeof Bulletin>
+export type FeedMessage = z.infer<typeof FeedMessage>
 /** The same as it is written. */
-export type BulletinText = z.input<typeof Bulletin>
-export type Standing = Extract<Bulletin, { kind: "standing" }>
+export type FeedMessageText = z.input<typeof FeedMessage>
+export type Standing = Extract<FeedMessage, { kind: "standing" }>
 
 /** performance.now() counts from the start of the process, this from that of the machine, for all processes alike. */
 const machineTime = (at: number): number => at + machineOffset()
 const machineOffset = (): number => Number(process.hrtime.bigint()) / 1e6 - performance.now()
 
 /** The source's state as it is told. */
-export function standingOf({ listener, feed, lagMs, bell, canary }: SourceState): BulletinText {
+export function standingOf({ listener, feed, lagMs, bell, canary }: SourceState): FeedMessageText {
   return {
     kind: "standing",
     at: machineTime(performance.now()),

@@ -1,5 +1,5 @@
 /**
- * The distributor: one feed for several workers. To the feed it is a consumer like a hub; each worker has a hub of its
+ * The forwarder: one feed for several workers. To the feed it is a consumer like a hub; each worker has a hub of its
  * own behind a pipe. A part of a batch goes to all of them as the same bytes, and the feed reads on when the slowest is
  * one part behind: under load the batches grow, and the pipes do not.
  */
@@ -9,8 +9,8 @@ import { logRowOf } from "../change/change.ts"
 import { type Cursor, cursorText } from "../change/cursor.ts"
 import type { FeedConsumer } from "../feed/batch.ts"
 import { deferred } from "../lib/deferred.ts"
-import type { BulletinText } from "./feed-message.ts"
-import { lineOf, type Pipe } from "./ipc.ts"
+import type { FeedMessageText } from "./feed-message.ts"
+import { type IpcChannel, lineOf } from "./ipc.ts"
 
 /** Parts that a worker may not have taken when the next is read. */
 const AHEAD = 1
@@ -27,38 +27,38 @@ export interface Share {
   end(): void
 }
 
-export interface Distributor {
+export interface Forwarder {
   readonly consumer: FeedConsumer
   /** Lets a worker take part, from the end of the batch in progress on. */
-  add(pipe: Pick<Pipe, "write">): Share
+  add(pipe: Pick<IpcChannel, "write">): Share
 }
 
 interface Member {
-  readonly pipe: Pick<Pipe, "write">
+  readonly pipe: Pick<IpcChannel, "write">
   owed: number
   /** Since when the oldest part that it owes waits. */
   since: number
 }
 
 /** @param revocations is kept up to date, for workers that come. */
-export function createDistributor(revocations: Revocations): Distributor {
+export function createForwarder(revocations: Revocations): Forwarder {
   const members = new Set<Member>()
   const newcomers = new Set<Member>()
-  let met: BulletinText | undefined
+  let met: FeedMessageText | undefined
   /** What each derived message has now, for those who come. */
-  const figures = new Map<string, BulletinText>()
+  const figures = new Map<string, FeedMessageText>()
   let head: Cursor | undefined
   /** The position before the batch in progress; undefined between two. */
   let before: Cursor | undefined
   let inBatch = false
   let waiting = deferred<void>()
 
-  function tell(bulletin: BulletinText, to: Iterable<Member> = members): void {
-    const line = lineOf(bulletin)
+  function tell(message: FeedMessageText, to: Iterable<Member> = members): void {
+    const line = lineOf(message)
     for (const member of to) member.pipe.write(line)
   }
 
-  const positionOf = (cursor: Cursor): BulletinText => ({
+  const positionOf = (cursor: Cursor): FeedMessageText => ({
     kind: "position",
     cursor: cursorText(cursor),
     revocations: revocations.list(),
@@ -83,7 +83,7 @@ export function createDistributor(revocations: Revocations): Distributor {
 
   const consumer: FeedConsumer = {
     // Workers do not tell whether they have clients.
-    attended: () => true,
+    hasClients: () => true,
     async deliver({ changes, revocations: news, cursor, first, final }) {
       revocations.learn(news)
       if (first) {
@@ -101,10 +101,10 @@ export function createDistributor(revocations: Revocations): Distributor {
       admit()
     },
     show(set) {
-      const bulletin: BulletinText = { kind: "figures", set: { ...set, figures: [...set.figures] } }
+      const message: FeedMessageText = { kind: "figures", set: { ...set, figures: [...set.figures] } }
       if (set.figures.length === 0) figures.delete(set.name)
-      else figures.set(set.name, bulletin)
-      tell(bulletin)
+      else figures.set(set.name, message)
+      tell(message)
     },
     meet(lineage, lineages) {
       met = { kind: "meet", lineage, lineages: [...lineages] }

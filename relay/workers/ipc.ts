@@ -8,7 +8,7 @@ import { z } from "zod"
 import { deferred } from "../lib/deferred.ts"
 
 /** What either side may be asked. */
-const Question = z.enum(["refresh", "report", "metrics", "hub", "keys", "limits", "endings", "totals"])
+const Question = z.enum(["refresh", "report", "metrics", "hub", "keys", "limits", "disconnects", "totals"])
 export type Question = z.infer<typeof Question>
 
 const Envelope = z.union([
@@ -17,7 +17,7 @@ const Envelope = z.union([
   z.object({ tell: z.unknown() }),
 ])
 
-export interface PipeDeps {
+export interface IpcDeps {
   stream: Duplex
   /** Takes what the other side tells. A throw ends the pipe. */
   told(message: unknown): void
@@ -27,7 +27,7 @@ export interface PipeDeps {
   closed(error?: Error): void
 }
 
-export interface Pipe {
+export interface IpcChannel {
   tell(message: unknown): void
   /** Sends a line that `lineOf` made: the same for several pipes. */
   write(line: Buffer): void
@@ -40,7 +40,7 @@ export interface Pipe {
 /** A message as the bytes of its line. */
 export const lineOf = (message: unknown): Buffer => Buffer.from(`${JSON.stringify({ tell: message })}\n`)
 
-export function createPipe({ stream, told, asked, closed }: PipeDeps): Pipe {
+export function createIpcChannel({ stream, told, asked, closed }: IpcDeps): IpcChannel {
   const questions = new Map<number, (answer: unknown) => void>()
   let ids = 0
   let open = true

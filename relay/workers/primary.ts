@@ -1,4 +1,4 @@
-/** The fleet: one process that reads the log for several workers, and speaks for all of them. */
+/** The primary: one process that reads the log for several workers, and speaks for all of them. */
 
 import { randomUUID } from "node:crypto"
 import type { Duplex } from "node:stream"
@@ -11,17 +11,17 @@ import { createChangelog } from "../feed/changelog.ts"
 import { createSource } from "../feed/source.ts"
 import { canaryProblems, derivedProblems, keyProblems, problemsOf } from "../health/readiness.ts"
 import { type Report, reportOf } from "../health/report.ts"
-import { createLateness } from "../lib/timer-lag.ts"
+import { createTimerLag } from "../lib/timer-lag.ts"
 import { Counts, HubStats, sumOf, sumOfCounts, sumOfTotals, Totals, totalsOf } from "../telemetry/counts.ts"
-import { EndingsReport, sumOfEndings } from "../telemetry/disconnects.ts"
+import { DisconnectsReport, sumOfDisconnects } from "../telemetry/disconnects.ts"
 import type { Log } from "../telemetry/log.ts"
 import { createMetrics } from "../telemetry/metrics.ts"
 import { standingOf } from "./feed-message.ts"
-import { createDistributor, type Share } from "./forwarder.ts"
-import { createPipe, lineOf, type Pipe, type Question } from "./ipc.ts"
-import { News } from "./upstream.ts"
+import { createForwarder, type Share } from "./forwarder.ts"
+import { createIpcChannel, type IpcChannel, lineOf, type Question } from "./ipc.ts"
+import { WorkerMessage } from "./upstream.ts"
 
-export interface FleetDeps {
+export interface PrimaryDeps {
   settings: Readonly<Settings>
   databaseUrl: string
   version: string
@@ -37,7 +37,7 @@ export interface WorkerEvents {
   onFailed(reason: "closed" | "stuck"): void
 }
 
-export interface Fleet {
+export interface Primary {
   /** Begins to listen and to read. */
   start(): void
   /** Takes in a worker. @param stream the pipe to it. */
@@ -60,7 +60,7 @@ const Metric = z.looseObject({ name: z.string() })
 
 interface Worker {
   readonly pid: number
-  readonly pipe: Pipe
+  readonly pipe: IpcChannel
   readonly share: Share
   fail(reason: "closed" | "stuck"): void
 }
@@ -77,7 +77,7 @@ const NO_KEYS: KeysReport = {
  * Makes it, without workers.
  * @throws ConfigError if the workers could not check any token.
  */
-export function createFleet({ settings, databaseUrl, version, size, log }: FleetDeps): Fleet {
+export function createPrimary({ settings, databaseUrl, version, size, log }: PrimaryDeps): Primary {
   // The workers have keys of their own.
   if (settings.JWKS_URL === undefined) settledKeys(settings)
   const metrics = createMetrics()
@@ -85,12 +85,12 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
     log.debug({ event: "idle_connection_lost", error: error.message }),
   )
   const revocations = createRevocations()
-  const distributor = createDistributor(revocations)
+  const forwarder = createForwarder(revocations)
   const source = createSource({
     settings,
     databaseUrl,
     changelog,
-    consumer: distributor.consumer,
+    consumer: forwarder.consumer,
     log,
     metrics,
   })
@@ -116,11 +116,11 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   metrics.observe("relay_revocations", "Revocations in force", () => revocations.list().length, "first")
   metrics.observe("relay_workers", "Worker processes now", () => workers.size)
 
-  const lateness = createLateness(STANDING_MS)
+  const timerLag = createTimerLag(STANDING_MS)
 
   function tellStanding(): void {
     const line = lineOf(standingOf(source.state()))
-    const late = lateness()
+    const late = timerLag()
     for (const { pipe, share, fail } of workers) {
       pipe.write(line)
       share.excuse(late)
@@ -147,12 +147,12 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
   }
 
   async function report(): Promise<Report> {
-    const [tables, { answers, sum }, theirs, limits, endings, totals] = await Promise.all([
+    const [tables, { answers, sum }, theirs, limits, disconnects, totals] = await Promise.all([
       source.tables(),
       hubs(),
       askAll("keys", KeysReport),
       askAll("limits", Counts),
-      askAll("endings", EndingsReport),
+      askAll("disconnects", DisconnectsReport),
       askAll("totals", Totals),
     ])
     const keys = worstOf(theirs.map(([, each]) => each)) ?? NO_KEYS
@@ -173,7 +173,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       hub: sum,
       limits: sumOfCounts(limits.map(([, counts]) => counts)),
       revocations: revocations.list().length,
-      endings: sumOfEndings(endings.map(([, each]) => each)),
+      disconnects: sumOfDisconnects(disconnects.map(([, each]) => each)),
       totals: sumOfTotals([await totalsOf(metrics), ...totals.map(([, each]) => each)]),
       workers: answers.map(([{ pid }, { connections }]) => ({ pid, connections })),
       tables,
@@ -198,7 +198,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
       case "hub":
       case "keys":
       case "limits":
-      case "endings":
+      case "disconnects":
       case "totals":
         return null
     }
@@ -213,7 +213,7 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
         worker.pipe.close()
         events.onFailed(reason)
       }
-      const pipe = createPipe({
+      const pipe = createIpcChannel({
         stream,
         asked,
         closed(error) {
@@ -222,12 +222,12 @@ export function createFleet({ settings, databaseUrl, version, size, log }: Fleet
           fail("closed")
         },
         told(message) {
-          const news = News.parse(message)
+          const news = WorkerMessage.parse(message)
           if (news.kind === "taken") worker.share.taken()
           else events.onReady()
         },
       })
-      const worker: Worker = { pid, pipe, share: distributor.add(pipe), fail }
+      const worker: Worker = { pid, pipe, share: forwarder.add(pipe), fail }
       workers.add(worker)
       pipe.write(lineOf(standingOf(source.state())))
       return { stop: () => pipe.tell({ kind: "stop" }) }

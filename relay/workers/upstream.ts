@@ -6,8 +6,8 @@ import type { FeedConsumer } from "../feed/batch.ts"
 import { readChanges } from "../feed/log-session.ts"
 import type { Source, SourceState } from "../feed/source.ts"
 import { Report } from "../health/report.ts"
-import { Bulletin, type Standing, stateOf } from "./feed-message.ts"
-import { createPipe, type Question } from "./ipc.ts"
+import { FeedMessage, type Standing, stateOf } from "./feed-message.ts"
+import { createIpcChannel, type Question } from "./ipc.ts"
 
 export interface Upstream {
   /** The feed that it shares, as a source of this process. */
@@ -17,12 +17,12 @@ export interface Upstream {
   /** The metrics of all processes together, as Prometheus reads them. */
   exposition(): Promise<string>
   /** Tells how this process stands. */
-  tell(news: News): void
+  tell(news: WorkerMessage): void
 }
 
 /** What a worker tells: that it has handed a part to its lanes, and that it serves clients. */
-export const News = z.object({ kind: z.enum(["taken", "ready"]) })
-export type News = z.infer<typeof News>
+export const WorkerMessage = z.object({ kind: z.enum(["taken", "ready"]) })
+export type WorkerMessage = z.infer<typeof WorkerMessage>
 
 export interface UpstreamDeps {
   stream: Duplex
@@ -50,39 +50,39 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
   /** Bulletins of the feed, one after another: a part is over when the lanes have it. */
   let inOrder: Promise<void> = Promise.resolve()
 
-  const pipe = createPipe({
+  const pipe = createIpcChannel({
     stream,
     asked,
     closed: onClosed,
-    told(message) {
-      const bulletin = Bulletin.parse(message)
-      if (bulletin.kind === "standing") standing = bulletin
-      else if (bulletin.kind === "stop") onStop()
-      else inOrder = inOrder.then(() => pass(bulletin)).catch(pipe.close)
+    told(input) {
+      const message = FeedMessage.parse(input)
+      if (message.kind === "standing") standing = message
+      else if (message.kind === "stop") onStop()
+      else inOrder = inOrder.then(() => pass(message)).catch(pipe.close)
     },
   })
 
-  async function pass(bulletin: Exclude<Bulletin, { kind: "standing" | "stop" }>): Promise<void> {
-    switch (bulletin.kind) {
+  async function pass(message: Exclude<FeedMessage, { kind: "standing" | "stop" }>): Promise<void> {
+    switch (message.kind) {
       case "meet":
-        return consumer?.meet(bulletin.lineage, new Set(bulletin.lineages))
+        return consumer?.meet(message.lineage, new Set(message.lineages))
       case "position":
-        return consumer?.begin(bulletin.cursor, bulletin.revocations)
+        return consumer?.begin(message.cursor, message.revocations)
       case "lost":
         return consumer?.lost()
       case "reset":
         return consumer?.reset()
       case "figures":
-        return consumer?.show(bulletin.set)
+        return consumer?.show(message.set)
       case "part": {
-        const { rows, revocations, cursor, first, final } = bulletin
+        const { rows, revocations, cursor, first, final } = message
         await consumer?.deliver({ changes: await readChanges(rows), revocations, cursor, first, final })
         tell({ kind: "taken" })
       }
     }
   }
 
-  const tell = (news: News) => pipe.tell(news)
+  const tell = (news: WorkerMessage) => pipe.tell(news)
   const report = async () => Report.parse(await pipe.ask("report", ANSWER_MS))
 
   return {

@@ -19,7 +19,7 @@ interface Report {
   workers: Array<{ pid: number; connections: number }>
   limits_reached: Record<string, number>
   totals: { changes: number; deliveries: number; connects: number }
-  endings: Record<"totals" | "last", Array<{ reason: string; times: number }>>
+  disconnects: Record<"totals" | "last", Array<{ reason: string; times: number }>>
 }
 
 async function startWorkers(t: Test, db: Pick<Database, "url">, more: Record<string, string> = {}) {
@@ -219,9 +219,9 @@ t.test("what was counted, and how connections ended, is told of all workers toge
   for (let n = 0; n < 4; n++) await t.rejects(openClient(t, `${relay.url.replace("http", "ws")}/elsewhere`))
   await until("all have left", async () => (await relay.report()).connections.total === 0)
   for (let n = 0; n < 4; n++) {
-    const { totals, endings } = await relay.report()
+    const { totals, disconnects } = await relay.report()
     t.same(totals, { changes: 3, deliveries: 12, connects: 6 }, "changes are read once for all")
-    for (const told of [endings.totals, endings.last])
+    for (const told of [disconnects.totals, disconnects.last])
       t.same(Object.fromEntries(told.map(({ reason, times }) => [reason, times])), { done: 6, wrong_path: 4 })
   }
 })

@@ -75,17 +75,17 @@ t.test("it polls by who is there to see, and by how much is written", async (t) 
   let now = 0
   const bell = createBell({ setting: "adaptive", metrics: createMetrics(), now: () => now })
   const snapshot = await session.now()
-  const steps: Array<[commits: number, attended: number, unattended: number]> = [
+  const steps: Array<[commits: number, hasClients: number, unattended: number]> = [
     [0, 5, 50],
     [300, 5, 50],
     [500, 10, 50],
     [0, 10, 50],
     [0, 5, 50],
   ]
-  for (const [commits, attended, unattended] of steps) {
+  for (const [commits, hasClients, unattended] of steps) {
     now += 200
     const transactions = new Set(Array.from({ length: commits }, (_, n) => `${now} ${n}`))
     await bell.afterRead(session, { snapshot, leaseMs: 1_000, transactions })
-    t.same([bell.pollMs(true), bell.pollMs(false)], [attended, unattended], `${commits} in 200 ms`)
+    t.same([bell.pollMs(true), bell.pollMs(false)], [hasClients, unattended], `${commits} in 200 ms`)
   }
 })

@@ -54,7 +54,7 @@ t.test("a slow client is paced: it gets all, once, while others come and live on
   const slow = await comeBackSlowly(relay, cursor)
   await until(
     "its replay is cut",
-    async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
+    async () => (await metricOf(relay, "relay_log_reads_total", 'result="cut"')) > 0,
   )
   t.equal(relay.relay.status().hub.replaying, 1)
   const idle = await db.query(
@@ -73,7 +73,7 @@ t.test("a slow client is paced: it gets all, once, while others come and live on
     await client.first("the last", ({ data }) => data?.voter_name === "after")
     await isWhole(t, db, client)
   }
-  t.ok((await metricOf(relay, "relay_history_reads_total", 'result="cut"')) >= 1)
+  t.ok((await metricOf(relay, "relay_log_reads_total", 'result="cut"')) >= 1)
 })
 
 t.test("memory that forgets in the middle of a replay is continued from the log", async (t) => {
@@ -109,10 +109,7 @@ t.test(
     await fill(db, 8_000)
     const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "1" })
     const slow = await comeBackSlowly(relay, cursor)
-    await until(
-      "it is cut",
-      async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
-    )
+    await until("it is cut", async () => (await metricOf(relay, "relay_log_reads_total", 'result="cut"')) > 0)
     for (let i = 0; i < 3; i++) await rotate(db)
     slow.socket.resume()
     t.match(await slow.closed, { code: 4010 })
@@ -135,10 +132,7 @@ t.test(
       { REPLAY_BUFFER_MB: "1" },
     )
     const slow = await comeBackSlowly(relay, cursor)
-    await until(
-      "it is cut",
-      async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
-    )
+    await until("it is cut", async () => (await metricOf(relay, "relay_log_reads_total", 'result="cut"')) > 0)
     proxy.refuse()
     proxy.cut()
     slow.socket.resume()
@@ -166,7 +160,7 @@ t.test("hundreds who return at once after a restart cost a handful of reads", as
   for (const [i, client] of clients.entries()) {
     if (client.changes().length !== 200) t.fail(`client ${i} has ${client.changes().length} of 200`)
   }
-  const reads = await metricOf(relay, "relay_history_reads_total", 'result="done"')
+  const reads = await metricOf(relay, "relay_log_reads_total", 'result="done"')
   t.ok(reads >= 1 && reads <= 6, `${reads} reads`)
 })
 
@@ -177,10 +171,7 @@ t.test("new rights hold in the middle of a replay", async (t) => {
   await fill(db, 12_000)
   const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "1" })
   const slow = await comeBackSlowly(relay, cursor)
-  await until(
-    "it is cut",
-    async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
-  )
+  await until("it is cut", async () => (await metricOf(relay, "relay_log_reads_total", 'result="cut"')) > 0)
   slow.send({ type: "authenticate", token: token({ committees: [3] }), request: "narrow" })
   slow.send({ type: "subscribe", channels: ["committee:3"], request: "later" })
   await until(
@@ -211,10 +202,7 @@ t.test("what waited for the end of a replay is judged by the token of then", asy
   )
   const relay = await startPatientRelay(t, db, { REPLAY_BUFFER_MB: "1" })
   const slow = await comeBackSlowly(relay, `${cursor}&channels=committee:3,committee:5`)
-  await until(
-    "it is cut",
-    async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
-  )
+  await until("it is cut", async () => (await metricOf(relay, "relay_log_reads_total", 'result="cut"')) > 0)
   slow.send({ type: "subscribe", channels: ["committee:4"], request: "early" })
   slow.send({ type: "authenticate", token: token({ committees: [3] }), request: "narrow" })
   slow.send({ type: "ping" })
@@ -248,10 +236,7 @@ t.test("a client that goes away in the middle leaves nothing behind", async (t) 
     client.socket.terminate()
   }
   const slow = await comeBackSlowly(relay, cursor)
-  await until(
-    "it is cut",
-    async () => (await metricOf(relay, "relay_history_reads_total", 'result="cut"')) > 0,
-  )
+  await until("it is cut", async () => (await metricOf(relay, "relay_log_reads_total", 'result="cut"')) > 0)
   slow.socket.terminate()
   await until("it is forgotten", () => relay.relay.status().hub.replaying === 0)
   t.match(relay.relay.status().hub, { connections: 0, users: {}, channels: {} })

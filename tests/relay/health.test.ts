@@ -28,18 +28,18 @@ interface Report {
   uptime_seconds: number
   connections: { total: number; by_user: Record<string, number>; by_channel: Record<string, number> }
   totals: Record<string, number>
-  endings: { totals: Ending[]; last: Ending[] }
+  disconnects: { totals: Disconnect[]; last: Disconnect[] }
   tables: unknown[]
 }
 
-interface Ending {
+interface Disconnect {
   what: string
   code: number | null
   reason: string
   times: number
 }
 
-const byKind = (a: Ending, b: Ending): number =>
+const byKind = (a: Disconnect, b: Disconnect): number =>
   `${a.what} ${a.reason}`.localeCompare(`${b.what} ${b.reason}`)
 
 async function report(relay: TestRelay, query = ""): Promise<Report> {
@@ -139,12 +139,12 @@ t.test("the report says how everything stands", async (t) => {
     { name: "public.vote", type: "voting_update", problem: /trigger is missing/, not_captured: ["late"] },
   ])
   t.same(found.totals, { changes: 1, deliveries: 3, connects: 3 })
-  t.same(found.endings, { totals: [], last: [] })
+  t.same(found.disconnects, { totals: [], last: [] })
   t.same(Object.keys(found).sort(), [
     "at",
     "connections",
     "derived",
-    "endings",
+    "disconnects",
     "feed",
     "instance",
     "keys",
@@ -186,7 +186,7 @@ t.test("the report names the last closes and refusals with their reason, and how
   ;(garbled.socket as unknown as { _socket: Socket })._socket.write(Buffer.from([0x81, 0x01, 0x61]))
   await garbled.closed
   await until("all have ended", async () => (await report(relay)).connections.total === 0)
-  const { totals, last } = (await report(relay)).endings
+  const { totals, last } = (await report(relay)).disconnects
   const expected = [
     { what: "refused", code: 404, reason: "wrong_path", times: 2 },
     { what: "refused", code: 403, reason: "origin", times: 1 },
@@ -200,8 +200,8 @@ t.test("the report names the last closes and refusals with their reason, and how
     { what: "cut", code: 1006, reason: "no_close_frame", times: 1 },
     { what: "closed", code: null, reason: "expected_mask", times: 1 },
   ]
-  const inOrder = (endings: Ending[]) =>
-    endings.map(({ what, code, reason, times }) => ({ what, code, reason, times })).sort(byKind)
+  const inOrder = (disconnects: Disconnect[]) =>
+    disconnects.map(({ what, code, reason, times }) => ({ what, code, reason, times })).sort(byKind)
   t.same(inOrder(totals), [...expected].sort(byKind))
   t.same(inOrder(last), [...expected].sort(byKind), "each as one, since they came at about the same time")
   t.match(last.at(-1), { reason: "wrong_path", first_at: /Z$/, last_at: /Z$/ }, "the newest first")

@@ -238,7 +238,7 @@ t.test("connections that see the same share a lane, and the last one takes it al
 
 t.test("every way of ending releases what a connection had", async (t) => {
   const { relay } = await start(t, { AUTH_TIMEOUT_SECONDS: "0.2" })
-  const endings: Record<string, (client: Client) => void> = {
+  const disconnects: Record<string, (client: Client) => void> = {
     close: (client) => client.socket.close(1000, "enough"),
     terminate: (client) => client.socket.terminate(),
     "a frame too large": (client) => client.send(" ".repeat(20_000)),
@@ -248,7 +248,7 @@ t.test("every way of ending releases what a connection had", async (t) => {
       for (let sent = 0; sent < 30; sent++) client.send("?")
     },
   }
-  for (const [what, end] of Object.entries(endings)) {
+  for (const [what, end] of Object.entries(disconnects)) {
     const client = await relay.connect({}, "?channels=committee:1,election:1")
     t.match(relay.relay.status().hub, {
       connections: 1,

@@ -8,7 +8,7 @@ import { readSettings } from "../../relay/config.ts"
 import { Connection } from "../../relay/fanout/connection.ts"
 import type { BatchPart } from "../../relay/feed/batch.ts"
 import { createHub } from "../../relay/hub/hub.ts"
-import { createRecent } from "../../relay/replay/replay-buffer.ts"
+import { createReplayBuffer } from "../../relay/replay/replay-buffer.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
 
@@ -41,7 +41,7 @@ async function inBatch() {
   const hub = createHub({
     log: createLog(readSettings({}), { write() {} }),
     metrics: createMetrics(),
-    recent: createRecent(1_000_000),
+    recent: createReplayBuffer(1_000_000),
     history: { read: async () => t.fail("nobody returns") as never, stop() {} },
     revocations: createRevocations(),
     refresh: async () => true,

@@ -6,7 +6,7 @@ import { type Cursor, cursorText, parseSnapshot, type Snapshot } from "../../rel
 import { readSettings } from "../../relay/config.ts"
 import { Connection } from "../../relay/fanout/connection.ts"
 import { createReplays, type Joined } from "../../relay/replay/replay.ts"
-import { createRecent } from "../../relay/replay/replay-buffer.ts"
+import { createReplayBuffer } from "../../relay/replay/replay-buffer.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
 
@@ -50,7 +50,7 @@ function connect(): { connection: Connection; sent: string[] } {
 }
 
 t.test("others have their turn while it passes batches that the client sees nothing of", async (t) => {
-  const recent = createRecent(Number.POSITIVE_INFINITY)
+  const recent = createReplayBuffer(Number.POSITIVE_INFINITY)
   recent.begin(cursor(10).snapshot)
   for (let i = 0; i < PARTS; i++)
     recent.append({ changes: [message(10 + i)], cursor: cursor(11 + i), first: true, final: true })

@@ -8,7 +8,7 @@ import { type Change, readChange } from "../../relay/change/change.ts"
 import type { Lane, Member } from "../../relay/fanout/lane.ts"
 import { createRouter, type Router } from "../../relay/fanout/router.ts"
 import { type Subscription, view } from "../../relay/fanout/visibility.ts"
-import { Slice } from "../../relay/lib/time-slice.ts"
+import { TimeSlice } from "../../relay/lib/time-slice.ts"
 import { amendFilter, type Filter, FilterFields } from "../../relay/protocol/filter.ts"
 
 const EVERYTHING: Rights = { committees: null, elections: null, channels: null, roles: new Set(["teller"]) }
@@ -107,7 +107,7 @@ t.test(
     const property = fc.asyncProperty(crowd, fc.array(change, { maxLength: 5 }), async (people, changes) => {
       const router = createRouter()
       const joined = people.map(([subscription, user]) => ({ ...join(router, subscription, user), user }))
-      const { touched, unseen } = await router.route(changes, new Slice())
+      const { touched, unseen } = await router.route(changes, new TimeSlice())
       let seen = new Set<Change>()
       for (const { lane, user } of joined) {
         const shared = changes.filter((one) => view(one, lane.subscription) !== "none")
@@ -115,11 +115,11 @@ t.test(
           (one) => view(one, lane.subscription) !== view(one, lane.subscription, `user:${user}`),
         )
         assert.deepEqual(
-          lane.sights.map((sight) => sight.change),
+          lane.visibleChanges.map((visibleChange) => visibleChange.change),
           shared,
         )
         assert.equal(lane.ownUsers.has(user), own.length > 0)
-        assert.equal(touched.has(lane), lane.sights.length + lane.ownUsers.size > 0)
+        assert.equal(touched.has(lane), lane.visibleChanges.length + lane.ownUsers.size > 0)
         seen = new Set([...seen, ...shared, ...own])
       }
       assert.equal(unseen, changes.length - seen.size)
@@ -131,7 +131,7 @@ t.test(
       assert.equal(router.users(), 0)
       assert.equal(router.size(), 0)
       for (const { lane } of joined) assert.ok(!router.has(lane.subscription))
-      assert.equal((await router.route(changes, new Slice())).touched.size, 0)
+      assert.equal((await router.route(changes, new TimeSlice())).touched.size, 0)
     })
     await t.resolves(fc.assert(property, { numRuns: 500 }))
   },
@@ -196,7 +196,7 @@ for (const [name, channelsOf, rights, filterFor] of [
     })
     const { touched } = await router.route(
       [rowChange(null, { committee_id: 5, election_id: 5, user_id: 7, votes: 1 })],
-      new Slice(),
+      new TimeSlice(),
     )
     const concerned = { channels: new Set(channelsOf(5)), rights: rights(5), filter: filterFor?.(5) }
     t.equal(touched.has(router.laneFor(concerned)), true)

@@ -106,10 +106,10 @@ function fillFacts(id, facts) {
 }
 
 /** @param {Report} report */
-function showEndings({ endings }) {
-  hideIfEmpty("last", endings.last.length === 0)
-  byId("reasons-part").hidden = endings.totals.length === 0
-  fill("last-rows", endings.last, ({ what, code, reason, times, first_at, last_at }) => {
+function showDisconnects({ disconnects }) {
+  hideIfEmpty("last", disconnects.last.length === 0)
+  byId("reasons-part").hidden = disconnects.totals.length === 0
+  fill("last-rows", disconnects.last, ({ what, code, reason, times, first_at, last_at }) => {
     const [first, last] = [shortOf(new Date(first_at)), shortOf(new Date(last_at))]
     return row(
       make("td", "when figure", ...(first === last ? [] : [make("span", "roomy", `${first} – `)]), last),
@@ -121,7 +121,7 @@ function showEndings({ endings }) {
   })
   fillBars(
     "reasons",
-    endings.totals.map(({ what, reason, times }) => [words(reason), times, what]),
+    disconnects.totals.map(({ what, reason, times }) => [words(reason), times, what]),
   )
 }
 
@@ -212,7 +212,7 @@ export function showPanels(report) {
   const { connections, limits_reached, workers, problems } = report
   byId("degraded").hidden = problems.length === 0
   fill("problems", problems, (problem) => make("li", "", problem))
-  showEndings(report)
+  showDisconnects(report)
   showSource(report)
   showNames("channels", connections.channels, connections.by_channel)
   showNames("users", connections.users, connections.by_user)

@@ -2,7 +2,7 @@
 /** The report, asked for again and again while somebody looks at the page. Without a socket: it must not count itself. */
 
 /**
- * @typedef {object} Ending
+ * @typedef {object} Disconnect
  * @property {"refused" | "closed" | "left" | "cut"} what
  * @property {number | null} code
  * @property {string} reason
@@ -23,7 +23,7 @@
  * @property {Connections} connections
  * @property {Record<string, number>} limits_reached
  * @property {{changes: number, deliveries: number, connects: number}} totals
- * @property {{totals: Ending[], last: (Ending & {first_at: string, last_at: string})[]}} endings
+ * @property {{totals: Disconnect[], last: (Disconnect & {first_at: string, last_at: string})[]}} disconnects
  * @property {{pid: number, connections: number}[]} [workers]
  * @property {{name: string, type: string, level: string, problem: string | null, not_captured: string[]}[]} tables
  * @property {{type: string, channel: string, function: string, figures: number, computed_seconds_ago: number | null, took_ms: number | null, error: string | null}[]} derived

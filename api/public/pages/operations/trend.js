@@ -17,12 +17,12 @@ const SETTLE_MS = 5_000
 const RATES = ["changes", "deliveries", "connects", "closes"]
 
 /** Connections that have ended, since the start. @param {Report} report */
-export const closesOf = ({ endings }) =>
-  endings.totals.reduce((sum, { what, times }) => (what === "refused" ? sum : sum + times), 0)
+export const closesOf = ({ disconnects }) =>
+  disconnects.totals.reduce((sum, { what, times }) => (what === "refused" ? sum : sum + times), 0)
 
 /** Upgrades that were refused. @param {Report} report */
-export const refusalsOf = ({ endings }) =>
-  endings.totals.reduce((sum, { what, times }) => (what === "refused" ? sum + times : sum), 0)
+export const refusalsOf = ({ disconnects }) =>
+  disconnects.totals.reduce((sum, { what, times }) => (what === "refused" ? sum + times : sum), 0)
 
 /** @param {Report} report */
 const totalsOf = (report) => ({ ...report.totals, closes: closesOf(report) })

@@ -6,9 +6,9 @@ import { Connection } from "../../relay/fanout/connection.ts"
 import { announce, flush } from "../../relay/fanout/flush.ts"
 import { Lane } from "../../relay/fanout/lane.ts"
 import { createRouter } from "../../relay/fanout/router.ts"
-import { CHECKPOINT_MS, startWheel } from "../../relay/hub/sweep.ts"
+import { CHECKPOINT_MS, startSweep } from "../../relay/hub/sweep.ts"
 import { Multimap } from "../../relay/lib/multimap.ts"
-import { createTurns, Slice } from "../../relay/lib/time-slice.ts"
+import { createSliceQueue, TimeSlice } from "../../relay/lib/time-slice.ts"
 import { until } from "../helpers/wait.ts"
 
 const SUBSCRIPTION = {
@@ -67,7 +67,7 @@ t.test("a flush pumps each member once, wherever it starts", async (t) => {
   t.same(pumped, [0, 1, 2, 1, 2, 0, 2, 0, 1])
 })
 
-t.test("the wheel over connections without end", async (t) => {
+t.test("the sweep over connections without end", async (t) => {
   const sent: string[] = []
   const connection = new Connection({
     address: "127.0.0.1",
@@ -85,7 +85,7 @@ t.test("the wheel over connections without end", async (t) => {
     },
   })
   const connections = endless(connection)
-  const wheel = startWheel({
+  const sweep = startSweep({
     settings: { laneBufferBytes: 1_000, heartbeatMs: 1_000_000, authTimeoutMs: 1_000_000 },
     position: () => ({ head: undefined, lineages: new Set(), inBatch: false }),
     connections: connections.values,
@@ -95,7 +95,7 @@ t.test("the wheel over connections without end", async (t) => {
   await until("it turns", () => connections.taken() > 0, 20 * CHECKPOINT_MS)
   await someTurns(t, connections.taken)
   connections.end()
-  wheel.stop()
+  sweep.stop()
 })
 
 const CHANGES = Array.from(
@@ -134,12 +134,12 @@ t.test("twenty thousand changes are routed and made to frames in slices, whole a
   lane.add({ user: "3", position: 0, index: 0, pump() {} })
   const nowhere = router.laneFor({ ...SUBSCRIPTION, channels: new Set() })
   nowhere.add({ user: "3", position: 0, index: 0, pump() {} })
-  t.ok((await turnsDuring(router.route(CHANGES, new Slice()))) > 3, "routed")
-  t.equal(lane.sights.length, CHANGES.length)
+  t.ok((await turnsDuring(router.route(CHANGES, new TimeSlice()))) > 3, "routed")
+  t.equal(lane.visibleChanges.length, CHANGES.length)
   t.same([...nowhere.ownUsers], ["3"])
   const piece = { batch: 1, changes: CHANGES, closed: true }
   const mark = [Buffer.from("mark")]
-  const made = lane.takeEntry(piece, mark, new Slice())
+  const made = lane.takeEntry(piece, mark, new TimeSlice())
   t.ok((await turnsDuring(made)) > 3, "made to frames")
   const ids = (chunks: readonly Buffer[]) =>
     [
@@ -161,7 +161,7 @@ t.test("twenty thousand changes are routed and made to frames in slices, whole a
     1,
   )
   t.match(Buffer.concat(shared).toString("latin1"), /"last":true\}\}mark$/)
-  const his = await nowhere.takeEntry(piece, [], new Slice())
+  const his = await nowhere.takeEntry(piece, [], new TimeSlice())
   t.same(
     ids(his.own?.get("3") ?? []),
     CHANGES.filter((_, n) => n % 10 === 3).map(({ id }) => Number(id)),
@@ -170,7 +170,7 @@ t.test("twenty thousand changes are routed and made to frames in slices, whole a
 })
 
 t.test("who waits for its turn gets it in order, a few at a time", async (t) => {
-  const turns = createTurns()
+  const turns = createSliceQueue()
   const went: number[] = []
   const all = Array.from({ length: 20 }, async (_, n) => {
     await turns.next()

@@ -1,10 +1,10 @@
-/** Excerpts: each gets what it misses and may see, however much is shared with others, and little is kept. */
+/** FrameCache: each gets what it misses and may see, however much is shared with others, and little is kept. */
 
 import t from "tap"
 import type { Change } from "../../relay/change/change.ts"
 import { parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import { type Subscription, subscriptionKey } from "../../relay/fanout/visibility.ts"
-import { createExcerpts, type Excerpt, type Missing } from "../../relay/replay/frame-cache.ts"
+import { createFrameCache, type MissedFrames, type Missing } from "../../relay/replay/frame-cache.ts"
 
 const message = (xid: number, channel: string, text: string): Change => ({
   kind: "message",
@@ -27,14 +27,14 @@ function somebody(has: string, user = "1", ...channels: string[]): Missing {
   return { has: parseSnapshot(has) as Snapshot, subscription, key: subscriptionKey(subscription), user }
 }
 
-const textOf = ({ chunks }: Excerpt): string => Buffer.concat(chunks).toString("latin1")
-const payloads = (excerpt: Excerpt): string[] =>
+const textOf = ({ chunks }: MissedFrames): string => Buffer.concat(chunks).toString("latin1")
+const payloads = (excerpt: MissedFrames): string[] =>
   [...textOf(excerpt).matchAll(/"payload":"(.*?)"/g)].map((match) => match[1] as string)
-const lasts = (excerpt: Excerpt): string[] =>
+const lasts = (excerpt: MissedFrames): string[] =>
   [...textOf(excerpt).matchAll(/"last":(\w+)/g)].map((match) => match[1] as string)
 
 t.test("users with the same channels get each their own messages", async (t) => {
-  const excerpts = createExcerpts()
+  const excerpts = createFrameCache()
   const changes = [
     message(5, "user:1", "for 1"),
     message(6, "election_updates", "for all"),
@@ -53,7 +53,7 @@ t.test("users with the same channels get each their own messages", async (t) => 
 t.test(
   "positions that hold different transactions of the same changes get each what they lack",
   async (t) => {
-    const excerpts = createExcerpts()
+    const excerpts = createFrameCache()
     const changes = [5, 6, 7].map((xid) => message(xid, "election_updates", String(xid)))
     for (let round = 0; round < 2; round++) {
       for (const [has, expected] of [
@@ -70,7 +70,7 @@ t.test(
 )
 
 t.test("channels, and whether a transaction is known to end here, make a difference", async (t) => {
-  const excerpts = createExcerpts()
+  const excerpts = createFrameCache()
   const changes = [message(5, "committee:1", "one"), message(5, "committee:2", "two")]
   for (let round = 0; round < 2; round++) {
     t.same(payloads(excerpts.of(changes, true, somebody("5:5:", "1", "committee:1"))), ["one"])
@@ -82,14 +82,14 @@ t.test("channels, and whether a transaction is known to end here, make a differe
 })
 
 t.test("the same is made once for all who miss it, wherever before the changes they are", async (t) => {
-  const excerpts = createExcerpts()
+  const excerpts = createFrameCache()
   const changes = [message(9, "election_updates", "x")]
   const made = excerpts.of(changes, true, somebody("5:5:", "1"))
   t.equal(excerpts.of(changes, true, somebody("3:7:3,4", "2")), made)
 })
 
 t.test("what was asked for longest ago is forgotten when it is too much", async (t) => {
-  const excerpts = createExcerpts()
+  const excerpts = createFrameCache()
   const parts = Array.from({ length: 40 }, (_, i) => [
     message(5, "election_updates", `${i}:${"x".repeat(1_000_000)}`),
   ])
@@ -101,7 +101,7 @@ t.test("what was asked for longest ago is forgotten when it is too much", async 
 })
 
 t.test("of changes that somebody sees nothing of nothing is kept", async (t) => {
-  const excerpts = createExcerpts()
+  const excerpts = createFrameCache()
   const changes = [message(5, "committee:1", "one")]
   const seeing = somebody("5:5:", "1", "committee:1")
   const kept = excerpts.of(changes, true, seeing)

@@ -6,7 +6,7 @@ import t from "tap"
 import { mayJoin, type Rights } from "../../relay/access/rights.ts"
 import { type Change, readChange } from "../../relay/change/change.ts"
 import { frameOf } from "../../relay/fanout/frames.ts"
-import { type Subscription, sightOf, subscriptionKey, view } from "../../relay/fanout/visibility.ts"
+import { type Subscription, subscriptionKey, view, visibleChangeOf } from "../../relay/fanout/visibility.ts"
 import { amendFilter, FilterFields } from "../../relay/protocol/filter.ts"
 
 /** A row by its scope columns; a table without a column has no such property. */
@@ -205,10 +205,12 @@ t.test("what is shown to somebody is the same whatever the hidden values are", a
         ["delete", before, null],
         ["update", before, after],
       ] as const) {
-        const sight = (...[old, now]: [Row | null, Row | null]) =>
-          sightOf(change(op, prefixes, old, now, tellers), subscriptionOf(who), who.own)
-        const other = sight(old && { ...old, votes: one }, now && { ...now, votes: two })
-        const [seen, seenOther] = [sight(old, now), other].map((one) => one && frameOf(one, true).toString())
+        const visibleChange = (...[old, now]: [Row | null, Row | null]) =>
+          visibleChangeOf(change(op, prefixes, old, now, tellers), subscriptionOf(who), who.own)
+        const other = visibleChange(old && { ...old, votes: one }, now && { ...now, votes: two })
+        const [seen, seenOther] = [visibleChange(old, now), other].map(
+          (one) => one && frameOf(one, true).toString(),
+        )
         assert.equal(seen, seenOther)
       }
     },

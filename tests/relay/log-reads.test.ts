@@ -12,8 +12,8 @@ import {
 import { readSettings } from "../../relay/config.ts"
 import { createChangelog } from "../../relay/feed/changelog.ts"
 import type { LogPage, Rest } from "../../relay/feed/log-session.ts"
-import { createHistory, type Outcome, type Reader } from "../../relay/replay/log-reads.ts"
-import { createRecent } from "../../relay/replay/replay-buffer.ts"
+import { createLogReads, type Outcome, type Reader } from "../../relay/replay/log-reads.ts"
+import { createReplayBuffer } from "../../relay/replay/replay-buffer.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
 import { type Database, database } from "../helpers/database.ts"
@@ -31,9 +31,9 @@ async function positionNow(db: Database): Promise<Cursor> {
 /** The real history on the real log. @param lineage what the feed knows. */
 function openHistory(t: Test, db: Database, lineage: () => string) {
   const changelog = createChangelog(db.url, () => {})
-  const recent = createRecent(64 * 1_048_576)
+  const recent = createReplayBuffer(64 * 1_048_576)
   const log = createLog(readSettings({ JWT_SECRET: SECRET }), { write() {} })
-  const history = createHistory({ changelog, recent, lineage, log, metrics: createMetrics() })
+  const history = createLogReads({ changelog, recent, lineage, log, metrics: createMetrics() })
   t.teardown(async () => {
     history.stop()
     await changelog.close()

@@ -5,7 +5,7 @@ import fc from "fast-check"
 import t from "tap"
 import type { Change } from "../../relay/change/change.ts"
 import { contains, parseSnapshot, type Snapshot, visible } from "../../relay/change/cursor.ts"
-import { createRecent, type Recent, sizeOf } from "../../relay/replay/replay-buffer.ts"
+import { createReplayBuffer, type ReplayBuffer, sizeOf } from "../../relay/replay/replay-buffer.ts"
 
 const at = (xmax: number): Snapshot => parseSnapshot(`${xmax}:${xmax}:`) ?? assert.fail()
 const cursor = (xmax: number) => ({ lineage: "l", snapshot: at(xmax) })
@@ -22,7 +22,7 @@ const message = (xid: number): Change => ({
 const ONE = sizeOf([message(1)])
 
 /** What a walk from the first part brings to somebody at a position. */
-function missed(recent: Recent, since: Snapshot): number[] {
+function missed(recent: ReplayBuffer, since: Snapshot): number[] {
   const xids: number[] = []
   for (let index = recent.first(); index < recent.end(); index++) {
     for (const { xid } of recent.at(index)?.changes ?? [])
@@ -32,7 +32,7 @@ function missed(recent: Recent, since: Snapshot): number[] {
 }
 
 t.test("it covers nothing before it began, and everything from there on", async (t) => {
-  const recent = createRecent(10 * ONE)
+  const recent = createReplayBuffer(10 * ONE)
   t.notOk(recent.covers(at(1)))
   recent.begin(at(5))
   t.notOk(recent.covers(at(4)))
@@ -47,7 +47,7 @@ t.test("it covers nothing before it began, and everything from there on", async 
 })
 
 t.test("an empty batch leaves the beginning where it is: nothing was missed", async (t) => {
-  const recent = createRecent(10 * ONE)
+  const recent = createReplayBuffer(10 * ONE)
   recent.begin(at(5))
   recent.append({ changes: [], cursor: cursor(7), first: true, final: true })
   t.ok(recent.covers(at(5)))
@@ -59,7 +59,7 @@ t.test("an empty batch leaves the beginning where it is: nothing was missed", as
 })
 
 t.test("what was read of the time before is taken only without a gap and within the limit", async (t) => {
-  const recent = createRecent(3 * ONE)
+  const recent = createReplayBuffer(3 * ONE)
   recent.begin(at(5))
   recent.prepend(at(2), [[message(2)]], cursor(4))
   t.notOk(recent.covers(at(2)), "between 4 and 5 there would be a gap")
@@ -79,7 +79,7 @@ t.test("what was read of the time before is taken only without a gap and within 
 })
 
 t.test("a batch that was given up claims nothing, and comes again", async (t) => {
-  const recent = createRecent(10 * ONE)
+  const recent = createReplayBuffer(10 * ONE)
   recent.begin(at(5))
   recent.append({ changes: [message(5)], cursor: cursor(6), first: true, final: true })
   recent.append({ changes: [message(6)], cursor: cursor(8), first: true, final: false })
@@ -115,7 +115,7 @@ t.test("whatever happens, who is covered misses nothing, and an index keeps its 
     fc.array(step, { maxLength: 30 }),
     fc.integer({ min: 1, max: 12 }),
     (steps, limit) => {
-      const recent = createRecent(limit * ONE)
+      const recent = createReplayBuffer(limit * ONE)
       let next = 20
       recent.begin(at(next))
       const meaning = new Map<number, readonly Change[]>()

@@ -4,8 +4,8 @@ import t, { type Test } from "tap"
 import { createRevocations } from "../../relay/access/revocations.ts"
 import { type Change, readChange } from "../../relay/change/change.ts"
 import { parseCursor } from "../../relay/change/cursor.ts"
-import { Bulletin } from "../../relay/workers/feed-message.ts"
-import { createDistributor, type Distributor } from "../../relay/workers/forwarder.ts"
+import { FeedMessage } from "../../relay/workers/feed-message.ts"
+import { createForwarder, type Forwarder } from "../../relay/workers/forwarder.ts"
 
 const cursor = (xmax: number) => {
   const parsed = parseCursor(`abc:${xmax}:${xmax}:`)
@@ -27,12 +27,12 @@ const change = (seq: number): Change =>
   })
 
 /** A worker that notes what it is told, and takes a part when it is made to. */
-function join(distributor: Distributor) {
+function join(forwarder: Forwarder) {
   const told: string[] = []
-  const share = distributor.add({
+  const share = forwarder.add({
     write(line) {
       const { tell } = JSON.parse(line.toString()) as { tell: unknown }
-      const bulletin = Bulletin.parse(tell)
+      const bulletin = FeedMessage.parse(tell)
       if (bulletin.kind === "part")
         told.push(`${bulletin.rows.map((row) => readChange(row).id).join()}${bulletin.final ? "." : ""}`)
       else if (bulletin.kind === "position")
@@ -48,13 +48,13 @@ function join(distributor: Distributor) {
 }
 
 function start() {
-  const distributor = createDistributor(createRevocations())
-  const { consumer } = distributor
+  const forwarder = createForwarder(createRevocations())
+  const { consumer } = forwarder
   consumer.meet("abc", new Set(["abc"]))
   consumer.begin(cursor(5), [])
   const deliver = (seqs: number[], xmax: number, first = true, final = true) =>
     consumer.deliver({ changes: seqs.map(change), revocations: [], cursor: cursor(xmax), first, final })
-  return { distributor, consumer, deliver }
+  return { forwarder, consumer, deliver }
 }
 
 /** Whether it resolves without anything else happening. */
@@ -68,38 +68,38 @@ async function settles(promise: Promise<unknown>): Promise<boolean> {
 }
 
 t.test("a worker begins where the feed is, and gets what comes then", async (t) => {
-  const { distributor, deliver } = start()
+  const { forwarder, deliver } = start()
   await deliver([1], 10)
-  const worker = join(distributor)
+  const worker = join(forwarder)
   t.same(worker.told, ["meet", "begin 10"])
   void deliver([2, 3], 20)
   t.same(worker.told.slice(2), ["2,3."])
 })
 
 t.test("one that comes is told the numbers that stand, and nothing of those that are gone", async (t) => {
-  const { distributor, consumer } = start()
+  const { forwarder, consumer } = start()
   const figure = { type: "totals", action: null, channel: "dashboard", data: "1", at: "2026-11-03T20:00:00Z" }
-  const before = join(distributor)
+  const before = join(forwarder)
   consumer.show({ name: "a", figures: [figure] })
   consumer.show({ name: "b", figures: [figure] })
   consumer.show({ name: "a", figures: [] })
   t.same(before.told, ["meet", "begin 5", "figures", "figures", "figures"])
-  t.same(join(distributor).told, ["meet", "begin 5", "figures"])
+  t.same(join(forwarder).told, ["meet", "begin 5", "figures"])
 })
 
 t.test("one that comes in the middle of a batch begins after it", async (t) => {
-  const { distributor, deliver } = start()
+  const { forwarder, deliver } = start()
   await deliver([1], 10, true, false)
-  const worker = join(distributor)
+  const worker = join(forwarder)
   t.same(worker.told, [])
   await deliver([2], 10, false, true)
   t.same(worker.told, ["meet", "begin 10"])
 })
 
 t.test("one that comes in the middle of a batch that is lost begins before it", async (t) => {
-  const { distributor, consumer, deliver } = start()
+  const { forwarder, consumer, deliver } = start()
   await deliver([1], 10, true, false)
-  const worker = join(distributor)
+  const worker = join(forwarder)
   consumer.lost()
   t.same(worker.told, ["meet", "begin 5"])
   void deliver([1, 2], 10)
@@ -107,20 +107,20 @@ t.test("one that comes in the middle of a batch that is lost begins before it", 
 })
 
 t.test("before the feed has a position, and after it has lost it, nobody is told one", async (t) => {
-  const distributor = createDistributor(createRevocations())
-  const first = join(distributor)
+  const forwarder = createForwarder(createRevocations())
+  const first = join(forwarder)
   t.same(first.told, [])
-  distributor.consumer.meet("abc", new Set(["abc"]))
+  forwarder.consumer.meet("abc", new Set(["abc"]))
   t.same(first.told, ["meet"])
-  distributor.consumer.begin(cursor(5), [])
-  distributor.consumer.reset()
+  forwarder.consumer.begin(cursor(5), [])
+  forwarder.consumer.reset()
   t.same(first.told, ["meet", "begin 5", "reset"])
-  t.same(join(distributor).told, ["meet"])
+  t.same(join(forwarder).told, ["meet"])
 })
 
 t.test("the feed waits for the slowest worker, one part behind, and not for one that is gone", async (t) => {
-  const { distributor, deliver } = start()
-  const [fast, slow] = [join(distributor), join(distributor)] as const
+  const { forwarder, deliver } = start()
+  const [fast, slow] = [join(forwarder), join(forwarder)] as const
   t.ok(await settles(deliver([1], 10)), "one part ahead")
   fast.taken()
   const second = deliver([2], 20)
@@ -144,8 +144,8 @@ t.test("the feed waits for the slowest worker, one part behind, and not for one 
 })
 
 t.test("a new lineage is told before what is of it", async (t: Test) => {
-  const { distributor, consumer } = start()
-  const worker = join(distributor)
+  const { forwarder, consumer } = start()
+  const worker = join(forwarder)
   consumer.meet("def", new Set(["def"]))
   t.same(worker.told, ["meet", "begin 5", "meet"])
 })
@@ -153,7 +153,7 @@ t.test("a new lineage is told before what is of it", async (t: Test) => {
 t.test(
   "a worker begins with the revocations that are in force then, and is told those that come",
   async (t) => {
-    const { distributor, consumer } = start()
+    const { forwarder, consumer } = start()
     const revocation = (value: string, until: number | null = null) => ({
       kind: "user" as const,
       value,
@@ -168,6 +168,6 @@ t.test(
       first: true,
       final: true,
     })
-    t.same(join(distributor).told, ["meet", "begin 6 b d"])
+    t.same(join(forwarder).told, ["meet", "begin 6 b d"])
   },
 )

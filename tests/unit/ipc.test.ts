@@ -8,9 +8,9 @@ import { join } from "node:path"
 import { PassThrough } from "node:stream"
 import fc from "fast-check"
 import t, { type Test } from "tap"
-import { createPipe, lineOf, type PipeDeps } from "../../relay/workers/ipc.ts"
+import { createIpcChannel, type IpcDeps, lineOf } from "../../relay/workers/ipc.ts"
 
-const silent: Omit<PipeDeps, "stream"> = { told() {}, asked: async () => null, closed() {} }
+const silent: Omit<IpcDeps, "stream"> = { told() {}, asked: async () => null, closed() {} }
 
 /** Two ends of a real socket. */
 async function ends(t: Test): Promise<[Socket, Socket]> {
@@ -37,7 +37,7 @@ t.test("messages arrive whole and in order, wherever the bytes are cut", async (
         const stream = new PassThrough()
         const told: unknown[] = []
         const all = new Promise<void>((resolve) => {
-          createPipe({
+          createIpcChannel({
             ...silent,
             stream,
             told: (message) => {
@@ -65,8 +65,8 @@ t.test("either side asks the other, and answers need not come in order", async (
   const held = new Promise<void>((resolve) => {
     release = resolve
   })
-  const a = createPipe({ ...silent, stream: here, asked: async () => "of a" })
-  const b = createPipe({
+  const a = createIpcChannel({ ...silent, stream: here, asked: async () => "of a" })
+  const b = createIpcChannel({
     ...silent,
     stream: there,
     async asked(question) {
@@ -85,8 +85,8 @@ t.test("either side asks the other, and answers need not come in order", async (
 
 t.test("a question that nobody answers fails", async (t) => {
   const [here, there] = await ends(t)
-  const a = createPipe({ ...silent, stream: here })
-  createPipe({ ...silent, stream: there, asked: () => new Promise(() => {}) })
+  const a = createIpcChannel({ ...silent, stream: here })
+  createIpcChannel({ ...silent, stream: there, asked: () => new Promise(() => {}) })
   await t.rejects(a.ask("report", 1), /no answer to report/)
 })
 
@@ -100,7 +100,7 @@ t.test("the end is told once: of the other side, and of one that cannot be under
     there.on("error", () => {})
     const errors: unknown[] = []
     await new Promise<void>((resolve) => {
-      const pipe = createPipe({
+      const pipe = createIpcChannel({
         ...silent,
         stream: here,
         closed(error) {

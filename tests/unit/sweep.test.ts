@@ -1,4 +1,4 @@
-/** The wheel tells lanes how far they are, and never more than what they were sent. */
+/** The sweep tells lanes how far they are, and never more than what they were sent. */
 
 import t from "tap"
 import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
@@ -6,7 +6,7 @@ import { Connection } from "../../relay/fanout/connection.ts"
 import { Lane } from "../../relay/fanout/lane.ts"
 import type { Router } from "../../relay/fanout/router.ts"
 import type { Wire } from "../../relay/fanout/wire.ts"
-import { startWheel } from "../../relay/hub/sweep.ts"
+import { startSweep } from "../../relay/hub/sweep.ts"
 import { Multimap } from "../../relay/lib/multimap.ts"
 import type { Position } from "../../relay/replay/replay.ts"
 import { until } from "../helpers/wait.ts"
@@ -34,7 +34,7 @@ function laneOf(): { lane: Lane; sent: () => string[] } {
 
 function start(position: () => Position, lanes: () => Iterable<Lane>, heartbeatMs = 1_000_000) {
   let turns = 0
-  const wheel = startWheel({
+  const sweep = startSweep({
     settings: { laneBufferBytes: 1_000_000, heartbeatMs, authTimeoutMs: 1_000_000 },
     position,
     connections: {
@@ -46,21 +46,21 @@ function start(position: () => Position, lanes: () => Iterable<Lane>, heartbeatM
     router: { lanes } as Router,
     replays: { connections: () => [] } as never,
   })
-  return { stop: wheel.stop, turned: (more: number) => until("it turns", () => turns >= more, 60_000) }
+  return { stop: sweep.stop, turned: (more: number) => until("it turns", () => turns >= more, 60_000) }
 }
 
 t.test("no checkpoint in the middle of a batch, and one after it", async (t) => {
   const { lane, sent } = laneOf()
   let inBatch = true
-  const wheel = start(
+  const sweep = start(
     () => ({ head: BEFORE, lineages: new Set(), inBatch }),
     () => [lane],
   )
-  await wheel.turned(3)
+  await sweep.turned(3)
   t.same(sent(), [])
   inBatch = false
   await until("it is told", () => sent().length > 0)
-  wheel.stop()
+  sweep.stop()
   t.match(sent(), [/"checkpoint","cursor":"l:5:5:"/])
   t.notOk(lane.unmarked)
 })
@@ -71,7 +71,7 @@ t.test(
     const first = laneOf()
     const second = laneOf()
     let head = BEFORE
-    const wheel = start(
+    const sweep = start(
       () => ({ head, lineages: new Set(), inBatch: false }),
       function* () {
         yield first.lane
@@ -80,7 +80,7 @@ t.test(
       },
     )
     await until("both are told", () => second.sent().length > 0, 60_000)
-    wheel.stop()
+    sweep.stop()
     t.match(first.sent()[0], /"cursor":"l:5:5:"/)
     t.match(second.sent()[0], /"cursor":"l:6:6:"/)
   },
@@ -90,7 +90,7 @@ t.test("a heartbeat that falls into a batch is followed by its checkpoint", asyn
   const { lane, sent } = laneOf()
   lane.unmarked = false
   let inBatch = true
-  const wheel = start(
+  const sweep = start(
     () => ({ head: BEFORE, lineages: new Set(), inBatch }),
     () => [lane],
     1,
@@ -100,7 +100,7 @@ t.test("a heartbeat that falls into a batch is followed by its checkpoint", asyn
   t.notMatch(sent().join(), /checkpoint/)
   inBatch = false
   await until("it is told", () => sent().some((frame) => frame.includes("checkpoint")), 60_000)
-  wheel.stop()
+  sweep.stop()
 })
 
 /** A connection whose socket has taken a byte and takes no more. */
@@ -127,7 +127,7 @@ t.test("a relay that did not run for a while blames nobody for what could not re
   const identity = { user: "1", admin: false, rights, expiresAt: Number.POSITIVE_INFINITY }
   const all = { unknown: stuffed({}), slow: stuffed({ identity }), silent: stuffed({ identity }) }
   let turns = 0
-  const wheel = startWheel({
+  const sweep = startSweep({
     settings: { laneBufferBytes: 1, heartbeatMs: 1, authTimeoutMs: 5_000, slowMs: 5_000 },
     position: () => ({ head: undefined, lineages: new Set(), inBatch: false }),
     connections: {
@@ -147,6 +147,6 @@ t.test("a relay that did not run for a while blames nobody for what could not re
   all.silent.connection.heardAt -= 6_000
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 6_000)
   await turned()
-  wheel.stop()
+  sweep.stop()
   for (const [who, { codes }] of Object.entries(all)) t.same(codes, [], who)
 })

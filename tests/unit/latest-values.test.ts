@@ -2,8 +2,8 @@
 
 import fc from "fast-check"
 import t from "tap"
-import type { Figure } from "../../relay/derived/value.ts"
-import { figureFrame, seesFigure } from "../../relay/fanout/latest-values.ts"
+import type { DerivedValue } from "../../relay/derived/value.ts"
+import { seesValue, valueFrame } from "../../relay/fanout/latest-values.ts"
 import { amendFilter, FilterFields } from "../../relay/protocol/filter.ts"
 
 const PREFIXES = ["dashboard", "election", "committee", "turnout"]
@@ -44,7 +44,7 @@ t.test("nobody sees a figure of more than the token allows, and whoever may and 
         lies.some((name) => rights.channels?.has(name) ?? true) &&
         allowed(rights.committees, "committee") &&
         allowed(rights.elections, "election")
-      return seesFigure({ type: "x", channel }, { channels, rights }) === expected
+      return seesValue({ type: "x", channel }, { channels, rights }) === expected
     },
   )
   t.doesNotThrow(() => fc.assert(property, { numRuns: 5_000 }))
@@ -59,14 +59,14 @@ t.test("of a filter only the types count", async (t) => {
       filter,
     }
   }
-  const sees = (fields: object) => seesFigure({ type: "x", channel: "dashboard" }, subscription(fields))
+  const sees = (fields: object) => seesValue({ type: "x", channel: "dashboard" }, subscription(fields))
   t.equal(sees({ types: ["x"] }), true)
   t.equal(sees({ types: ["y"] }), false)
   t.equal(sees({ actions: ["create"], where: { status: "verified" } }), true)
 })
 
 t.test("a value goes out as PostgreSQL wrote it", async (t) => {
-  const figure: Figure = {
+  const figure: DerivedValue = {
     type: "x",
     action: "results",
     channel: "election:1",
@@ -75,8 +75,8 @@ t.test("a value goes out as PostgreSQL wrote it", async (t) => {
   }
   const text = (frame: Buffer) => frame.subarray(frame[1] === 126 ? 4 : 2).toString()
   t.equal(
-    text(figureFrame(figure)),
+    text(valueFrame(figure)),
     '{"type":"x","action":"results","channel":"election:1","at":"2026-11-03T20:00:00.000Z","data":{"n" : 12345678901234567890.10}}',
   )
-  t.notMatch(text(figureFrame({ ...figure, action: null })), /action/)
+  t.notMatch(text(valueFrame({ ...figure, action: null })), /action/)
 })

@@ -3,11 +3,11 @@
 import v8 from "node:v8"
 import fc from "fast-check"
 import t from "tap"
-import { Buckets, Rate } from "../../relay/lib/token-bucket.ts"
+import { Rate, TokenBuckets } from "../../relay/lib/token-bucket.ts"
 
 /** How many of those that come at these times are let through. */
 function through(perSecond: number, times: Iterable<number>): number {
-  const buckets = new Buckets(new Rate(perSecond))
+  const buckets = new TokenBuckets(new Rate(perSecond))
   let count = 0
   for (const now of times) if (buckets.take("key", now)) count++
   return count
@@ -42,7 +42,7 @@ t.test("in the long run the rate, however fast they come", async (t) => {
 })
 
 t.test("it says how long to wait, and after that there is one", async (t) => {
-  const buckets = new Buckets(new Rate(4))
+  const buckets = new TokenBuckets(new Rate(4))
   for (let n = 0; n < 20; n++) t.ok(buckets.take("key", 1_000))
   const waitMs = buckets.waitMs("key", 1_000)
   t.ok(Math.abs(waitMs - 250) < 1, `${waitMs}`)
@@ -64,7 +64,7 @@ t.test("what is forgotten makes no difference", async (t) => {
   )
   const property = fc.property(fc.constantFrom(0.1, 0.5, 1, 3), steps, (perSecond, visits) => {
     const rate = new Rate(perSecond)
-    const buckets = new Buckets(rate)
+    const buckets = new TokenBuckets(rate)
     const wholeAt = new Map<string, number>()
     let now = 0
     for (const { key, waitMs } of visits) {
@@ -79,7 +79,7 @@ t.test("what is forgotten makes no difference", async (t) => {
 })
 
 t.test("a bucket is forgotten when it is whole, and not a moment before", async (t) => {
-  const buckets = new Buckets(new Rate(0.1))
+  const buckets = new TokenBuckets(new Rate(0.1))
   const visits: Array<[key: string, now: number]> = [
     ["other", 10_000],
     ["late", 10_001],
@@ -98,10 +98,10 @@ t.test("a million keys at once are not all remembered", async (t) => {
     queryObjects(kind: unknown, options: { format: "count" }): number
   }
   const heap = () => {
-    queryObjects(Buckets, { format: "count" }) // collects
+    queryObjects(TokenBuckets, { format: "count" }) // collects
     return process.memoryUsage().heapUsed
   }
-  const buckets = new Buckets(new Rate(1))
+  const buckets = new TokenBuckets(new Rate(1))
   const before = heap()
   for (let n = 0; n < 1_000_000; n++) buckets.take(`2001:db8:${n.toString(16)}::/64`, n / 1_000)
   const bytes = heap() - before
