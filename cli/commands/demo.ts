@@ -1,5 +1,6 @@
 /** `commitcast demo`: an election night, invented or from a file, and its totals held against SQL and the relay. */
 
+import type { Command } from "commander"
 import { ConfigError, type Settings } from "../../relay/config.ts"
 import { audit, type Relay } from "../demo/audit.ts"
 import { readReturns } from "../demo/csv.ts"
@@ -9,6 +10,8 @@ import { count, showProgress } from "../demo/progress.ts"
 import { type Script, scriptOf } from "../demo/script.ts"
 import { readState } from "../embedded/state.ts"
 import { connect } from "../schema/database.ts"
+import { ALL_SETTINGS, addCommand, note as printNote, readPositive } from "./arguments.ts"
+import { settingsOf } from "./settings.ts"
 import { start } from "./start.ts"
 import { findSecret, signToken } from "./token.ts"
 
@@ -133,4 +136,36 @@ async function findRelay(
     note(`  What the relay tells is not looked at: ${error.message}`)
     return undefined
   }
+}
+
+const HELP = `
+Clerks enter, correct, verify and withdraw, lists come with each hour by COPY, some committees are imported in bulk under
+relay.bulk_load. At the end the votes that were counted are held against those in the table, and the table against the results
+that the relay tells; where they differ it says so and exits with 1. DATABASE_URL is not used.
+
+Of a file, office and district make an election, the precinct is the committee, party is not kept. Rows whose office, candidate or
+precinct is a total, undervotes, overvotes, blanks, ballots cast or registered voters are skipped, by the whole name.`
+
+export function addDemo(program: Command): void {
+  addCommand(
+    program,
+    "demo",
+    "play an election night into the embedded PostgreSQL, with a relay if none runs yet, and check its totals",
+    ALL_SETTINGS.filter((name) => name !== "DATABASE_URL"),
+  )
+    .option("--seconds <n>", "how long the night lasts", readPositive, 300)
+    .option(
+      "--speed <n>",
+      "changes a second, about: 20; with --from-csv entries a second, instead of --seconds",
+      readPositive,
+    )
+    .option(
+      "--from-csv <file>",
+      "real results: a CSV file with office, district, candidate, party, precinct, votes",
+    )
+    .option("--reset", "empty the demo's tables first; otherwise the night adds to what is there")
+    .option("--restart-relay", "restart the relay in the middle of the counting")
+    .option("--exit", "end with the night; otherwise a relay that was started goes on until Ctrl-C")
+    .addHelpText("after", HELP)
+    .action((options) => demo(settingsOf(options), options, printNote))
 }

@@ -1,6 +1,7 @@
 /** `commitcast doctor`: looks at everything between a commit and a screen, and says what to do about it. */
 
 import { styleText } from "node:util"
+import type { Command } from "commander"
 import pg from "pg"
 import { ConfigError, type Settings } from "../../relay/config.ts"
 import { checkDerived, checkTables, checkWriters } from "../doctor/capture.ts"
@@ -15,7 +16,11 @@ import {
   checkTransactions,
   checkVersion,
 } from "../doctor/server.ts"
+import { readState } from "../embedded/state.ts"
 import { connect, findDatabase, UnreachableError } from "../schema/database.ts"
+import { addCommand, DATABASE, KEYS, print as printLine, readPositive } from "./arguments.ts"
+import { settingsOf } from "./settings.ts"
+import { findSecret, signToken } from "./token.ts"
 
 export interface DoctorOptions {
   settings: Readonly<Settings>
@@ -119,3 +124,40 @@ function linesOf({ verdict, of, text, remedy }: Finding, coloured: boolean): str
 }
 
 const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
+
+/** An admin's token, if there is a secret to sign one with. */
+async function adminToken(settings: Readonly<Settings>): Promise<string | undefined> {
+  try {
+    return signToken(await findSecret(settings), settings, { user: "1", admin: true, expires: "5m" })
+  } catch (error) {
+    if (error instanceof ConfigError) return undefined
+    throw error
+  }
+}
+
+export function addDoctor(program: Command): void {
+  addCommand(program, "doctor", "look at everything between a commit and a screen, and say what to do", [
+    ...DATABASE,
+    ...KEYS,
+    "RETENTION_HOURS",
+    "RETENTION_MB",
+  ])
+    .option("--url <url>", "a relay to look at too; default: the embedded one that runs")
+    .option("--token <token>", "an admin's; default: one signed with the relay's secret")
+    .option("--long <seconds>", "name transactions that are open for longer", readPositive, 600)
+    .option("--json", "for programs: { healthy, findings }")
+    .addHelpText("after", "\nExits with 0 if nothing has failed, with 1 otherwise; warnings are no failures.")
+    .action(async (options) => {
+      const settings = settingsOf(options)
+      const url = options.url ?? (await readState(settings.COMMITCAST_DIR))?.relay_url
+      const healthy = await doctor({
+        settings,
+        longSeconds: options.long,
+        relay: url === undefined ? undefined : { url, token: options.token ?? (await adminToken(settings)) },
+        json: options.json === true,
+        coloured: process.stdout.isTTY === true,
+        print: printLine,
+      })
+      if (!healthy) process.exitCode = 1
+    })
+}

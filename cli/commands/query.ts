@@ -1,6 +1,9 @@
 /** `commitcast query`: psql's work for people who have no psql. */
 
-import { connect } from "../schema/database.ts"
+import type { Command } from "commander"
+import { connect, findDatabase } from "../schema/database.ts"
+import { addCommand, DATABASE, print } from "./arguments.ts"
+import { settingsOf } from "./settings.ts"
 
 /** Runs SQL and prints each result as a table on a terminal, as JSON lines elsewhere. */
 export async function query(databaseUrl: string, sql: string, print: (line: string) => void): Promise<void> {
@@ -20,4 +23,10 @@ export async function query(databaseUrl: string, sql: string, print: (line: stri
   } finally {
     await client.end()
   }
+}
+
+export function addQuery(program: Command): void {
+  addCommand(program, "query", "run SQL in the relay's database, for people without psql", DATABASE)
+    .argument("<sql>")
+    .action(async (sql: string, options) => query(await findDatabase(settingsOf(options)), sql, print))
 }

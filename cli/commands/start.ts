@@ -2,6 +2,7 @@
 
 import { availableParallelism } from "node:os"
 import { setTimeout as sleep } from "node:timers/promises"
+import type { Command } from "commander"
 import type { Settings } from "../../relay/config.ts"
 import { checkAuditLog } from "../../relay/gateway/audit.ts"
 import { backoff } from "../../relay/lib/backoff.ts"
@@ -17,7 +18,8 @@ import { openServer, type Service } from "../serve/server.ts"
 import { welcome } from "../serve/welcome.ts"
 import { openWorkers } from "../serve/workers.ts"
 import { packageVersion } from "../version.ts"
-import { changedSettings } from "./settings.ts"
+import { ALL_SETTINGS, addCommand } from "./arguments.ts"
+import { changedSettings, settingsOf } from "./settings.ts"
 import { signToken } from "./token.ts"
 
 /** A relay that is ready, for what runs beside it. */
@@ -172,4 +174,9 @@ async function announce(
       : signToken(settings.JWT_SECRET, settings, { user: "1", admin: true, expires: "12h" })
   process.stderr.write(welcome({ url, databaseUrl: embedded?.databaseUrl, token }))
   process.stdout.write(`${JSON.stringify(ready)}\n`)
+}
+
+export function addStart(program: Command): void {
+  const summary = "run the relay; without DATABASE_URL with a PostgreSQL of its own"
+  addCommand(program, "start", summary, ALL_SETTINGS).action((options) => start(settingsOf(options)))
 }

@@ -1,10 +1,23 @@
 /** `commitcast tail`: the changes as they come, a line each. */
 
 import { styleText } from "node:util"
+import { type Command, Option } from "commander"
 import { WebSocket } from "ws"
 import { z } from "zod"
 import { connect } from "../../client/client.ts"
 import type { FilterFields } from "../../client/filter.ts"
+import { readState } from "../embedded/state.ts"
+import {
+  addCommand,
+  DATABASE,
+  KEYS,
+  print as printLine,
+  note as printNote,
+  readObject,
+  splitList,
+} from "./arguments.ts"
+import { settingsOf } from "./settings.ts"
+import { findSecret, signToken } from "./token.ts"
 
 export interface TailOptions {
   /** The relay, as http:// or ws://. */
@@ -119,4 +132,42 @@ function describe({ type, action, data, changed, before, payload, table }: Shown
 function short(value: unknown): string {
   const text = typeof value === "string" ? value : JSON.stringify(value)
   return text === undefined ? "" : text.length > 40 ? `${text.slice(0, 39)}…` : text
+}
+
+export function addTail(program: Command): void {
+  addCommand(program, "tail", "print the changes as they come: readable on a terminal, JSON elsewhere", [
+    ...DATABASE,
+    ...KEYS,
+    "WS_PATH",
+  ])
+    .option("--url <url>", "the relay; default: the embedded one that runs, else http://127.0.0.1:8080")
+    .option("--token <token>", "default: one for user 1, signed with the relay's secret")
+    .option("--channels <list>", "default: election_updates", splitList)
+    .option("--where <json>", 'rows for which this holds, such as {"votes":{"gte":100}}', readObject)
+    .option("--types <list>", "messages of these types only, such as voting_update", splitList)
+    .option("--actions <list>", "changes of these actions only, such as create,delete", splitList)
+    .addOption(
+      new Option("--format <format>", "text or json")
+        .choices(["text", "json"])
+        .default(process.stdout.isTTY ? "text" : "json"),
+    )
+    .action(async (options) => {
+      const settings = settingsOf(options)
+      const stopped = new AbortController()
+      process.once("SIGINT", () => stopped.abort())
+      process.once("SIGTERM", () => stopped.abort())
+      await tail({
+        url: options.url ?? (await readState(settings.COMMITCAST_DIR))?.relay_url ?? "http://127.0.0.1:8080",
+        path: settings.WS_PATH,
+        token:
+          options.token ??
+          signToken(await findSecret(settings), settings, { user: "1", admin: true, expires: "12h" }),
+        channels: options.channels ?? [],
+        filter: { where: options.where, types: options.types, actions: options.actions },
+        format: options.format,
+        print: printLine,
+        note: printNote,
+        signal: stopped.signal,
+      })
+    })
 }

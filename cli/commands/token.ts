@@ -1,8 +1,11 @@
 /** Mints tokens with the running settings' secret, for people who try it and for scripts. */
 
+import type { Command } from "commander"
 import jwt from "jsonwebtoken"
 import { ConfigError, type Settings } from "../../relay/config.ts"
 import { readSecrets } from "../embedded/secrets.ts"
+import { addCommand, DATABASE, KEYS, print, splitList } from "./arguments.ts"
+import { settingsOf } from "./settings.ts"
 
 export interface TokenOptions {
   user: string
@@ -52,4 +55,19 @@ function readDuration(text: string): number {
   if (match === null)
     throw new ConfigError(`--expires must be a number of seconds, or such as 15m, 1h, 60d; it is ${text}`)
   return Number(match[1]) * (UNITS[match[2] ?? ""] as number)
+}
+
+export function addToken(program: Command): void {
+  addCommand(program, "token", "print a token signed with the relay's secret", [...DATABASE, ...KEYS])
+    .requiredOption("--user <id>", "whose it is")
+    .option("--admin", "the role admin, which may read the health report")
+    .option("--roles <list>", "roles that may see restricted columns", splitList)
+    .option("--committees <list>", "narrow it to these committees", splitList)
+    .option("--elections <list>", "narrow it to these elections", splitList)
+    .option("--channels <list>", "narrow it to these channels", splitList)
+    .option("--expires <duration>", "a number of seconds, or such as 15m, 1h, 60d", "1h")
+    .action(async (options) => {
+      const settings = settingsOf(options)
+      print(signToken(await findSecret(settings), settings, options))
+    })
 }

@@ -1,6 +1,6 @@
 /** The relay's schema: that it is there and of this version, that this role may use it, and how the log stands. */
 
-import { installedVersion } from "../schema/install.ts"
+import { installedVersion } from "../schema/installed.ts"
 import { readMigrations } from "../schema/migrations.ts"
 import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.ts"
 

@@ -1,9 +1,12 @@
 /** Installs capture into a database, upgrades it, and takes it out again. */
 
-import pg from "pg"
+import type pg from "pg"
 import { ConfigError } from "../../relay/config.ts"
 import { connect, quoteIdentifier } from "./database.ts"
+import { installedVersion, isInstalled } from "./installed.ts"
+import { LOCK_TIMEOUT, retryLocks } from "./locks.ts"
 import { applySql, type Migration, readMigrations } from "./migrations.ts"
+import { warningsOf } from "./track.ts"
 
 export interface Installed {
   state: "installed" | "upgraded" | "present"
@@ -16,13 +19,6 @@ export interface Installed {
 
 /** The tables that are captured from the first installation on, where they exist. */
 const DEFAULT_TABLES = ["guarantee", "attendance", "vote"]
-/**
- * How long a lock may be waited for, with writers queueing behind it. Well below deadlock_timeout (1 s): two tables are
- * locked one after the other, and it must be the installer that gives up, never a writer.
- */
-const LOCK_TIMEOUT = "100ms"
-const LOCK_ATTEMPTS = 60
-
 /**
  * Brings the database to this version's schema. Takes no locks if it is there already. Safe to run twice, and at once.
  * @throws ConfigError if the role may not, the schema is newer, or PostgreSQL is too old; the message says what to do.
@@ -84,103 +80,6 @@ async function untrackAll(client: pg.Client): Promise<void> {
     await retryLocks(() => client.query("select relay.untrack($1::oid::regclass)", [oid]))
 }
 
-/** Puts one table under capture; `options` are relay.track's named arguments. @returns the server's warnings. */
-export async function track(
-  databaseUrl: string,
-  table: string,
-  options: Record<string, string | string[] | undefined>,
-): Promise<string[]> {
-  const given = Object.entries(options).filter(
-    (entry): entry is [string, string | string[]] => entry[1] !== undefined,
-  )
-  const named = given.map(([name], index) => `, ${quoteIdentifier(name)} => $${index + 2}`).join("")
-  return withTable(databaseUrl, async (client) => {
-    const warnings = warningsOf(client)
-    await client.query(`select relay.track($1::regclass${named})`, [
-      table,
-      ...given.map(([, value]) => value),
-    ])
-    return [...warnings]
-  })
-}
-
-/** Ends the capture of one table. @returns whether it was captured. */
-export async function untrack(databaseUrl: string, table: string): Promise<boolean> {
-  const result = await withTable(databaseUrl, (client) =>
-    client.query<{ was: boolean }>("select relay.untrack($1::regclass) as was", [table]),
-  )
-  return result.rows[0]?.was === true
-}
-
-async function withTable<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = await connect(databaseUrl)
-  try {
-    await requireInstalled(client)
-    await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
-    return await retryLocks(() => work(client))
-  } catch (error) {
-    throw explainRefusal(error)
-  } finally {
-    await client.end()
-  }
-}
-
-/** What PostgreSQL refuses because of what was asked (classes 22 and 42), with its hint. */
-function explainRefusal(error: unknown): unknown {
-  if (!(error instanceof pg.DatabaseError) || !/^(22|42)/.test(error.code ?? "")) return error
-  const hint = error.code === "42501" ? "as its owner: grant trigger on that table to this role" : error.hint
-  return new ConfigError(hint === undefined ? error.message : `${error.message}: ${hint}`, { cause: error })
-}
-
-async function requireInstalled(client: pg.Client): Promise<void> {
-  if (await isInstalled(client)) return
-  throw new ConfigError("relay is not installed in this database: run commitcast install first")
-}
-
-/** Whether the schema is there. Asked of the tables of the catalog: to_regclass may answer from a cache of before a lock. */
-async function isInstalled(client: pg.Client): Promise<boolean> {
-  const found = await client.query<{ ours: boolean }>(
-    `select exists (select 1 from pg_class c where c.relnamespace = n.oid and c.relname = 'migration') as ours
-     from pg_namespace n where n.nspname = 'relay'`,
-  )
-  if (found.rows[0]?.ours === false)
-    throw new ConfigError("the database has a schema named relay that is not CommitCast's: rename it")
-  return found.rows.length > 0
-}
-
-/**
- * The last migration that is there and known; 0: none is. One that is not known is no matter where it says that it runs beside
- * this program.
- * @throws ConfigError where the schema is newer than that, differs, or cannot be seen.
- */
-export async function installedVersion(client: pg.Client, migrations: Migration[]): Promise<number> {
-  if (!(await isInstalled(client))) return 0
-  const rows = await client
-    .query<{ version: number; hash: string; name: string; oldest: number | null }>(
-      "select version, hash, name, (to_jsonb(m) ->> 'oldest')::int as oldest from relay.migration m order by version",
-    )
-    .catch((error: Error & { code?: string }) => {
-      if (error.code !== "42501") throw error
-      throw new ConfigError(
-        "this role may not use the installed relay: as its owner run select relay.admit_relay('the role')",
-      )
-    })
-  const latest = migrations.at(-1)?.version ?? 0
-  const known = new Map(migrations.map((migration) => [migration.version, migration.hash]))
-  for (const { version, hash, name, oldest } of rows.rows) {
-    if (version > latest && oldest !== null && oldest <= latest) continue
-    if (!known.has(version))
-      throw new ConfigError(
-        `the database's relay schema is newer (${name}) than this program: update CommitCast`,
-      )
-    if (known.get(version) !== hash)
-      throw new ConfigError(
-        `the database's relay schema differs from this program's (${name}): use the program that installed it`,
-      )
-  }
-  return Math.max(0, ...rows.rows.map(({ version }) => Math.min(version, latest)))
-}
-
 async function requireCreate(client: pg.Client): Promise<void> {
   const may = await client.query<{ may: boolean; role: string; database: string }>(
     "select has_database_privilege(current_database(), 'create') as may, current_user as role, current_database() as database",
@@ -224,15 +123,6 @@ async function becomeOwner(client: pg.Client, version: number): Promise<void> {
   await client.query("select set_config('role', $1, true)", [owner])
 }
 
-/** The server's warnings from now on, each with its hint. */
-function warningsOf(client: pg.Client): Set<string> {
-  const warnings = new Set<string>()
-  client.on("notice", ({ severity, message, hint }) => {
-    if (severity === "WARNING") warnings.add(hint === undefined ? `${message}` : `${message}. ${hint}`)
-  })
-  return warnings
-}
-
 async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracked" | "warnings">> {
   const tracked: string[] = []
   const warnings = warningsOf(client)
@@ -273,25 +163,4 @@ async function dropOwner(client: pg.Client, owner: string): Promise<void> {
     // A copy of this database still has objects of the role.
     if (error.code !== "2BP01") throw error
   })
-}
-
-async function retryLocks<T>(
-  work: () => Promise<T>,
-  recover: () => Promise<unknown> = async () => {},
-): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await work()
-    } catch (error) {
-      await recover()
-      const code = (error as { code?: string }).code
-      if (code !== "55P03" && code !== "40P01") throw error
-      if (attempt === LOCK_ATTEMPTS)
-        throw new ConfigError(
-          "a table could not be locked: some transaction holds it all the time; try again later",
-          { cause: error },
-        )
-      await new Promise((resolve) => setTimeout(resolve, 50 + Math.random() * 400))
-    }
-  }
 }

@@ -1,8 +1,9 @@
 /** Installing, upgrading and taking out: by whom, how often, at once, and without a trace. */
 
 import t from "tap"
-import { install, track, uninstall, untrack } from "../../cli/schema/install.ts"
+import { install, uninstall } from "../../cli/schema/install.ts"
 import { applySql, readElectionSchema, readMigrations } from "../../cli/schema/migrations.ts"
+import { track, untrack } from "../../cli/schema/track.ts"
 import { ConfigError } from "../../relay/config.ts"
 import { createChangelog } from "../../relay/feed/changelog.ts"
 import { type Database, database } from "../helpers/database.ts"

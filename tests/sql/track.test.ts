@@ -1,7 +1,8 @@
 /** relay.track, relay.untrack and relay.tracked. */
 
 import t from "tap"
-import { install, track } from "../../cli/schema/install.ts"
+import { install } from "../../cli/schema/install.ts"
+import { track } from "../../cli/schema/track.ts"
 import { type Database, database } from "../helpers/database.ts"
 import {
   backendOf,

@@ -1,8 +1,9 @@
 /** What an installation leaves behind when it is taken out, or fails: nothing. */
 
 import t from "tap"
-import { install, track, uninstall } from "../../cli/schema/install.ts"
+import { install, uninstall } from "../../cli/schema/install.ts"
 import { applySql, readMigrations } from "../../cli/schema/migrations.ts"
+import { track } from "../../cli/schema/track.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { missing, refusal, VERSIONS } from "../helpers/log.ts"
 import { until } from "../helpers/wait.ts"
