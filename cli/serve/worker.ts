@@ -1,4 +1,4 @@
-/** A worker process: serves the clients that it is dealt, with what another process reads. Its environment sets it up. */
+/** A worker process: serves the clients that it is dealt, with what the primary reads. Configured by its environment. */
 
 import { Socket } from "node:net"
 import { readSettings } from "../../relay/config.ts"
@@ -20,7 +20,7 @@ process.on("disconnect", () => process.exit(1))
 
 const upstream = createUpstream({
   stream: new Socket({ fd: IPC_FD }),
-  async asked(question) {
+  async onQuestion(question) {
     switch (question) {
       case "hub":
       case "keys":
@@ -53,4 +53,4 @@ const relay = createRelay({
 receiveDeals(createHttpServer(relay, settings))
 relay.start()
 await relay.whenReady()
-upstream.tell({ kind: "ready" })
+upstream.send({ kind: "ready" })

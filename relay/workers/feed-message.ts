@@ -1,4 +1,4 @@
-/** What the process that reads the log tells those that serve clients: the feed, and how the source stands. */
+/** What the primary sends its workers: the feed, and the state of its source. */
 
 import { z } from "zod"
 import { type Cursor, cursorText, parseCursor } from "../change/cursor.ts"
@@ -53,9 +53,9 @@ export const FeedMessage = z.discriminatedUnion("kind", [
       ),
     }),
   }),
-  /** Times are of the machine's clock: milliseconds since it was started. */
+  /** Times are in milliseconds since the machine started. */
   z.object({
-    kind: z.literal("standing"),
+    kind: z.literal("status"),
     at: z.number(),
     listener: z.discriminatedUnion("kind", [
       Down,
@@ -72,18 +72,18 @@ export const FeedMessage = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("stop") }),
 ])
 export type FeedMessage = z.infer<typeof FeedMessage>
-/** The same as it is written. */
+/** The same as JSON. */
 export type FeedMessageText = z.input<typeof FeedMessage>
-export type Standing = Extract<FeedMessage, { kind: "standing" }>
+export type SourceStatus = Extract<FeedMessage, { kind: "status" }>
 
 /** performance.now() counts from the start of the process, this from that of the machine, for all processes alike. */
 const machineTime = (at: number): number => at + machineOffset()
 const machineOffset = (): number => Number(process.hrtime.bigint()) / 1e6 - performance.now()
 
-/** The source's state as it is told. */
-export function standingOf({ listener, feed, lagMs, bell, canary }: SourceState): FeedMessageText {
+/** The source's state as a message. */
+export function statusOf({ listener, feed, lagMs, bell, canary }: SourceState): FeedMessageText {
   return {
-    kind: "standing",
+    kind: "status",
     at: machineTime(performance.now()),
     listener:
       listener.kind === "up"
@@ -99,14 +99,14 @@ export function standingOf({ listener, feed, lagMs, bell, canary }: SourceState)
   }
 }
 
-/** By another clock, which shows so much more. */
+/** By another clock, which is that much ahead. */
 function shifted({ provenAt, waitingSince, error }: CanaryState, ms: number): CanaryState {
   const shift = (at: number | null) => (at === null ? null : at + ms)
   return { provenAt: shift(provenAt), waitingSince: shift(waitingSince), error }
 }
 
-/** The source's state as it was told, by the clock of this process. What was not heard of since may be missing. */
-export function stateOf({ at, listener, feed, lagMs, bell, canary }: Standing): SourceState {
+/** The state that a message carries, by the clock of this process. */
+export function stateOf({ at, listener, feed, lagMs, bell, canary }: SourceStatus): SourceState {
   const offset = machineOffset()
   return {
     listener:

@@ -1,7 +1,7 @@
 /**
- * The forwarder: one feed for several workers. To the feed it is a consumer like a hub; each worker has a hub of its
- * own behind a pipe. A part of a batch goes to all of them as the same bytes, and the feed reads on when the slowest is
- * one part behind: under load the batches grow, and the pipes do not.
+ * The forwarder: one feed for several workers. To the feed it is a consumer like a hub; each worker has a hub of its own
+ * behind a channel. A part of a batch goes to all of them as the same bytes, and the feed reads on when the slowest is one
+ * part behind: under load the batches grow, and what waits in the channels does not.
  */
 
 import type { Revocations } from "../access/revocations.ts"
@@ -11,39 +11,21 @@ import type { FeedConsumer } from "../feed/batch.ts"
 import { deferred } from "../lib/deferred.ts"
 import type { FeedMessageText } from "./feed-message.ts"
 import { type IpcChannel, lineOf } from "./ipc.ts"
+import { Share } from "./share.ts"
 
 /** Parts that a worker may not have taken when the next is read. */
 const AHEAD = 1
 
-/** A worker's share in the feed. */
-export interface Share {
-  /** The worker has handed one more part to its lanes. */
-  taken(): void
-  /** For how long it has taken nothing although a part waits; milliseconds. */
-  stuckFor(): number
-  /** So many milliseconds do not count: this process itself did not run. */
-  excuse(ms: number): void
-  /** The worker is gone. */
-  end(): void
-}
-
 export interface Forwarder {
   readonly consumer: FeedConsumer
   /** Lets a worker take part, from the end of the batch in progress on. */
-  add(pipe: Pick<IpcChannel, "write">): Share
-}
-
-interface Member {
-  readonly pipe: Pick<IpcChannel, "write">
-  owed: number
-  /** Since when the oldest part that it owes waits. */
-  since: number
+  add(channel: Pick<IpcChannel, "write">): Share
 }
 
 /** @param revocations is kept up to date, for workers that come. */
 export function createForwarder(revocations: Revocations): Forwarder {
-  const members = new Set<Member>()
-  const newcomers = new Set<Member>()
+  const members = new Set<Share>()
+  const newcomers = new Set<Share>()
   let met: FeedMessageText | undefined
   /** What each derived message has now, for those who come. */
   const figures = new Map<string, FeedMessageText>()
@@ -53,9 +35,9 @@ export function createForwarder(revocations: Revocations): Forwarder {
   let inBatch = false
   let waiting = deferred<void>()
 
-  function tell(message: FeedMessageText, to: Iterable<Member> = members): void {
+  function send(message: FeedMessageText, to: Iterable<Share> = members): void {
     const line = lineOf(message)
-    for (const member of to) member.pipe.write(line)
+    for (const share of to) share.channel.write(line)
   }
 
   const positionOf = (cursor: Cursor): FeedMessageText => ({
@@ -66,10 +48,10 @@ export function createForwarder(revocations: Revocations): Forwarder {
 
   function admit(): void {
     if (met === undefined) return
-    tell(met, newcomers)
-    if (head !== undefined) tell(positionOf(head), newcomers)
-    for (const set of figures.values()) tell(set, newcomers)
-    for (const member of newcomers) members.add(member)
+    send(met, newcomers)
+    if (head !== undefined) send(positionOf(head), newcomers)
+    for (const set of figures.values()) send(set, newcomers)
+    for (const share of newcomers) members.add(share)
     newcomers.clear()
   }
 
@@ -82,7 +64,7 @@ export function createForwarder(revocations: Revocations): Forwarder {
   }
 
   const consumer: FeedConsumer = {
-    // Workers do not tell whether they have clients.
+    // Workers do not say whether they have clients.
     hasClients: () => true,
     async deliver({ changes, revocations: news, cursor, first, final }) {
       revocations.learn(news)
@@ -92,9 +74,9 @@ export function createForwarder(revocations: Revocations): Forwarder {
         inBatch = true
       }
       const now = performance.now()
-      for (const member of members) if (member.owed++ === 0) member.since = now
+      for (const share of members) share.owe(now)
       const rows = changes.map(logRowOf)
-      tell({ kind: "part", rows, revocations: [...news], cursor: cursorText(cursor), first, final })
+      send({ kind: "part", rows, revocations: [...news], cursor: cursorText(cursor), first, final })
       await whenTaken()
       if (!final) return
       inBatch = false
@@ -104,16 +86,16 @@ export function createForwarder(revocations: Revocations): Forwarder {
       const message: FeedMessageText = { kind: "figures", set: { ...set, figures: [...set.figures] } }
       if (set.figures.length === 0) figures.delete(set.name)
       else figures.set(set.name, message)
-      tell(message)
+      send(message)
     },
     meet(lineage, lineages) {
       met = { kind: "meet", lineage, lineages: [...lineages] }
       if (head !== undefined) head = { lineage, snapshot: head.snapshot }
-      tell(met)
+      send(met)
       admit()
     },
     lost() {
-      tell({ kind: "lost" })
+      send({ kind: "lost" })
       if (!inBatch) return
       head = before
       inBatch = false
@@ -122,37 +104,29 @@ export function createForwarder(revocations: Revocations): Forwarder {
     begin(cursor, all) {
       head = cursor
       revocations.begin(all)
-      tell(positionOf(cursor))
+      send(positionOf(cursor))
     },
     reset() {
       head = undefined
       inBatch = false
-      tell({ kind: "reset" })
+      send({ kind: "reset" })
     },
   }
 
   return {
     consumer,
-    add(pipe) {
-      const member: Member = { pipe, owed: 0, since: 0 }
-      newcomers.add(member)
+    add(channel) {
+      const share = new Share(channel, {
+        onTaken: () => waiting.resolve(),
+        onEnd(ended) {
+          members.delete(ended)
+          newcomers.delete(ended)
+          waiting.resolve()
+        },
+      })
+      newcomers.add(share)
       if (!inBatch) admit()
-      return {
-        taken() {
-          member.owed--
-          member.since = performance.now()
-          waiting.resolve()
-        },
-        stuckFor: () => (member.owed === 0 ? 0 : performance.now() - member.since),
-        excuse(ms) {
-          member.since += ms
-        },
-        end() {
-          members.delete(member)
-          newcomers.delete(member)
-          waiting.resolve()
-        },
-      }
+      return share
     },
   }
 }

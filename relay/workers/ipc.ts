@@ -1,51 +1,52 @@
 /**
- * The pipe between the process that reads the log and one that serves clients: JSON, a message a line, over a socket
- * that both have from birth. Either side may ask the other, and messages keep their order.
+ * The channel between the primary, which reads the log, and a worker, which serves clients: JSON, a message a line, over a
+ * socket that both inherit. Either side may question the other, and messages keep their order.
  */
 
 import type { Duplex } from "node:stream"
 import { z } from "zod"
 import { deferred } from "../lib/deferred.ts"
 
-/** What either side may be asked. */
+/** What one side may ask the other. */
 const Question = z.enum(["refresh", "report", "metrics", "hub", "keys", "limits", "disconnects", "totals"])
 export type Question = z.infer<typeof Question>
 
 const Envelope = z.union([
   z.object({ ask: Question, id: z.number(), timeoutMs: z.number() }),
   z.object({ answer: z.unknown(), id: z.number() }),
-  z.object({ tell: z.unknown() }),
+  z.object({ message: z.unknown() }),
 ])
 
 export interface IpcDeps {
   stream: Duplex
-  /** Takes what the other side tells. A throw ends the pipe. */
-  told(message: unknown): void
-  /** Answers what the other side asks within the time, in milliseconds; a failure is told as null. */
-  asked(question: Question, timeoutMs: number): Promise<unknown>
-  /** The other side is gone, or said what cannot be understood. Called once. */
-  closed(error?: Error): void
+  /** A message came. A throw closes the channel. */
+  onMessage(message: unknown): void
+  /** Answers a question within the time, in milliseconds; a failure is answered with null. */
+  onQuestion(question: Question, timeoutMs: number): Promise<unknown>
+  /** The other side is gone, or sent something unintelligible. Called once. */
+  onClosed(error?: Error): void
 }
 
 export interface IpcChannel {
-  tell(message: unknown): void
-  /** Sends a line that `lineOf` made: the same for several pipes. */
+  send(message: unknown): void
+  /** Sends a line that `lineOf` made, once for several channels. */
   write(line: Buffer): void
-  /** @throws if the pipe is closed before the answer or there is none within the time, in milliseconds. */
+  /** @throws if the channel closes before the answer or none comes within the time, in milliseconds. */
   ask(question: Question, timeoutMs: number): Promise<unknown>
-  /** @param error why, where it is this side that cannot go on. */
+  /** @param error why this side cannot go on. */
   close(error?: Error): void
 }
 
 /** A message as the bytes of its line. */
-export const lineOf = (message: unknown): Buffer => Buffer.from(`${JSON.stringify({ tell: message })}\n`)
+export const lineOf = (message: unknown): Buffer => Buffer.from(`${JSON.stringify({ message })}\n`)
 
-export function createIpcChannel({ stream, told, asked, closed }: IpcDeps): IpcChannel {
+export function createIpcChannel({ stream, onMessage, onQuestion, onClosed }: IpcDeps): IpcChannel {
   const questions = new Map<number, (answer: unknown) => void>()
   let ids = 0
   let open = true
 
-  const send = (envelope: z.infer<typeof Envelope>) => write(Buffer.from(`${JSON.stringify(envelope)}\n`))
+  const sendEnvelope = (envelope: z.infer<typeof Envelope>) =>
+    write(Buffer.from(`${JSON.stringify(envelope)}\n`))
 
   function write(line: Buffer): void {
     if (open) stream.write(line)
@@ -54,14 +55,14 @@ export function createIpcChannel({ stream, told, asked, closed }: IpcDeps): IpcC
   function receive(line: string): void {
     const envelope = Envelope.parse(JSON.parse(line))
     if ("ask" in envelope) {
-      void asked(envelope.ask, envelope.timeoutMs).then(
-        (answer) => send({ answer, id: envelope.id }),
-        () => send({ answer: null, id: envelope.id }),
+      void onQuestion(envelope.ask, envelope.timeoutMs).then(
+        (answer) => sendEnvelope({ answer, id: envelope.id }),
+        () => sendEnvelope({ answer: null, id: envelope.id }),
       )
     } else if ("id" in envelope) {
       questions.get(envelope.id)?.(envelope.answer)
     } else {
-      told(envelope.tell)
+      onMessage(envelope.message)
     }
   }
 
@@ -69,22 +70,22 @@ export function createIpcChannel({ stream, told, asked, closed }: IpcDeps): IpcC
     if (!open) return
     open = false
     stream.destroy()
-    closed(error)
+    onClosed(error)
   }
 
   readLines(stream, receive, end)
-  // However it ends: what matters is that nothing comes any more.
+  // However it ends, nothing comes any more.
   stream.on("error", () => end())
   stream.on("close", () => end())
   return {
-    tell: (message) => send({ tell: message }),
+    send: (message) => sendEnvelope({ message }),
     write,
     async ask(ask, timeoutMs) {
       const id = ids++
       const answer = deferred<unknown>()
       const timer = setTimeout(() => answer.reject(new Error(`no answer to ${ask}`)), timeoutMs)
       questions.set(id, answer.resolve)
-      send({ ask, id, timeoutMs })
+      sendEnvelope({ ask, id, timeoutMs })
       try {
         return await answer.promise
       } finally {

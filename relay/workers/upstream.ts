@@ -1,4 +1,4 @@
-/** The upstream: the process that reads the log for this one, through the pipe between them. */
+/** The upstream: the primary, as a worker sees it through the channel between them. */
 
 import type { Duplex } from "node:stream"
 import { z } from "zod"
@@ -6,7 +6,7 @@ import type { FeedConsumer } from "../feed/batch.ts"
 import { readChanges } from "../feed/log-session.ts"
 import type { Source, SourceState } from "../feed/source.ts"
 import { Report } from "../health/report.ts"
-import { FeedMessage, type Standing, stateOf } from "./feed-message.ts"
+import { FeedMessage, type SourceStatus, stateOf } from "./feed-message.ts"
 import { createIpcChannel, type Question } from "./ipc.ts"
 
 export interface Upstream {
@@ -16,27 +16,27 @@ export interface Upstream {
   report(): Promise<Report>
   /** The metrics of all processes together, as Prometheus reads them. */
   exposition(): Promise<string>
-  /** Tells how this process stands. */
-  tell(news: WorkerMessage): void
+  /** Tells the primary how this worker stands. */
+  send(message: WorkerMessage): void
 }
 
-/** What a worker tells: that it has handed a part to its lanes, and that it serves clients. */
+/** From a worker: `taken`, it has handed a part to its lanes; `ready`, it serves clients. */
 export const WorkerMessage = z.object({ kind: z.enum(["taken", "ready"]) })
 export type WorkerMessage = z.infer<typeof WorkerMessage>
 
 export interface UpstreamDeps {
   stream: Duplex
-  /** What this process is asked about itself. */
-  asked(question: Question): Promise<unknown>
-  /** It is to close its clients and end. */
+  /** Answers a question about this process. */
+  onQuestion(question: Question): Promise<unknown>
+  /** The primary wants this worker to close its clients and exit. */
   onStop(): void
-  /** The upstream is gone. */
+  /** The primary is gone. */
   onClosed(error: Error | undefined): void
 }
 
 const ANSWER_MS = 10_000
 
-const NEVER_HEARD: SourceState = {
+const UNKNOWN: SourceState = {
   listener: { kind: "down", since: 0, attempts: 0, error: undefined },
   feed: { kind: "down", since: 0, attempts: 0, error: undefined },
   lagMs: Number.POSITIVE_INFINITY,
@@ -44,25 +44,25 @@ const NEVER_HEARD: SourceState = {
   canary: { provenAt: null, waitingSince: null, error: null },
 }
 
-export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps): Upstream {
+export function createUpstream({ stream, onQuestion, onStop, onClosed }: UpstreamDeps): Upstream {
   let consumer: FeedConsumer | undefined
-  let standing: Standing | undefined
+  let status: SourceStatus | undefined
   /** Bulletins of the feed, one after another: a part is over when the lanes have it. */
   let inOrder: Promise<void> = Promise.resolve()
 
-  const pipe = createIpcChannel({
+  const ipc = createIpcChannel({
     stream,
-    asked,
-    closed: onClosed,
-    told(input) {
+    onQuestion,
+    onClosed,
+    onMessage(input) {
       const message = FeedMessage.parse(input)
-      if (message.kind === "standing") standing = message
+      if (message.kind === "status") status = message
       else if (message.kind === "stop") onStop()
-      else inOrder = inOrder.then(() => pass(message)).catch(pipe.close)
+      else inOrder = inOrder.then(() => pass(message)).catch(ipc.close)
     },
   })
 
-  async function pass(message: Exclude<FeedMessage, { kind: "standing" | "stop" }>): Promise<void> {
+  async function pass(message: Exclude<FeedMessage, { kind: "status" | "stop" }>): Promise<void> {
     switch (message.kind) {
       case "meet":
         return consumer?.meet(message.lineage, new Set(message.lineages))
@@ -77,25 +77,25 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
       case "part": {
         const { rows, revocations, cursor, first, final } = message
         await consumer?.deliver({ changes: await readChanges(rows), revocations, cursor, first, final })
-        tell({ kind: "taken" })
+        send({ kind: "taken" })
       }
     }
   }
 
-  const tell = (news: WorkerMessage) => pipe.tell(news)
-  const report = async () => Report.parse(await pipe.ask("report", ANSWER_MS))
+  const send = (message: WorkerMessage) => ipc.send(message)
+  const report = async () => Report.parse(await ipc.ask("report", ANSWER_MS))
 
   return {
-    tell,
+    send,
     report,
     source(of) {
       consumer = of
       return {
         start() {},
-        state: () => (standing === undefined ? NEVER_HEARD : stateOf(standing)),
+        state: () => (status === undefined ? UNKNOWN : stateOf(status)),
         async refresh(timeoutMs) {
-          const fresh = await pipe.ask("refresh", timeoutMs).catch(() => false)
-          // What was read came before the answer, and is passed on in its turn.
+          const fresh = await ipc.ask("refresh", timeoutMs).catch(() => false)
+          // What was read came before the answer, and is passed on first.
           await inOrder
           return fresh === true
         },
@@ -104,6 +104,6 @@ export function createUpstream({ stream, asked, onStop, onClosed }: UpstreamDeps
         async stop() {},
       }
     },
-    exposition: async () => z.string().parse(await pipe.ask("metrics", ANSWER_MS)),
+    exposition: async () => z.string().parse(await ipc.ask("metrics", ANSWER_MS)),
   }
 }

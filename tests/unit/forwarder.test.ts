@@ -31,20 +31,24 @@ function join(forwarder: Forwarder) {
   const told: string[] = []
   const share = forwarder.add({
     write(line) {
-      const { tell } = JSON.parse(line.toString()) as { tell: unknown }
-      const bulletin = FeedMessage.parse(tell)
-      if (bulletin.kind === "part")
-        told.push(`${bulletin.rows.map((row) => readChange(row).id).join()}${bulletin.final ? "." : ""}`)
-      else if (bulletin.kind === "position")
+      const { message } = JSON.parse(line.toString()) as { message: unknown }
+      const parsed = FeedMessage.parse(message)
+      if (parsed.kind === "part")
+        told.push(`${parsed.rows.map((row) => readChange(row).id).join()}${parsed.final ? "." : ""}`)
+      else if (parsed.kind === "position")
         told.push(
-          [`begin ${bulletin.cursor.snapshot.xmax}`, ...bulletin.revocations.map(({ value }) => value)].join(
-            " ",
-          ),
+          [`begin ${parsed.cursor.snapshot.xmax}`, ...parsed.revocations.map(({ value }) => value)].join(" "),
         )
-      else told.push(bulletin.kind)
+      else told.push(parsed.kind)
     },
   })
-  return { told, ...share }
+  return {
+    told,
+    taken: () => share.taken(),
+    stuckFor: () => share.stuckFor(),
+    excuse: (ms: number) => share.excuse(ms),
+    end: () => share.end(),
+  }
 }
 
 function start() {

@@ -10,7 +10,7 @@ import fc from "fast-check"
 import t, { type Test } from "tap"
 import { createIpcChannel, type IpcDeps, lineOf } from "../../relay/workers/ipc.ts"
 
-const silent: Omit<IpcDeps, "stream"> = { told() {}, asked: async () => null, closed() {} }
+const silent: Omit<IpcDeps, "stream"> = { onMessage() {}, onQuestion: async () => null, onClosed() {} }
 
 /** Two ends of a real socket. */
 async function ends(t: Test): Promise<[Socket, Socket]> {
@@ -40,7 +40,7 @@ t.test("messages arrive whole and in order, wherever the bytes are cut", async (
           createIpcChannel({
             ...silent,
             stream,
-            told: (message) => {
+            onMessage: (message) => {
               if (told.push(message) === messages.length) resolve()
             },
           })
@@ -65,11 +65,11 @@ t.test("either side asks the other, and answers need not come in order", async (
   const held = new Promise<void>((resolve) => {
     release = resolve
   })
-  const a = createIpcChannel({ ...silent, stream: here, asked: async () => "of a" })
+  const a = createIpcChannel({ ...silent, stream: here, onQuestion: async () => "of a" })
   const b = createIpcChannel({
     ...silent,
     stream: there,
-    async asked(question) {
+    async onQuestion(question) {
       if (question === "report") await held
       if (question === "hub") throw new Error("no hub here")
       return `${question} of b`
@@ -86,7 +86,7 @@ t.test("either side asks the other, and answers need not come in order", async (
 t.test("a question that nobody answers fails", async (t) => {
   const [here, there] = await ends(t)
   const a = createIpcChannel({ ...silent, stream: here })
-  createIpcChannel({ ...silent, stream: there, asked: () => new Promise(() => {}) })
+  createIpcChannel({ ...silent, stream: there, onQuestion: () => new Promise(() => {}) })
   await t.rejects(a.ask("report", 1), /no answer to report/)
 })
 
@@ -103,7 +103,7 @@ t.test("the end is told once: of the other side, and of one that cannot be under
       const pipe = createIpcChannel({
         ...silent,
         stream: here,
-        closed(error) {
+        onClosed(error) {
           errors.push(error?.name)
           resolve()
         },
