@@ -8,7 +8,7 @@ export class ConfigError extends Error {
   override name = "ConfigError"
 }
 
-/** A day at most: Node's timers hold no more than 24. */
+/** At most a day: Node's timers take no more than 24. */
 const seconds = (value: number) => z.coerce.number().positive().max(86_400).default(value)
 const count = (value: number) => z.coerce.number().int().positive().default(value)
 /** 0 is no limit. */
@@ -23,7 +23,7 @@ const list = z
       .map((item) => item.trim())
       .filter((item) => item !== ""),
   )
-/** Whoever can answer in an issuer's place can let anybody in. */
+/** Whoever can answer in place of the issuer can let anybody in. */
 function isTrustworthy(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { protocol, hostname, username, password } = new URL(text)
@@ -205,7 +205,7 @@ export type Settings = z.infer<typeof Settings>
 /** The flag of a setting: DATABASE_URL is --database-url. */
 export const flagOf = (name: string): string => `--${name.toLowerCase().replaceAll("_", "-")}`
 
-/** The settings as environment variables: what `readSettings` makes the same settings of. */
+/** The settings as environment variables, from which `readSettings` makes the same settings. */
 export const environmentOf = (settings: Readonly<Settings>): Record<string, string> =>
   Object.fromEntries(
     Object.entries(settings)

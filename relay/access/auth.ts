@@ -7,8 +7,8 @@ import type { Key, KeyHint, Keys } from "./keys.ts"
 import type { Rights } from "./rights.ts"
 
 /**
- * The header. What it says of keys (`jku`, `jwk`, `x5u`, `x5c`) is never looked at, and neither is what somebody else
- * would have to understand (`crit`, RFC 7515, section 4.1.11). Tokens of other kinds say so in `typ` (RFC 8725, 3.11).
+ * The header. Keys in it (`jku`, `jwk`, `x5u`, `x5c`) are ignored, and a token with critical extensions (`crit`, RFC 7515,
+ * section 4.1.11) is refused. Tokens of other kinds say so in `typ` (RFC 8725, 3.11).
  */
 const Header = z.object({
   alg: z.string(),
@@ -26,8 +26,8 @@ const Id = z.union([z.string().min(1).max(128), z.int().transform(String)])
 const Ids = z.array(Id).max(10_000).optional()
 
 /**
- * What issuers write on tokens that are to be shown to themselves, or to an application about its user: good signatures,
- * and no leave to come in. SimpleJWT, Cognito, Keycloak, Flask-JWT-Extended, OpenID Connect.
+ * The kinds that issuers sign with the same key. Refresh and identity tokens have a good signature and give no access:
+ * SimpleJWT, Cognito, Keycloak, Flask-JWT-Extended, OpenID Connect.
  */
 const kinds = {
   token_type: z.literal("access").optional(),
@@ -41,7 +41,7 @@ const kinds = {
   c_hash: z.undefined().optional(),
 }
 
-/** Names of roles, which `relay.track` knows in the same length. */
+/** Names of roles, of the length that `relay.track` allows. */
 const Roles = z.array(z.string().max(128)).max(128).optional()
 
 /** The claims that count. A claim of a wrong type makes the token invalid; it never widens it. */
@@ -50,7 +50,7 @@ const Claims = z
     ...kinds,
     sub: Id.optional(),
     user_id: Id.optional(),
-    /** Up to the year 9999: beyond, it is no time that anybody meant. */
+    /** Up to the year 9999: nobody means a later time. */
     exp: z.number().min(0).max(253_402_300_799),
     role: z.string().optional(),
     roles: Roles,
@@ -70,13 +70,13 @@ export interface Identity {
   readonly rights: Rights
   /** When the connection is closed. Milliseconds since 1970. */
   readonly expiresAt: number
-  /** What it can be revoked by beside its user. */
+  /** What it can be revoked by, beside its user. */
   readonly jti?: string | undefined
   /** Milliseconds since 1970. */
   readonly issuedAt?: number | undefined
 }
 
-/** `unavailable`: the issuer cannot be asked for a key that is not known here. `revoked`: said by `Revocations` alone. */
+/** `unavailable`: the issuer cannot be asked for an unknown key. `revoked`: only `Revocations` says so. */
 export type AuthResult =
   | { ok: true; identity: Identity }
   | { ok: false; reason: "missing" | "invalid" | "expired" | "unavailable" | "revoked" }
@@ -84,13 +84,13 @@ export type AuthResult =
 export interface Auth {
   /** Whether there is a key to check any token with. */
   ready(): boolean
-  /** Checks a token. Never rejects, and says no more than that it is invalid or expired. */
+  /** Checks a token. Never rejects, and says only that a token is invalid or expired, not why. */
   verify(token: string | undefined): Promise<AuthResult>
 }
 
 /** Clocks of issuer and relay may differ by this much. */
 const LEEWAY_SECONDS = 5
-/** Those whose tokens expire together are closed over the leeway, or over this share of what is left. */
+/** Tokens that expire together close their connections spread over the leeway, or over this share of what is left. */
 const SPREAD = 0.1
 
 export function createAuth(keys: Keys, settings: Pick<Settings, "JWT_ISSUER" | "JWT_AUDIENCE">): Auth {
@@ -127,7 +127,7 @@ export function createAuth(keys: Keys, settings: Pick<Settings, "JWT_ISSUER" | "
   }
 }
 
-/** Read by the one that checks the token, so that both see the same. */
+/** Parsed by the library that checks the token, so that both see the same. */
 function readHeader(token: string): KeyHint | undefined {
   try {
     return Header.safeParse(jwt.decode(token, { complete: true })?.header).data
@@ -156,7 +156,7 @@ function identityOf(claims: z.infer<typeof Claims>): Identity {
   }
 }
 
-/** Never after the leeway, and hardly ever the same for two: those who come back then do not come all at once. */
+/** Never after the leeway, and spread, so that clients do not all come back at once. */
 function closingTime(exp: number): number {
   const end = (exp + LEEWAY_SECONDS) * 1_000
   const left = Math.max(0, end - Date.now())

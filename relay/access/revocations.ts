@@ -1,4 +1,4 @@
-/** Revocations: the users and tokens that are refused although the token is good. The set in force, as the log tells it. */
+/** Revocations in force: users and tokens that are refused although the token is good. */
 
 import type { Revocation } from "../change/revocation.ts"
 import type { AuthResult, Identity } from "./auth.ts"
@@ -8,13 +8,13 @@ export interface Revocations {
   begin(all: readonly Revocation[]): void
   learn(news: readonly Revocation[]): void
   refuses(identity: Identity): boolean
-  /** A good token may be refused. Ask in the same turn in which the answer counts. */
+  /** Refuses a good token that was revoked. Ask in the same turn of the event loop in which the answer counts. */
   judge(result: AuthResult): AuthResult
   /** Those in force. */
   list(): Revocation[]
 }
 
-/** So many that are over may lie about, or as many as are in force, before they are looked for. */
+/** How many that have ended may pile up, beside as many as are in force, before they are removed. */
 const SLACK = 1_000
 
 /** Makes an empty set. @param now milliseconds since 1970. */

@@ -8,7 +8,7 @@ const Meta = z.object({
   key: z.array(z.string()).default([]),
   exact: z.array(z.string()).default([]),
   scope: z.record(z.string(), z.string()).default({}),
-  /** Columns and the roles that may see them. Pairs, because zod would pass over a column __proto__ of a record. */
+  /** Columns and the roles that may see them. Pairs, because zod would skip a column __proto__ of a record. */
   restricted: z.array(z.tuple([z.string(), z.array(z.string())])).default([]),
   op: z.string().optional(),
   rows: z.number().optional(),
@@ -32,12 +32,12 @@ export const LogRow = z.object({
 export type LogRow = z.infer<typeof LogRow>
 
 /**
- * The values of the two images that were cut last: a change is held against many lanes one after another, and what is
- * remembered of the others stays small.
+ * The values of the two images that were cut up last. One change is compared with many lanes in a row, so two are enough
+ * and memory stays small.
  */
 const cut = new Map<Image, Row>()
 
-/** One state of a row. Its text is cut only where somebody asks for what is in it: most changes concern nobody. */
+/** One state of a row. Its text is cut up only when its values are needed, since most changes concern nobody. */
 export class Image {
   readonly text: string
   readonly #scope: Meta["scope"]
@@ -49,7 +49,7 @@ export class Image {
   }
 
   /**
-   * The channels that it lies in: `election_updates` first, then one for each scope column that is not null.
+   * The channels that it is on: `election_updates` first, then one for each scope column that is not null.
    * @throws SyntaxError as `scanRow`.
    */
   get channels(): readonly string[] {
@@ -109,7 +109,7 @@ export interface Message {
 
 export type Change = RowChange | TableChange | Message
 
-/** The channel that every row lies in, and every connection starts in. */
+/** The channel that every row is on, and that every connection joins by default. */
 export const ALL = "election_updates"
 
 /** What the changes of one table have in common. */
@@ -123,7 +123,7 @@ interface TableInfo {
 
 const tableInfos = new Map<string, TableInfo>()
 
-/** It is the same in each row of a table, so it is read once, and kept once for all changes in memory. */
+/** The same for each row of a table, so it is parsed once, and kept once for all changes in memory. */
 function tableInfoOf(row: LogRow): TableInfo {
   const table = row.table ?? ""
   const text = row.meta ?? "{}"
@@ -152,7 +152,7 @@ function readImage(text: string | null, { scope }: Meta): Image | undefined {
 }
 
 /**
- * Makes a change of a row of the changelog.
+ * Reads a row of the changelog.
  * @throws ZodError or SyntaxError if the row is not what the capture writes.
  */
 export function readChange(input: unknown): Change {
@@ -177,7 +177,7 @@ export function readChange(input: unknown): Change {
 
 const metaTexts = new WeakMap<Meta, string>()
 
-/** The row that `readChange` makes this change of, for another process that reads it. */
+/** The row that `readChange` reads as this change, for another process. */
 export function logRowOf(change: Change): LogRow {
   const base = { seq: change.id, xid: change.xid, at: change.at, op: change.op }
   if (change.kind === "message") {

@@ -1,12 +1,12 @@
-/** Restrictions: the columns of a table that only certain roles may see, and what is left of a row for the others. Pure. */
+/** Column masks: which columns only certain roles may see, and what the others see of a row. Pure. */
 
 import type { Meta } from "./change.ts"
 import type { Row } from "./row.ts"
 
-/** What somebody is not shown of a table. */
+/** The columns of a table that are hidden. */
 export interface Mask {
   readonly columns: ReadonlySet<string>
-  /** The same for masks of a table that are the same. */
+  /** Equal for equal masks of a table. */
   readonly key: string
 }
 
@@ -16,7 +16,7 @@ export const NO_MASK: Mask = { columns: new Set(), key: "" }
 /** By the roles of a lane, which are one set for all its connections. */
 const masks = new WeakMap<Meta, WeakMap<ReadonlySet<string>, Mask>>()
 
-/** What those with exactly these roles are not shown. */
+/** What is hidden from exactly these roles. */
 export function maskOf(meta: Meta, roles: ReadonlySet<string>): Mask {
   if (meta.restricted.length === 0) return NO_MASK
   let known = masks.get(meta)
@@ -37,15 +37,15 @@ function makeMask({ restricted }: Meta, roles: ReadonlySet<string>): Mask {
   return columns.length === 0 ? NO_MASK : { columns: new Set(columns), key: JSON.stringify(columns) }
 }
 
-/** Whether some are not shown the column. */
+/** Whether the column is hidden from some roles. */
 export const isRestricted = ({ restricted }: Meta, column: string): boolean =>
   restricted.some(([name]) => name === column)
 
-/** A value's JSON text; undefined, as if there were no such column, where it is not shown. */
+/** A value's JSON text; undefined, as for a missing column, if it is hidden. */
 export const shown = (row: Row, column: string, { columns }: Mask): string | undefined =>
   columns.has(column) ? undefined : row.get(column)
 
-/** The JSON text of a row, without what is not shown; each value as PostgreSQL wrote it. */
+/** The JSON text of a row without its hidden columns; each value as PostgreSQL wrote it. */
 export function shownText(row: Row, { columns }: Mask): string {
   const fields: string[] = []
   for (const [name, raw] of row) if (!columns.has(name)) fields.push(`${JSON.stringify(name)}:${raw}`)

@@ -53,7 +53,7 @@ export function contains(snapshot: Snapshot, other: Snapshot): boolean {
 export const visible = (snapshot: Snapshot, xid: bigint): boolean =>
   xid < snapshot.xmax && !snapshot.inFlight.has(xid)
 
-/** What is visible in either: the position of somebody at `a` who was sent everything up to `b`. */
+/** What is visible in either: the position of a client at `a` that was then sent everything up to `b`. */
 export function union(a: Snapshot, b: Snapshot): Snapshot {
   if (contains(a, b)) return a
   if (contains(b, a)) return b
@@ -62,7 +62,7 @@ export function union(a: Snapshot, b: Snapshot): Snapshot {
   return snapshotOf(younger.xmax, inFlight)
 }
 
-/** What is visible in both: from there on lies everything that somebody at `a` or somebody at `b` misses. */
+/** What is visible in both: a read from there brings everything that is missing at `a` or at `b`. */
 export function intersection(a: Snapshot, b: Snapshot): Snapshot {
   if (contains(a, b)) return b
   if (contains(b, a)) return a

@@ -36,7 +36,7 @@ export function compareDecimals(one: Decimal, two: Decimal): number {
   return one.digits < two.digits ? -one.sign : one.sign
 }
 
-/** The same for all ways to write the same number. */
+/** Equal for all ways to write the same number. */
 export const decimalText = ({ sign, digits, point }: Decimal): string =>
   sign === 0 ? "0" : `${sign < 0 ? "-" : ""}${digits}e${point}`
 

@@ -6,7 +6,7 @@
 /** Column name to the JSON text of its value, in the row's order. */
 export type Row = ReadonlyMap<string, string>
 
-/** Whether a text begins and ends as a row does. Where PostgreSQL wrote it, what is between is a row then. */
+/** Whether a text begins and ends as a row does, which is enough for what PostgreSQL wrote. */
 export const looksWhole = (text: string): boolean =>
   text.charCodeAt(0) === OPEN_BRACE && text.charCodeAt(text.length - 1) === CLOSE_BRACE
 
@@ -14,7 +14,7 @@ export const looksWhole = (text: string): boolean =>
  * Cuts the text of a JSON object into its top-level values.
  * @param text what row_to_json wrote: valid JSON, possibly with white space inside json columns.
  * @param wanted leaves out all other columns, and ends with the last of these.
- * @throws SyntaxError if it is not an object, as far as it is looked at.
+ * @throws SyntaxError if it is not an object, as far as it is read.
  */
 export function scanRow(text: string, wanted?: readonly string[]): Row {
   const row = new Map<string, string>()

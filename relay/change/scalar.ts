@@ -1,6 +1,6 @@
 /**
- * Scalars: values of a row, as the JSON text that PostgreSQL wrote, beside those that a client names. Numbers compare by
- * value, times with a zone by their instant, other text by code point. Pure.
+ * Scalars: values of a row, as the JSON text that PostgreSQL wrote, compared with those that a client names. Numbers
+ * compare by value, times with a zone by their instant, other text by code point. Pure.
  */
 
 import { compareDecimals, type Decimal, decimalText, readDecimal } from "./decimal.ts"
@@ -8,7 +8,7 @@ import { compareDecimals, type Decimal, decimalText, readDecimal } from "./decim
 /** What a client can name. */
 export type Scalar = string | number | boolean | null
 
-/** A scalar that values of a row are greater or less than. Text that reads as a number stands for the number too. */
+/** A scalar to compare with. Text that reads as a number also stands for the number. */
 export interface Operand {
   readonly scalar: string | number
   readonly text: string | undefined
@@ -27,8 +27,8 @@ export function readOperand(scalar: string | number): Operand {
 }
 
 /**
- * What a value has in common with all that are equal to it.
- * @param raw its JSON text; undefined, for a column that is not there, is as null.
+ * The identity of a value: equal for all values that are equal to it.
+ * @param raw its JSON text; undefined, for a missing column, is the same as null.
  */
 export function identityOf(raw: string | undefined): string {
   if (raw === undefined) return "null"
@@ -48,7 +48,7 @@ export function identitiesOf(scalar: Scalar): string[] {
   return decimal === undefined ? [own] : [own, decimalText(decimal)]
 }
 
-/** Below 0 if the value is less than the operand, above if it is greater; undefined if neither can be said. */
+/** Below 0 if the value is less than the operand, above if it is greater; undefined if they cannot be compared. */
 export function orderOf(raw: string | undefined, operand: Operand): number | undefined {
   if (raw === undefined) return undefined
   if (isText(raw)) {
@@ -78,7 +78,7 @@ function readInstant(text: string): Decimal | undefined {
   return readDecimal(`${seconds}.${found[2] ?? "0"}`)
 }
 
-/** JavaScript's own order is that of UTF-16, in which what lies beyond U+FFFF comes too early. */
+/** JavaScript orders by UTF-16, in which characters beyond U+FFFF come too early. */
 function compareText(one: string, two: string): number {
   let at = 0
   while (at < one.length && one.charCodeAt(at) === two.charCodeAt(at)) at++

@@ -1,4 +1,4 @@
-/** One client: who it is, where it stands in its lane, and how much its socket has been handed. */
+/** A connection: who the client is, where it is in its lane, and how much its socket has been handed. */
 
 import { randomUUID } from "node:crypto"
 import type { Identity } from "../access/auth.ts"
@@ -10,38 +10,38 @@ import type { ServerMessage } from "../protocol/server-message.ts"
 import type { Lane, Member } from "./lane.ts"
 import type { Wire } from "./wire.ts"
 
-/** What a socket is handed at once. The rest waits in the lane, where it lies once for all. Bytes. */
+/** What a socket is handed at once. The rest waits in the lane, which holds it once for all members. Bytes. */
 const HANDED_BYTES = 131_072
-/** How much of a replay may be owed before it waits. */
+/** How much of a replay may be owed before the replay waits. Bytes. */
 const AHEAD_BYTES = 1_048_576
-/** How much may be owed beside the lane: answers, and what a lane that was left still had. */
+/** How many frames may be owed beside the lane: answers, and what was left over from the lane before. */
 const OWED_FRAMES = 4_096
 
 export interface ConnectionDeps {
   wire: Wire
-  /** Of the client, as far as proxies are believed. */
+  /** Of the client, as far as proxies are trusted. */
   address: string
-  /** Told before the close frame is sent: the connection takes no further part. */
+  /** Called before the close frame is sent. The connection takes no further part. */
   onClosing(connection: Connection, code: CloseCode): void
 }
 
 export class Connection implements Member {
   readonly id = randomUUID()
-  /** Times are of the clock that is never set, in milliseconds. */
+  /** Times are monotonic milliseconds. */
   connectedAt = performance.now()
-  /** From 0 to 1, for what must not happen to all at once. */
+  /** From 0 to 1, to spread what must not happen to all connections at once. */
   readonly chance = Math.random()
   identity: Identity | undefined
-  /** What it wants to be told of its channels; undefined: everything. */
+  /** What it wants of its channels; undefined: everything. */
   filter: Filter | undefined
   lane: Lane | undefined
   position = 0
   index = 0
   /** Entries of this batch are skipped: it was in progress when the connection took its cursor. */
   startBatch = 0
-  /** When the client was last heard. */
+  /** When the client last sent something. */
   heardAt = performance.now()
-  /** When it last answered a ping without that being counted. */
+  /** When it last sent a pong that did not count against its rate. */
   pongedAt = performance.now()
   /** Messages that wait until it is live. */
   deferred = 0
@@ -49,9 +49,9 @@ export class Connection implements Member {
   faults = 0
   /** When its bucket of frames is whole again. */
   framesWholeAt = 0
-  /** Since when the socket has not taken anything although something waits; 0 while it does. */
+  /** Since when the socket has taken nothing although something waits; 0 while it takes. */
   stuckAt = 0
-  /** How the relay ends it, once it does. */
+  /** The code and reason with which the relay closes it, once it does. */
   ending: { readonly code: CloseCode; readonly reason: string } | undefined
   readonly address: string
 
@@ -63,7 +63,7 @@ export class Connection implements Member {
   #owed: Buffer[] | undefined
   #owedBytes = 0
   #waiting: Array<() => void> | undefined
-  /** The version of the lane's latest figures up to which it has them. */
+  /** The version of the lane's latest values up to which it has them. */
   #shown = 0
   /** What the socket had sent when it was last looked at, in bytes, and whether more waited then. */
   #sent = 0
@@ -102,7 +102,7 @@ export class Connection implements Member {
     this.lane = undefined
   }
 
-  /** Takes no further part: what it was owed is void. */
+  /** Takes no further part. What it was owed is dropped. */
   leave(): void {
     this.lane?.remove(this)
     this.lane = undefined
@@ -131,14 +131,14 @@ export class Connection implements Member {
     })
   }
 
-  /** Sends a message of its own, after everything that it is owed. Who asks without reading the answers is closed. */
+  /** Sends a message after everything that it is owed. A client that asks without reading the answers is closed. */
   send(message: ServerMessage): void {
     const frame = frameText(encodeMessage(message))
     if (this.#owed === undefined && !this.#wire.full) return this.#wire.write(frame)
     if (this.#owe(frame) > OWED_FRAMES) this.close(CloseCode.slowConsumer, "slow consumer")
   }
 
-  /** Writes what is owed, as one write, if the socket takes any. Called each turn and when the socket has drained. */
+  /** Writes what is owed in one go, unless the socket is full. Called at each flush and when the socket has drained. */
   pump(): void {
     if (this.#wire.full) return
     const chunk = this.#next()
@@ -151,7 +151,7 @@ export class Connection implements Member {
     this.#showLatest()
   }
 
-  /** Figures come when nothing else is owed: what is overtaken until then is never sent. */
+  /** Latest values are sent when nothing else is owed. One that is overtaken until then is never sent. */
   #showLatest(): void {
     const latest = this.lane?.latest
     if (latest === undefined || latest.newest <= this.#shown) return
@@ -177,16 +177,16 @@ export class Connection implements Member {
     this.#wire.uncork()
   }
 
-  /** Whether it fell off its lane's ring. */
+  /** Whether the lane has dropped what it should get next. */
   get overrun(): boolean {
     return this.lane?.at(this.position) === null
   }
 
-  /** Notes, once a while, whether a waiting socket takes anything. @returns how long it has not, in milliseconds. */
+  /** Checks now and then whether a waiting socket takes anything. @returns for how long it has not, in milliseconds. */
   stuckFor(now: number): number {
     const { queued, sent } = this.#wire
     const taken = sent !== this.#sent
-    // Whoever takes what waited is there, though the answer to a ping comes only behind all of that.
+    // A client that takes what waits is alive, though its pong is queued behind all of that.
     if (taken && this.#waited) this.heardAt = now
     if (queued === 0 || taken) this.stuckAt = now
     this.#waited = queued > 0
@@ -194,7 +194,7 @@ export class Connection implements Member {
     return now - this.stuckAt
   }
 
-  /** So many milliseconds do not count: the relay itself did not run. */
+  /** Leaves out time in which the relay itself did not run. Milliseconds. */
   excuse(ms: number): void {
     this.connectedAt += ms
     this.heardAt += ms

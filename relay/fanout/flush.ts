@@ -1,16 +1,16 @@
-/** Fan-out: what lies in lanes goes to their sockets, in slices that leave the event loop to others. */
+/** Flushes lanes: what they hold goes to the sockets of their members, in slices that leave the event loop to others. */
 
 import { setTimeout as sleep } from "node:timers/promises"
 import { TimeSlice } from "../lib/time-slice.ts"
 import type { Lane } from "./lane.ts"
 
-/** How long a huge batch waits for readers that keep up, a page. Milliseconds. */
+/** How long each page of a huge batch waits for readers that keep up. Milliseconds. */
 const RELIEF_MS = 1_000
 
 /** Lets each member write what it may. */
 export async function flush(lanes: Iterable<Lane>, slice = new TimeSlice()): Promise<void> {
   for (const lane of lanes) {
-    // Of those who come or go meanwhile, the former have nothing to write yet and the latter no more.
+    // Members that join meanwhile have nothing to write yet, and those that leave nothing more.
     const members = [...lane.members]
     const start = lane.start++
     for (let i = 0; i < members.length; i++) {
@@ -21,7 +21,7 @@ export async function flush(lanes: Iterable<Lane>, slice = new TimeSlice()): Pro
   }
 }
 
-/** Lets readers that keep up catch up before the next page of a huge batch. @param bytes what a lane may still hold. */
+/** Gives readers time before the next page of a huge batch. @param bytes what a lane may still hold. */
 export async function relieve(lanes: Iterable<Lane>, bytes: number): Promise<void> {
   const deadline = performance.now() + RELIEF_MS
   for (const lane of lanes) {

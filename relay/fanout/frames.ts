@@ -1,4 +1,4 @@
-/** Changes as frames: made once for everybody who sees a change in the same way, and joined to few buffers. */
+/** Changes as frames: made once for everybody who sees a change in the same way, and joined into few buffers. */
 
 import type { Change } from "../change/change.ts"
 import { type Cursor, cursorText } from "../change/cursor.ts"
@@ -10,7 +10,7 @@ import type { VisibleChange } from "./visibility.ts"
 /** Chunks end at this size, so that a connection is never handed much more than it may hold. Bytes. */
 const CHUNK_BYTES = 65_536
 
-/** Lives as long as the change: in the batch that is sent, and in the ring of recent ones. */
+/** Kept as long as the change: in the batch being sent, and in the replay buffer. */
 const made = new WeakMap<Change, Partial<Record<string, Buffer>>>()
 
 /** @param last whether no further change of its transaction follows. */
@@ -26,7 +26,7 @@ export function frameOf({ change, as, mask }: VisibleChange, last: boolean): Buf
   return frame
 }
 
-/** The frames from the last to the first: the last change of a transaction is found from the end. */
+/** The frames from last to first, since the last change of a transaction is found from the end. */
 function* fromTheEnd(visibleChanges: readonly VisibleChange[], closed: boolean): Generator<Buffer> {
   const seen = new Set<string>()
   for (let i = visibleChanges.length - 1; i >= 0; i--) {
@@ -38,7 +38,7 @@ function* fromTheEnd(visibleChanges: readonly VisibleChange[], closed: boolean):
 
 /**
  * The frames in order.
- * @param closed whether all changes of the transactions are here; otherwise none is known to be the last.
+ * @param closed whether these are all changes of their transactions; otherwise none is known to be the last.
  */
 export const framesOf = (visibleChanges: readonly VisibleChange[], closed: boolean): Buffer[] =>
   [...fromTheEnd(visibleChanges, closed)].reverse()

@@ -1,4 +1,4 @@
-/** A lane: what connections that see the same share. Its frames lie once in a ring from which each connection pulls. */
+/** A lane: shared by the connections that see the same. It holds each frame once, and each connection reads from it. */
 
 import type { Change } from "../change/change.ts"
 import type { Multimap } from "../lib/multimap.ts"
@@ -7,12 +7,12 @@ import { bytesOf, chunksOf, makeFrames } from "./frames.ts"
 import { LatestValues } from "./latest-values.ts"
 import { type Subscription, subscriptionKey, type VisibleChange, visibleChangesOf } from "./visibility.ts"
 
-/** What one turn has for the lane, as chunks of whole frames. */
+/** What one part of a batch has for the lane, as chunks of whole frames. */
 export interface Entry {
   /** The batch it belongs to: a connection that began during a batch skips the rest of it. */
   readonly batch: number
   readonly shared: readonly Buffer[]
-  /** For users with something of their own in this turn: shared and own frames in order. */
+  /** For users with changes on their own channel: shared and own frames in order. */
   readonly own: ReadonlyMap<string, readonly Buffer[]> | undefined
   readonly bytes: number
 }
@@ -22,7 +22,7 @@ export interface Member {
   readonly user: string
   /** The next entry that it wants. */
   position: number
-  /** Where it stands among the lane's members. */
+  /** Its index among the lane's members. */
   index: number
   /** Writes what it may from its position on. */
   pump(): void
@@ -34,15 +34,15 @@ export class Lane {
   readonly members: Member[] = []
   /** How many connections each user has here. */
   readonly users = new Map<string, number>()
-  /** Where the next flush starts, so that nobody is always last. */
+  /** Where the next flush starts, so that no member is always last. */
   start = 0
   checkpointAt = Number.NEGATIVE_INFINITY
-  /** Whether a checkpoint is owed: changes went out since the last, or a heartbeat. */
+  /** Whether a checkpoint is due: changes or a heartbeat were sent since the last one. */
   unmarked = false
   /** What the batch part being routed has for this lane. */
   visibleChanges: VisibleChange[] = []
   ownUsers = new Set<string>()
-  /** What it sees of what is derived. */
+  /** The derived values that it sees. */
   readonly latest = new LatestValues()
 
   #entries: Entry[] = []
@@ -51,7 +51,7 @@ export class Lane {
 
   readonly #presence: Multimap<Lane>
 
-  /** @param presence is kept up to date with who is in which lanes. */
+  /** @param presence is kept up to date: the lanes that each user is in. */
   constructor(subscription: Subscription, presence: Multimap<Lane>) {
     this.subscription = subscription
     this.#presence = presence
@@ -67,7 +67,7 @@ export class Lane {
     return this.#bytes
   }
 
-  /** The entry at a position; undefined at the end, null if it fell off the ring. */
+  /** The entry at a position; undefined at the end, null if it was dropped. */
   at(position: number): Entry | null | undefined {
     return position < this.#base ? null : this.#entries[position - this.#base]
   }
@@ -94,14 +94,14 @@ export class Lane {
     }
   }
 
-  /** Adds an entry; the oldest fall off beyond the limit, and with them whoever has not read them. */
+  /** Adds an entry. Beyond the limit the oldest are dropped, and members that have not read them cannot go on. */
   append(entry: Entry, limitBytes: number): void {
     this.#entries.push(entry)
     this.#bytes += entry.bytes
     while (this.#bytes > limitBytes && this.#entries.length > 1) this.#drop()
   }
 
-  /** Forgets what everybody has. */
+  /** Drops what every member has read. */
   trim(): void {
     let oldest = this.end
     for (const member of this.members) if (member.position < oldest) oldest = member.position
@@ -109,8 +109,8 @@ export class Lane {
   }
 
   /**
-   * Makes the entry of one part of a batch out of `visibleChanges` and `ownUsers`, and clears them. In slices: meanwhile members
-   * may come, who skip the batch, and go.
+   * Makes the entry of one part of a batch out of `visibleChanges` and `ownUsers`, and clears them. Works in slices:
+   * members may leave meanwhile, and new ones skip the batch.
    * @param closed whether the batch ends here, so that a transaction's last change is known to be its last.
    * @param after frames that follow, such as a checkpoint.
    */

@@ -1,4 +1,4 @@
-/** The latest figures: of each the last value only, so that whoever is slow is never owed what has been overtaken. */
+/** The latest derived values: only the last of each, so that a slow client is never owed one that has been overtaken. */
 
 import { splitChannel } from "../access/rights.ts"
 import { ALL } from "../change/change.ts"
@@ -16,12 +16,12 @@ export class LatestValues {
   readonly #standing = new Map<string, Standing>()
   #newest = 0
 
-  /** Whoever has seen this version has seen all. 0: there is none. */
+  /** A connection that has this version has all of them. 0: there are none. */
   get newest(): number {
     return this.#newest
   }
 
-  /** @param version of all that were ever put anywhere, the highest. */
+  /** @param version higher than all before, in any lane. */
   put(name: string, version: number, frame: Buffer): void {
     // The order of the map is that of the versions.
     this.#standing.delete(name)
@@ -45,12 +45,12 @@ export function valueFrame({ type, action, channel, data, at }: DerivedValue): B
   return frameText(`${head.slice(0, -1)},"data":${data}}`)
 }
 
-/** Figures of an election or a committee are told to those who follow everything, too. */
+/** Values of an election or a committee are also sent to those who follow everything. */
 const PART_OF_ALL = ["election", "committee"]
 
 /**
- * Whether a subscription sees a figure: by its channel, and if the token allows all that the figure sums up. What is
- * on `election:<id>` and `dashboard:<id>` is about that election alone, what is on `committee:<id>` about that committee.
+ * Whether a subscription sees a value: by its channel, and if the token allows everything that the value sums up. A value
+ * on `election:<id>` or `dashboard:<id>` is about that election alone, one on `committee:<id>` about that committee.
  * Of a filter only the types count: the rest is about rows.
  */
 export function seesValue(

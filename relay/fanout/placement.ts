@@ -1,4 +1,4 @@
-/** Placement: under which names a lane is found, so that a change costs what it concerns and not what there is. Pure. */
+/** Placement: the names under which a lane is found, so that a change costs only the lanes that it may concern. Pure. */
 
 import { ALL, type Image, type Meta } from "../change/change.ts"
 import { isRestricted } from "../change/column-mask.ts"
@@ -6,16 +6,16 @@ import { identityOf } from "../change/scalar.ts"
 import { fewestValues } from "../protocol/filter.ts"
 import type { Subscription } from "./visibility.ts"
 
-/** Names of which a row must have one to be seen. */
+/** Names of which a row must have at least one to be seen. */
 export interface Place {
   readonly names: ReadonlySet<string>
-  /** The column by whose value a row has its name; undefined: the names are channels. */
+  /** The column whose value gives a row its name; undefined: the names are channels. */
   readonly column: string | undefined
 }
 
 /**
- * Where to look for the subscription. Its own channels, each right, and each condition that lists a column's values will
- * do; of these the fewest names, and rather none that all rows have.
+ * Where to look for a subscription. Its channels, each right, and each condition that lists a column's values would do.
+ * The one with the fewest names is taken, and preferably none that every row has.
  */
 export function placeOf({ channels, rights, filter }: Subscription): Place {
   const scope = (prefix: string, ids: ReadonlySet<string> | null) =>
@@ -39,7 +39,7 @@ export function placeOf({ channels, rights, filter }: Subscription): Place {
   )
 }
 
-/** The names that a row has by its value in a column: for those who are not shown the value it is null. */
+/** The names that a row has by its value in a column. For subscriptions that are not shown the value it is null. */
 export function namesByValue(meta: Meta, { row }: Image, column: string): string[] {
   const name = valueName(column, identityOf(row.get(column)))
   return isRestricted(meta, column) ? [name, valueName(column, identityOf(undefined))] : [name]

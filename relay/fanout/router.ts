@@ -15,27 +15,27 @@ import {
 } from "./visibility.ts"
 
 export interface Router {
-  /** The lane of a subscription, made if it is the first. */
+  /** The lane of a subscription, made if there is none. */
   laneFor(subscription: Subscription): Lane
   /** Whether there is one. */
   has(subscription: Subscription): boolean
-  /** Forgets a lane that nobody is in. */
+  /** Removes a lane if it has no members. */
   retire(lane: Lane | undefined): void
   lanes(): Iterable<Lane>
   size(): number
   /** How many users are in lanes. */
   users(): number
-  /** Puts each change among the visibleChanges of the lanes that see it, in slices. Lanes may come and go meanwhile. */
+  /** Adds each change to the lanes that see it. Works in slices; lanes may come and go meanwhile. */
   route(changes: readonly Change[], slice: TimeSlice): Promise<{ touched: Set<Lane>; unseen: number }>
 }
 
 export function createRouter(): Router {
   const lanes = new Map<string, Lane>()
-  /** Under the channels that they joined. */
+  /** By the channels that they joined. */
   const byChannel = new Multimap<Lane>()
-  /** Under names of which a row must have one, so that a change costs what it concerns and not what there is. */
+  /** By their placement: names of which a row must have one. */
   const byRow = new Multimap<Lane>()
-  /** Under the column by whose values they stand there. */
+  /** By the column whose values are those names. */
   const byColumn = new Multimap<Lane>()
   const byUser = new Multimap<Lane>()
 
@@ -69,7 +69,7 @@ export function createRouter(): Router {
     return seen
   }
 
-  /** Notes the users whose own channel shows them more than their lane does. */
+  /** Finds the users whose own channel shows them more than their lane does. */
   function routeOwn(change: Change, touched: Set<Lane>): boolean {
     let seen = false
     const note = (user: string, lane: Lane): boolean => {
@@ -81,7 +81,7 @@ export function createRouter(): Router {
     }
     if (change.kind === "table") {
       if (!concernsEveryUser(change)) return false
-      // It names no rows, so it is the same for all of a lane.
+      // It names no rows, so it is the same for every user of a lane.
       for (const lane of lanes.values()) {
         for (const user of lane.users.keys()) if (!note(user, lane)) break
       }

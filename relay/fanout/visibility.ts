@@ -1,4 +1,4 @@
-/** Who sees what. Pure: a subscription and a change in, a view out. */
+/** Visibility: what a subscription sees of a change. Pure. */
 
 import { type Rights, splitChannel } from "../access/rights.ts"
 import {
@@ -17,11 +17,11 @@ import { type Filter, rowPasses } from "../protocol/filter.ts"
 export interface Subscription {
   readonly channels: ReadonlySet<string>
   readonly rights: Rights
-  /** Undefined: all of it. */
+  /** Undefined: no filter. */
   readonly filter?: Filter | undefined
 }
 
-/** The connections with one key see the same, so they share a lane. */
+/** Connections with the same key see the same, so they share a lane. */
 export function subscriptionKey({ channels, rights, filter }: Subscription): string {
   const set = (values: ReadonlySet<string> | null) => (values === null ? null : [...values].sort())
   const { committees, elections, roles } = rights
@@ -61,20 +61,20 @@ function viewOfAny(change: Change, subscription: Subscription, own: string | und
   }
 }
 
-/** Whether anything of it is shown: that a hidden value has changed, and when, would tell of it. */
+/** Whether a visible column has changed: that a hidden value changed, and when, must not show. */
 function differs({ before, after }: RowChange, { columns }: Mask): boolean {
   if (columns.size === 0 || before === undefined || after === undefined) return true
   return changedColumns(before.row, after.row).some((name) => !columns.has(name))
 }
 
-/** A change and how somebody sees it. */
+/** A change as a subscription sees it. */
 export interface VisibleChange {
   readonly change: Change
   readonly as: Exclude<View, "none">
   readonly mask: Mask
 }
 
-/** How the subscription sees a change; undefined: not at all. `own` as for `view`. */
+/** A change as the subscription sees it; undefined: not at all. `own` as for `view`. */
 export function visibleChangeOf(
   change: Change,
   subscription: Subscription,
@@ -89,7 +89,7 @@ export function visibleChangeOf(
   }
 }
 
-/** What the subscription sees of changes, in order. */
+/** The changes that the subscription sees, in order. */
 export function visibleChangesOf(
   changes: readonly Change[],
   subscription: Subscription,
@@ -103,7 +103,7 @@ export function visibleChangesOf(
   return visibleChanges
 }
 
-/** The users who have a channel of their own in a change. */
+/** The users whose own channel a change is on. */
 export function usersOf(change: Change): string[] {
   const users: string[] = []
   const collect = (channel: string) => {
@@ -131,7 +131,7 @@ function sees(
     (rights.channels === null || image.channels.some((channel) => rights.channels?.has(channel))) &&
     (rights.committees === null || hasScope(image, "committee", rights.committees)) &&
     (rights.elections === null || hasScope(image, "election", rights.elections)) &&
-    // A filter must not tell what is not shown.
+    // A filter must not reveal what is not shown.
     (filter === undefined || rowPasses(filter, (column) => shown(image.row, column, mask)))
   )
 }

@@ -3,8 +3,8 @@
  * bytes go to every client; ws would frame and encode a string anew for each.
  *
  * It relies on one thing of ws: without extensions it writes each of its own frames (pong, close) to the socket of the
- * upgrade, synchronously and whole, so that whole frames of ours may go between them. tests/relay/wire.test.ts holds that.
- * Where it is not so, each frame goes through ws.
+ * upgrade, synchronously and whole, so that whole frames of ours may go between them (tests/relay/wire.test.ts).
+ * Otherwise each frame goes through ws.
  */
 
 import type { Duplex } from "node:stream"
@@ -15,7 +15,7 @@ import { TEXT } from "../protocol/frame.ts"
 export interface Wire {
   /** Bytes that were written and not sent. */
   readonly queued: number
-  /** Whether it should be handed nothing before it has drained. */
+  /** Whether to hand it nothing until it has drained. */
   readonly full: boolean
   /** Bytes that have left since the beginning, of ws's own frames too: a slow client takes a large write bit by bit. */
   readonly sent: number
@@ -31,7 +31,7 @@ export interface Wire {
 
 /**
  * @param socket that of the upgrade, to which ws writes.
- * @param onDrain told when a wire that was full has drained.
+ * @param onDrain called when a full wire has drained.
  */
 export function createWire(socket: Duplex, websocket: WebSocket, onDrain: () => void): Wire {
   const { _socket: used } = websocket as WebSocket & { _socket?: unknown }
@@ -60,7 +60,7 @@ class DirectWire implements Wire {
   }
 
   get sent(): number {
-    // To the byte where Node's internals tell it, else a write at a time.
+    // To the byte where Node's internals have it, else by whole writes.
     const { _handle: handle, bytesWritten = 0 } = this.#socket as Duplex & Counting
     if (handle?.bytesWritten !== undefined && handle.writeQueueSize !== undefined)
       return handle.bytesWritten - handle.writeQueueSize
@@ -96,7 +96,7 @@ class DirectWire implements Wire {
 const FULL_BYTES = 65_536
 
 /**
- * The way through ws, frame by frame: where an extension was agreed, which changes what frames look like, or where ws
+ * Goes through ws, frame by frame: for a connection with an extension, which changes what frames look like, or where ws
  * writes to something else than the socket of the upgrade.
  */
 class IndirectWire implements Wire {

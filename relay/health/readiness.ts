@@ -1,10 +1,10 @@
-/** Readiness: what keeps clients away, or changes from them, in words. */
+/** Readiness: the problems that keep clients from connecting or changes from reaching them, in words. */
 
 import type { KeysReport } from "../access/keys.ts"
 import type { DerivedReport } from "../derived/derived.ts"
 import type { SourceState } from "../feed/source.ts"
 
-/** A proof or a read that is older makes the relay not ready. Milliseconds. */
+/** The oldest proof of the listener with which the relay is ready. Milliseconds. */
 const STALE_MS = 20_000
 const LAG_BOUND_MS = 5_000
 
@@ -21,7 +21,7 @@ export function problemsOf({ listener, feed, lagMs, canary }: SourceState): stri
   return found
 }
 
-/** Nobody can come in without a key, and the relay is not ready; keys that cannot be fetched anew are no more than a problem. */
+/** Without a key nobody can connect and the relay is not ready. Keys that cannot be refreshed are only a problem. */
 export const keyProblems = ({ known, error }: KeysReport): string[] =>
   known === 0
     ? [`there are no keys for tokens: ${error ?? "not fetched yet"}`]
@@ -29,11 +29,11 @@ export const keyProblems = ({ known, error }: KeysReport): string[] =>
       ? []
       : [`the keys for tokens cannot be fetched anew: ${error}`]
 
-/** Changes arrive all the same, if there are any. */
+/** Changes still arrive, if there are any. */
 export const canaryProblems = ({ canary }: SourceState): string[] =>
   canary.error === null ? [] : [`the relay cannot write to the log: ${canary.error}`]
 
-/** Numbers that stand still harm nothing else, and so they make the relay no less ready. */
+/** Derived values that stand still harm nothing else, so the relay stays ready. */
 export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
   derived.flatMap(({ type, channel, error }) =>
     error === null ? [] : [`${type} of ${channel} cannot be computed: ${error}`],

@@ -1,4 +1,4 @@
-/** The report: what operations may know, as JSON. Pure but for the clock. */
+/** The health report for operations, as JSON. Pure but for the clock. */
 
 import { z } from "zod"
 import { KeysReport } from "../access/keys.ts"
@@ -15,7 +15,7 @@ export const Report = z.object({
   /** What is wrong, in words. */
   problems: z.array(z.string()),
   version: z.string(),
-  /** Another with each start: where it differs, totals began anew, or another relay has answered. */
+  /** New at each start. Where it differs, totals began at 0, or another relay has answered. */
   instance: z.string(),
   /** When it was made. */
   at: z.iso.datetime(),
@@ -31,7 +31,7 @@ export const Report = z.object({
     since_seconds: z.number(),
     lag_seconds: z.number(),
     cursor: z.string().nullable(),
-    /** When a row of the relay's own came back from the log; null if it writes none. */
+    /** When the relay last read a canary of its own from the log; null if it writes none. */
     proven_seconds_ago: z.number().nullable(),
     bell: BellReport,
     error: z.string().nullable(),
@@ -54,19 +54,19 @@ export const Report = z.object({
   revocations: z.number(),
   totals: Totals,
   disconnects: DisconnectsReport,
-  /** Where several processes share the port: each by its process id. */
+  /** If several processes share the port: each with its process id. */
   workers: z.array(z.object({ pid: z.number(), connections: z.number() })).optional(),
   tables: z.array(TrackedTable),
   derived: z.array(DerivedReport),
 })
 export type Report = z.infer<typeof Report>
 
-/** Everything that a report is made of. */
+/** What a report is made of. */
 export interface Findings {
   problems: string[]
   version: string
   instance: string
-  /** By the clock that is never set, in milliseconds. */
+  /** Monotonic milliseconds. */
   startedAt: number
   source: SourceState
   keys: KeysReport
@@ -80,7 +80,7 @@ export interface Findings {
   derived: DerivedReport[]
 }
 
-/** The report. */
+/** Makes the report. */
 export function reportOf({
   problems,
   version,
@@ -148,7 +148,7 @@ const largest = (counts: Counts, top: number): Counts =>
       .slice(0, top),
   )
 
-/** The same with no more than so many users and channels, those with the most connections: thousands are much each second. */
+/** The report with only the users and channels that have the most connections, since thousands of them are much each second. */
 export const shortened = ({ connections, ...rest }: Report, top: number): Report => ({
   ...rest,
   connections: {

@@ -1,10 +1,10 @@
-/** The address of a client: who is behind a request, as far as proxies are believed. */
+/** The address of a client: who is behind a request, as far as proxies are trusted. */
 
 import type { IncomingMessage } from "node:http"
 import ipaddr from "ipaddr.js"
 import proxyaddr from "proxy-addr"
 
-/** Whether the proxy at this address, so many hops away, is believed when it says whom it speaks for. */
+/** Whether to trust the proxy at this address, this many hops away, about whom it forwards for. */
 export type Trust = (address: string, hop: number) => boolean
 
 /** TRUST_PROXY, with the meaning of Express's "trust proxy". @throws TypeError if it is no address. */
@@ -15,18 +15,18 @@ export function readTrust(text: string): Trust {
 }
 
 /**
- * The client's address: of IPv6 the /64, since a host has all of it. Where a proxy that is believed names none, the
- * address of the nearest: whatever a header says, it makes no key of its own.
+ * The client's address; of IPv6 the /64, since one host has all of it. If a trusted proxy names none, the address of the
+ * nearest proxy, so that no header can invent a key.
  */
 export function clientOf(request: IncomingMessage, trust: Trust): string {
   return networkOf(proxyaddr(request, trust)) ?? networkOf(request.socket.remoteAddress) ?? "unknown"
 }
 
-/** Whether the request says that it comes from a proxy, and that proxy is not believed. */
+/** Whether the request claims to come through a proxy that is not trusted. */
 export const speaksInVain = (request: IncomingMessage, trust: Trust): boolean =>
   request.headers["x-forwarded-for"] !== undefined && !trust(request.socket.remoteAddress ?? "", 0)
 
-/** Some proxies write the port too. */
+/** Some proxies add the port. */
 const WITH_PORT = /^(?:(\d+\.\d+\.\d+\.\d+)|\[(.+)\])(?::\d+)?$/
 
 function networkOf(text = ""): string | undefined {

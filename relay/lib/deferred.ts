@@ -1,11 +1,11 @@
-/** A promise that is settled from outside; Promise.withResolvers of newer Nodes. */
+/** A promise that is settled from outside: Promise.withResolvers, which Node 20 lacks. */
 export interface Deferred<T> {
   readonly promise: Promise<T>
   resolve(value: T): void
   reject(error: Error): void
 }
 
-/** Makes one. Nobody has to wait on it: a rejection that nobody sees is not an error. */
+/** Makes one. A rejection that nobody awaits is not an error. */
 export function deferred<T>(): Deferred<T> {
   let resolve: (value: T) => void = () => {}
   let reject: (error: Error) => void = () => {}

@@ -1,6 +1,6 @@
-/** JSON from elsewhere: text in, whatever it holds out. */
+/** JSON from elsewhere, which may be anything. */
 
-/** @returns undefined if it is no JSON. */
+/** @returns undefined if the text is not JSON. */
 export function readJson(text: string): unknown {
   try {
     return JSON.parse(text)

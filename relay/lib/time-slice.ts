@@ -2,7 +2,7 @@
 
 import { setImmediate as yieldLoop } from "node:timers/promises"
 
-/** After so long the event loop has its turn. Milliseconds. */
+/** How long work runs before the event loop gets a turn. Milliseconds. */
 const SLICE_MS = 2
 
 export class TimeSlice {
@@ -38,7 +38,7 @@ export function createSliceQueue(): SliceQueue {
       const slice = new TimeSlice()
       for (const go of round) {
         go()
-        // Whoever was waiting runs before this goes on.
+        // The task that was waiting runs before this goes on.
         await Promise.resolve()
         if (slice.over) await slice.turn()
       }

@@ -37,11 +37,11 @@ export const ClientMessage = z.discriminatedUnion("type", [
 ])
 export type ClientMessage = z.infer<typeof ClientMessage>
 
-/** The request of a message that cannot be obeyed otherwise. */
+/** The `request` of a message that is otherwise wrong. */
 export const requestOf = (json: unknown): string | number | undefined =>
   z.object({ request }).safeParse(json).data?.request
 
-/** Where the first fault is and what must be there. */
+/** Where the first fault is, and what is expected there. */
 export function describeFault({ issues: [issue] }: z.ZodError): string {
   const path = issue?.path.join(".") ?? ""
   return `${path === "" ? "" : `${path}: `}${issue?.message ?? ""}`

@@ -18,7 +18,7 @@ export const encodeMessage = (message: ServerMessage): string => JSON.stringify(
 
 /**
  * What a subscription sees of a change: `whole`; `enter` and `leave` for a row that moved into or out of it, or `none`.
- * A row that enters is told as a create; of one that leaves only the key is told.
+ * A row that enters is sent as a create; of one that leaves only the key is sent.
  */
 export type View = "whole" | "enter" | "leave" | "none"
 
@@ -42,7 +42,7 @@ export function encodeChange(change: Change, view: Exclude<View, "none">, mask: 
   return head(actionOf(change, view)) + rowFields(change, view, mask) + tx
 }
 
-/** What is told that has happened. */
+/** The action that is sent for a change. */
 export function actionOf(change: RowChange | TableChange, view: Exclude<View, "none">): Action {
   if (view === "leave") return "leave"
   if (view === "enter" || change.op === "insert") return "create"

@@ -1,11 +1,11 @@
-/** Filters: what a connection wants to be told, of all that it may see. They never widen what it may see. Pure. */
+/** Filters: what a connection wants of all that it may see. They never widen what it may see. Pure. */
 
 import { z } from "zod"
 import { readDecimal } from "../change/decimal.ts"
 import { identitiesOf, identityOf, type Operand, orderOf, readOperand } from "../change/scalar.ts"
 import type { ChangeMessage } from "./server-message.ts"
 
-/** What a client is told that has happened. */
+/** What has happened, as clients receive it. */
 export type Action = ChangeMessage["action"]
 
 /** The values of a column that pass. */
@@ -20,7 +20,7 @@ export interface Filter {
   /** Null: any. */
   readonly types: ReadonlySet<string> | null
   readonly actions: ReadonlySet<Action> | null
-  /** The same for filters that are the same. */
+  /** Equal for equal filters. */
   readonly key: string
 }
 
@@ -31,7 +31,7 @@ const ORDERS = {
   gte: (order: number) => order >= 0,
 }
 
-// ------------------------------------------------------------------------------------------- what clients may say
+// ------------------------------------------------------------------------------------------- what clients may send
 
 const MAX_CONDITIONS = 16
 const MAX_VALUES = 256
@@ -40,7 +40,7 @@ const MAX_CHARACTERS = 256
 const MAX_NAME = 63
 const MAX_TYPES = 32
 
-/** JSON.parse has rounded other numbers already: what is compared must be what was meant. */
+/** JSON.parse has already rounded other numbers: what is compared must be what was meant. */
 const isExact = (value: number): boolean =>
   Number.isSafeInteger(value) ||
   (Math.abs(value) < Number.MAX_SAFE_INTEGER && (readDecimal(String(value))?.digits.length ?? 0) <= 15)
@@ -52,7 +52,7 @@ const orderedValue = z.union([text, number], "must be a string or a number")
 
 const isObject = (input: unknown): input is object =>
   typeof input === "object" && input !== null && !Array.isArray(input)
-/** zod passes over the name __proto__: a condition would be lost. */
+/** zod skips the name __proto__, and a condition would be lost. */
 const plainObject = z.custom<object>(
   (input) => isObject(input) && !Object.hasOwn(input, "__proto__"),
   "must be an object, and no name in it __proto__",
@@ -70,7 +70,7 @@ const Operators = z.strictObject(
   },
   "the operators are eq, neq, in, lt, lte, gt, gte",
 )
-/** `where` as a client writes it, for who describes it: what is read of it says the same and more. */
+/** `where` as a client writes it, for the API reference. What is read is checked more closely. */
 export const WhereText = z.record(z.string().max(MAX_NAME), z.union([value.nullable(), Operators]))
 
 const Tests = z
@@ -99,7 +99,7 @@ const Actions = z.enum([
   "bulk_load",
 ] satisfies readonly Action[])
 
-/** The fields of a filter. What is left out stays as it was; null takes it away. */
+/** The fields of a filter. A field that is left out stays as it was; null removes it. */
 export const FilterFields = z.object({
   where: Where.nullable().optional(),
   types: z.array(text.min(1)).min(1).max(MAX_TYPES).nullable().optional(),
@@ -121,7 +121,7 @@ function conditionsOf(column: string, { eq, neq, in: among, ...orders }: Tests):
   return conditions
 }
 
-/** The filter with other fields. @returns undefined if it lets everything pass. */
+/** The filter with these fields changed. @returns undefined if everything passes. */
 export function amendFilter(filter: Filter | undefined, fields: FilterFields): Filter | undefined {
   const where = fields.where === undefined ? (filter?.where ?? []) : (fields.where ?? [])
   const types = fields.types === undefined ? (filter?.types ?? null) : setOf(fields.types)

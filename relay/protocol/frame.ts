@@ -1,3 +1,5 @@
+/** Frames: messages as the bytes of RFC 6455. */
+
 /** The first byte of a whole text frame. */
 export const TEXT = 0x81
 

@@ -1,4 +1,4 @@
-/** What the relay says, as schemas. They hold what the code writes: tests check every frame of a relay against them. */
+/** What the relay sends, as schemas. Tests check every frame of a relay against them. */
 
 import { z } from "zod"
 
@@ -45,7 +45,7 @@ export const ApplicationMessage = z.strictObject({
 })
 export type ApplicationMessage = z.infer<typeof ApplicationMessage>
 
-/** What a function of the application has computed: the latest value, in no transaction. */
+/** The latest value that a function of the application has computed. It belongs to no transaction. */
 export const DerivedMessage = z.strictObject({
   type: z.string(),
   action: z.string().optional(),
@@ -55,7 +55,7 @@ export const DerivedMessage = z.strictObject({
 })
 export type DerivedMessage = z.infer<typeof DerivedMessage>
 
-/** Why what lies between a client's cursor and now cannot be sent. */
+/** Why the changes since a client's cursor cannot be sent. */
 const Reason = z.enum(["no_cursor", "malformed", "lineage", "too_old", "ahead"])
 export type Reason = z.infer<typeof Reason>
 
@@ -111,7 +111,7 @@ export type ServerMessage = z.infer<typeof ServerMessage>
 
 export type ErrorCode = Extract<ServerMessage, { type: "error" }>["code"]
 
-/** How a connection stands to the changes before it. */
+/** Whether a connection gets the changes since its cursor. */
 export type Recovery = Pick<
   Extract<ServerMessage, { type: "subscribed" }>,
   "recovered" | "replayed" | "reason"

@@ -1,4 +1,4 @@
-/** What a hub counts, and the sum over several. */
+/** Counts: what a hub and a process count, and the sums over several. */
 
 import { z } from "zod"
 import type { Metrics } from "./metrics.ts"
@@ -16,7 +16,7 @@ export const HubStats = z.object({
 })
 export type HubStats = z.infer<typeof HubStats>
 
-/** A user or a channel that several have is one. */
+/** The sum of several. A user or a channel that several hubs have counts once. */
 export function sumOf(all: readonly HubStats[]): HubStats {
   const sum = (of: (stats: HubStats) => number) => all.reduce((total, stats) => total + of(stats), 0)
   return {
@@ -28,7 +28,7 @@ export function sumOf(all: readonly HubStats[]): HubStats {
   }
 }
 
-/** Name by name. */
+/** The sum, name by name. */
 export function sumOfCounts(all: readonly Counts[]): Counts {
   const sums = new Map<string, number>()
   for (const counts of all)
@@ -55,7 +55,7 @@ async function totalOf(counter: Counter, labels: Readonly<Record<string, string>
   return values.reduce((sum, { value, labels }) => (fits(labels) ? sum + value : sum), 0)
 }
 
-/** Of one process. */
+/** The totals of one process. */
 export async function totalsOf(metrics: Metrics): Promise<Totals> {
   const [changes, deliveries, connects] = await Promise.all([
     totalOf(metrics.events),
@@ -65,7 +65,7 @@ export async function totalsOf(metrics: Metrics): Promise<Totals> {
   return { changes, deliveries, connects }
 }
 
-/** Of several processes. */
+/** The totals of several processes. */
 export function sumOfTotals(all: readonly Totals[]): Totals {
   const sum = (of: (totals: Totals) => number) => all.reduce((total, totals) => total + of(totals), 0)
   return {

@@ -1,16 +1,16 @@
 /**
- * Disconnects: how connections ended and which upgrades were refused, by reason. The last of them are kept one by one, those
- * of one reason at about the same time as one, so that neither a flood nor a restart pushes out everything else. Reasons
- * are the relay's own names: nothing that a client made up, neither channels nor codes nor texts, gets in.
+ * Disconnects: how connections ended and which upgrades were refused, by reason. The latest are kept one by one; those of
+ * one reason at about the same time count as one, so that neither a flood nor a restart pushes out everything else. Reasons
+ * are the relay's own names: nothing that a client chooses (channels, codes, texts) gets in.
  */
 
 import { z } from "zod"
 import { CloseCode } from "../protocol/close-code.ts"
 
-/** `refused`: never became a connection; `closed` by the relay; `left` by itself; `cut`: the line ended without a word. */
+/** `refused`: never became a connection; `closed` by the relay; `left` by itself; `cut`: the connection broke. */
 const kind = {
   what: z.enum(["refused", "closed", "left", "cut"]),
-  /** A close code or, of what was refused, an HTTP status. Null if it is the client's own. */
+  /** A close code, or the HTTP status of a refusal. Null for a code that the client chose. */
   code: z.number().nullable(),
   reason: z.string(),
 }
@@ -18,7 +18,7 @@ type Kind = z.infer<z.ZodObject<typeof kind>>
 
 const Disconnect = z.object({
   ...kind,
-  /** How many came together. */
+  /** How many happened at about the same time. */
   times: z.number(),
   first_at: z.iso.datetime(),
   last_at: z.iso.datetime(),
@@ -34,20 +34,20 @@ export const DisconnectsReport = z.object({
 export type DisconnectsReport = z.infer<typeof DisconnectsReport>
 
 export interface Disconnects {
-  /** An upgrade was refused. @param reason the result under which it is counted. */
+  /** An upgrade was refused. @param reason the label under which it is counted. */
   refused(status: number, reason: string): void
   /** The relay closes a connection. */
   closed(code: CloseCode): void
-  /** ws closes one, for a fault of the protocol with this name. */
+  /** ws closes one for this protocol error. */
   broken(fault: string): void
-  /** A connection ended that neither of them had closed. */
+  /** A connection ended that neither the relay nor ws had closed. */
   ended(code: number): void
   report(): DisconnectsReport
 }
 
-/** So many are kept. */
+/** How many are kept. */
 const KEPT = 50
-/** What begins within this time of another of its kind is one with it. Milliseconds. */
+/** Disconnects of one kind within this time count as one. Milliseconds. */
 const TOGETHER_MS = 10_000
 
 const CLOSE_REASONS = new Map<number, string>(
@@ -69,7 +69,7 @@ const keyOf = ({ what, code, reason }: Kind): string => `${what} ${code} ${reaso
 
 export function createDisconnects(now = () => Date.now()): Disconnects {
   const totals = new Map<string, Kind & { times: number }>()
-  /** The newest of each kind among the last. */
+  /** The newest of each kind. */
   const latest = new Map<string, Disconnect>()
   /** The oldest first. */
   let last: Disconnect[] = []
@@ -106,11 +106,11 @@ export function createDisconnects(now = () => Date.now()): Disconnects {
   }
 }
 
-/** A clock that was set back makes none of them last. */
+/** In either direction: the clock may have been set back. */
 const together = (ending: Disconnect, at: string): boolean =>
   Math.abs(Date.parse(at) - Date.parse(ending.first_at)) < TOGETHER_MS
 
-/** Of several processes: what happened in all of them at about the same time is one. */
+/** The sum over processes: what happened in several at about the same time counts as one. */
 export function sumOfDisconnects(all: readonly DisconnectsReport[]): DisconnectsReport {
   const totals = new Map<string, DisconnectsReport["totals"][number]>()
   for (const total of all.flatMap((report) => report.totals)) {
@@ -133,7 +133,7 @@ export function sumOfDisconnects(all: readonly DisconnectsReport[]): Disconnects
   return { totals: [...totals.values()], last: newestFirst(last).slice(0, KEPT) }
 }
 
-/** By when it happened last. */
+/** By the time of the latest. */
 const newestFirst = (disconnects: readonly Disconnect[]): Disconnect[] =>
   disconnects.toReversed().sort((a, b) => (a.last_at === b.last_at ? 0 : a.last_at < b.last_at ? 1 : -1))
 

@@ -1,9 +1,9 @@
-/** The metrics, one registry a relay, with bounded label values. */
+/** Metrics: one registry for each relay, with bounded label values. */
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client"
 import { CloseCode } from "../protocol/close-code.ts"
 
-/** The limits on clients, each by the name of its setting without the MAX. */
+/** The limits on clients, each named like its setting without the MAX. */
 const LIMITS = [
   "connections",
   "connections_per_address",
@@ -26,7 +26,7 @@ export function createMetrics() {
   const registers = [registry]
   const counter = <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
     new Counter<Label>({ name, help, labelNames, registers })
-  /** Its series are there from the start: a rate cannot see that one begins with 1. */
+  /** Its series exist from the start, since a rate does not see a series that begins with 1. */
   const counterOf = <Label extends string>(
     name: string,
     help: string,
@@ -163,7 +163,7 @@ export function createMetrics() {
     ),
     /**
      * Registers a gauge that is read when it is scraped.
-     * @param aggregator how those of several processes become one: their sum, or that of the first.
+     * @param aggregator how several processes add up: to their sum, or to the value of the first.
      */
     observe(
       name: string,

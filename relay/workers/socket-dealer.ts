@@ -1,6 +1,6 @@
 /**
- * The dealer: listens for all workers and deals each connection to one of them. Node's cluster would do it too, but what
- * it had dealt to a worker that dies would hang, open and without anybody behind it.
+ * The socket dealer: listens for all workers and deals each connection to one of them. Node's cluster does that too, but
+ * connections dealt to a worker that dies would stay open with nobody behind them.
  */
 
 import type { ChildProcess } from "node:child_process"
@@ -8,7 +8,7 @@ import type { Server } from "node:http"
 import { createServer, type Server as NetServer, type Socket } from "node:net"
 import { z } from "zod"
 
-/** Beside the socket itself: a connection, and the word that it has arrived. */
+/** Sent along with a socket, and back when it has arrived. */
 const Deal = z.object({ deal: z.number() })
 const Dealt = z.object({ dealt: z.number() })
 
@@ -16,19 +16,19 @@ const Dealt = z.object({ dealt: z.number() })
 const MAX_WAITING = 1_024
 
 export interface Dealer {
-  /** What is to listen. */
+  /** The server to listen with. */
   readonly server: NetServer
   /** Deals to this worker from now on, until it exits. */
   add(worker: ChildProcess): void
 }
 
 export function createDealer(): Dealer {
-  /** Each worker with the connections that have not arrived. */
+  /** Each worker with the connections that are on their way to it. */
   const workers = new Map<ChildProcess, Map<number, Socket>>()
   const waiting: Socket[] = []
   let deals = 0
 
-  /** The worker that waits for least; of those that wait for nothing the one that has waited longest. */
+  /** The worker with the fewest connections on their way; of equals the one that was dealt none for longest. */
   function next(): [ChildProcess, Map<number, Socket>] | undefined {
     let best: [ChildProcess, Map<number, Socket>] | undefined
     for (const entry of workers) if (best === undefined || entry[1].size < best[1].size) best = entry
@@ -62,13 +62,13 @@ export function createDealer(): Dealer {
       worker.on("message", (message) => {
         const arrived = Dealt.safeParse(message).data
         if (arrived === undefined) return
-        // The worker has its own hold on it.
+        // The worker has its own handle.
         underWay.get(arrived.dealt)?.destroy()
         underWay.delete(arrived.dealt)
       })
       worker.once("exit", () => {
         workers.delete(worker)
-        // Whether it has read something of them, nobody knows: their clients try again.
+        // Nobody knows whether it has read from them, so their clients connect again.
         for (const socket of underWay.values()) socket.destroy()
       })
       for (const socket of waiting.splice(0)) deal(socket)
@@ -78,13 +78,13 @@ export function createDealer(): Dealer {
 
 /** Serves the connections that this process is dealt. */
 export function receiveDeals(server: Server): void {
-  // Node watches over slow requests from then on.
+  // Node starts to check for slow requests.
   server.emit("listening")
   process.on("message", (message, socket) => {
     const dealt = Deal.safeParse(message).data
     if (dealt === undefined) return
     process.send?.({ dealt: dealt.deal })
-    // It was closed on the way.
+    // The client closed it meanwhile.
     if (socket === undefined) return
     server.emit("connection", socket)
     ;(socket as Socket).resume()
