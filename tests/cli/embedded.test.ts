@@ -23,7 +23,6 @@ import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { basename, dirname, join } from "node:path"
 import { createInterface } from "node:readline"
-import { setTimeout as pause } from "node:timers/promises"
 import { fileURLToPath, pathToFileURL } from "node:url"
 import { promisify } from "node:util"
 import pg from "pg"
@@ -36,6 +35,7 @@ import { processStart } from "../../cli/embedded/process.ts"
 import type { RunAs } from "../../cli/embedded/program.ts"
 import { readSecrets } from "../../cli/embedded/secrets.ts"
 import { readState, writeState } from "../../cli/embedded/state.ts"
+import { until } from "../helpers/wait.ts"
 
 const DEBIAN_15 = "/usr/lib/postgresql/15/bin"
 const EMBEDDED = new URL("../../cli/embedded/embedded.ts", import.meta.url)
@@ -49,14 +49,11 @@ const PACKAGE = join(
   ),
   "..",
 )
-const DEADLINE_MS = 20_000
 
 const other = await serverUser()
 const onlyRoot = other ? false : "needs root"
 const onlyLinux = process.platform === "linux" ? false : "needs /proc"
 const onlyDebian15 = existsSync(DEBIAN_15) ? false : "needs PostgreSQL 15"
-
-t.setTimeout(180_000) // real servers, three dozen starts
 
 t.test("a first start makes a UTF8 database of its own, a second one finds it", async (t) => {
   const { dir, log, open } = await world(t)
@@ -620,14 +617,6 @@ async function query(url: string, text: string): Promise<Record<string, unknown>
     return (await client.query<Record<string, unknown>>(text)).rows
   } finally {
     await client.end()
-  }
-}
-
-async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + DEADLINE_MS
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`${DEADLINE_MS} ms passed before ${what}`)
-    await pause(10)
   }
 }
 

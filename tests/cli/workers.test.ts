@@ -235,16 +235,12 @@ t.test("a worker that is killed costs its clients a moment, nothing else, and is
   const before = (await relay.report()).workers
   for (const { pid } of before) {
     const from = crowd.committed()
-    await until("the writers go on", () => crowd.committed() > from + 20, 40_000)
+    await until("the writers go on", () => crowd.committed() > from + 20)
     process.kill(pid, "SIGKILL")
-    await until(
-      "another one has come",
-      async () => {
-        const report = await relay.report().catch(() => undefined)
-        return report?.workers.length === 2 && report.workers.every((worker) => worker.pid !== pid)
-      },
-      40_000,
-    )
+    await until("another one has come", async () => {
+      const report = await relay.report().catch(() => undefined)
+      return report?.workers.length === 2 && report.workers.every((worker) => worker.pid !== pid)
+    })
   }
   await crowd.stop()
   for (const [n, follower] of followers.entries()) {
@@ -276,14 +272,10 @@ t.test(
     )
     for (const { pid } of (await relay.report()).workers) process.kill(pid, "SIGKILL")
     await Promise.all(clients.map(({ closed }) => closed))
-    await until(
-      "both are replaced",
-      async () => {
-        const report = await relay.report().catch(() => undefined)
-        return report?.workers.length === 2 && report.status === "ok"
-      },
-      40_000,
-    )
+    await until("both are replaced", async () => {
+      const report = await relay.report().catch(() => undefined)
+      return report?.workers.length === 2 && report.status === "ok"
+    })
     for (let n = 0; n < 4; n++) await told(await relay.connect("7", "?channels=dashboard"), 42)
   },
 )
@@ -299,7 +291,7 @@ t.test("a worker that hangs holds up the others for a while only", async (t) => 
   process.kill(other.pid, "SIGSTOP")
   t.teardown(() => runs(other.pid) && process.kill(other.pid, "SIGKILL"))
   for (let n = 0; n < 5; n++) await db.query("insert into vote (votes) values ($1)", [n])
-  await until("it is ended", () => !runs(other.pid), 60_000)
+  await until("it is ended", () => !runs(other.pid))
   await follower.isWhole(t, "after it")
   t.match(relay.err(), '"event":"worker_ended"')
   t.match(relay.err(), '"reason":"stuck"')

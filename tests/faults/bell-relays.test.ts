@@ -102,7 +102,7 @@ t.test(
     const db = await database(t)
     const killed = await (await processOn(t, db.url)).start()
     const burst = await startBurst(db)
-    await until("it has taken a lease", () => leaseInForce(db), 40_000)
+    await until("it has taken a lease", () => leaseInForce(db))
     const skipper = await openSkipper(db, 7)
     killed.child.kill("SIGKILL")
     await killed.ended

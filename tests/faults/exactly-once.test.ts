@@ -104,7 +104,7 @@ t.test("a relay whose lines to the database are dead without a word", async (t) 
   await goOn(crowd, followers)
   proxy.silence()
   const had = followers[0]?.changes.length ?? 0
-  await until("the feed is replaced", () => (followers[0]?.changes.length ?? 0) > had, 40_000)
+  await until("the feed is replaced", () => (followers[0]?.changes.length ?? 0) > had)
   await goOn(crowd, followers)
   await crowd.stop()
   await wholeAndNeverLost(t, followers)

@@ -20,7 +20,7 @@ t.jobs = 2
 async function goOn(crowd: Crowd, follower: Follower, more = 30): Promise<void> {
   const from = crowd.committed()
   const had = follower.changes.length
-  await until("the writers go on", () => crowd.committed() >= from + more, 40_000)
+  await until("the writers go on", () => crowd.committed() >= from + more)
   await follower.wait("the follower goes on", () => follower.changes.length > had)
 }
 
@@ -70,7 +70,7 @@ t.test("a database that crashes and recovers", async (t) => {
   await goOn(crowd, follower)
   await cluster.stop("immediate")
   await cluster.start()
-  await until("it loads again", () => follower.loads() === 2, 40_000)
+  await until("it loads again", () => follower.loads() === 2)
   await goOn(crowd, follower)
   await crowd.stop()
   await follower.isWhole(t, "after a crash")

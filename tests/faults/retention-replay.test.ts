@@ -35,7 +35,7 @@ interface Known {
 
 const passed = (run: Run, beats: number) => {
   const wanted = run.beats + beats
-  return until(`${beats} beats`, () => run.over || run.beats >= wanted, 60_000)
+  return until(`${beats} beats`, () => run.over || run.beats >= wanted)
 }
 
 const count = (known: Known, why: string) => known.told.set(why, (known.told.get(why) ?? 0) + 1)
@@ -140,7 +140,6 @@ async function write(run: Run, session: pg.Client, chance: Random): Promise<void
         await until(
           "two rotations",
           () => run.over || run.rotations >= rotations + 2 || run.refused > refused,
-          60_000,
         )
       }
       await session.query(chance.oneIn(5) ? "rollback" : "commit")

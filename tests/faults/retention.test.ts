@@ -34,7 +34,7 @@ interface Run {
 
 /** Waits until it holds or the run is over. */
 const reached = (run: Run, what: string, condition: () => boolean) =>
-  until(what, () => run.over || run.failed || condition(), 60_000)
+  until(what, () => run.over || run.failed || condition())
 
 const attemptsOf = (run: Run) => run.done + run.refused
 

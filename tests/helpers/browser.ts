@@ -13,11 +13,9 @@ import {
 } from "playwright-core"
 import root, { type Test } from "tap"
 import { z } from "zod"
+import { DEADLINE_MS } from "./wait.ts"
 
 const NAMES = ["chromium", "chromium-browser", "google-chrome"]
-/** Two files at a time on two slow cores: to start takes a second, and ten when others want them too. Milliseconds. */
-const START_MS = 90_000
-const DEADLINE_MS = 45_000
 /** Whoever takes the relay away finds these in the console, as a person would. */
 const EXPECTED = /WebSocket connection to|Failed to load resource|net::ERR_/
 const WATCH_POLICY = `document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
@@ -100,7 +98,7 @@ async function start(): Promise<Browser> {
     executablePath: z.string().parse(executable),
     // Its sandbox does not work for root.
     chromiumSandbox: process.getuid?.() !== 0,
-    timeout: START_MS,
+    timeout: DEADLINE_MS,
   })
   root.teardown(() => started.close())
   return started

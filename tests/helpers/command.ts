@@ -22,9 +22,6 @@ export interface Run {
   prints(what: string, pattern: RegExp): Promise<RegExpMatchArray>
 }
 
-/** To start takes a second, and ten where three others want the same two cores. Milliseconds. */
-const START_MS = 60_000
-
 /** A directory of the test's own, for .commitcast and .env. */
 export async function workDirectory(t: Test): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), "commitcast-run-"))
@@ -86,11 +83,9 @@ export function runScript(
     err: () => err,
     ended,
     async prints(what, pattern) {
-      await until(`${what}`, () => pattern.test(all()) || child.exitCode !== null, START_MS).catch(
-        (error: Error) => {
-          throw new Error(`${error.message}\n${all()}`)
-        },
-      )
+      await until(`${what}`, () => pattern.test(all()) || child.exitCode !== null).catch((error: Error) => {
+        throw new Error(`${error.message}\n${all()}`)
+      })
       const match = all().match(pattern)
       if (match === null) throw new Error(`ended without ${what}: ${all()}`)
       return match

@@ -8,8 +8,6 @@ import { copyIn } from "./log.ts"
 import { token } from "./relay.ts"
 import { until } from "./wait.ts"
 
-/** The relay computes again ten seconds later at the latest, however slow the machine. Milliseconds. */
-const DEADLINE_MS = 60_000
 const WRITERS = 4
 const ROUNDS = 12
 
@@ -63,22 +61,18 @@ async function shown(page: Page): Promise<string[]> {
 /** Waits until every number on the page is SQL's. */
 export async function showsTheTruth(page: Page, db: Database): Promise<void> {
   let [is, must]: string[][] = [[], []]
-  await until(
-    "the page's numbers are SQL's",
-    async () => {
-      is = await shown(page)
-      must = await counted(db)
-      return is.join() === must.join()
-    },
-    DEADLINE_MS,
-  ).catch((error: Error) => {
+  await until("the page's numbers are SQL's", async () => {
+    is = await shown(page)
+    must = await counted(db)
+    return is.join() === must.join()
+  }).catch((error: Error) => {
     throw new Error(`${error.message}\n${is?.join(", ")}\n${must?.join(", ")}`)
   })
 }
 
 /** Waits until so many changes are in the stream. */
 export const rowsAre = (page: Page, wanted: number): Promise<void> =>
-  until(`${wanted} rows`, async () => (await page.locator(".change").count()) === wanted, DEADLINE_MS)
+  until(`${wanted} rows`, async () => (await page.locator(".change").count()) === wanted)
 
 /** What an election night is made of, by several at once. */
 export async function burst(db: Database): Promise<void> {

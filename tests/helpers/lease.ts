@@ -10,7 +10,7 @@ type Queries = Pick<Database, "query" | "session">
 
 /** Waits until the relay's bell is in that mode. */
 export const comesTo = (relay: TestRelay, mode: BellReport["mode"]): Promise<void> =>
-  until(`the bell is ${mode}`, () => relay.relay.status().bell.mode === mode, 40_000)
+  until(`the bell is ${mode}`, () => relay.relay.status().bell.mode === mode)
 
 /** Waits for so many polls more, or for the end of polling. */
 export async function pollsOn(relay: TestRelay, polls: number): Promise<void> {
@@ -32,7 +32,7 @@ export async function wake(
   for (;;) {
     await comesTo(relay, "quiet")
     const end = await takeLease(db, durationMs)
-    await until("the lease is noticed", () => mode() !== "quiet", 40_000)
+    await until("the lease is noticed", () => mode() !== "quiet")
     if (mode() === "awake") return end
   }
 }
@@ -74,18 +74,14 @@ export async function openSkipper(
   take?: () => Promise<unknown>,
 ): Promise<pg.Client> {
   const session = await db.session()
-  await until(
-    "a lease that outlasts an insert",
-    async () => {
-      await take?.()
-      if (!(await leaseStands(db))) return false
-      await session.query(`begin; insert into vote (votes) values (${votes})`)
-      if (await leaseStands(db)) return true
-      await session.query("rollback")
-      return false
-    },
-    40_000,
-  )
+  await until("a lease that outlasts an insert", async () => {
+    await take?.()
+    if (!(await leaseStands(db))) return false
+    await session.query(`begin; insert into vote (votes) values (${votes})`)
+    if (await leaseStands(db)) return true
+    await session.query("rollback")
+    return false
+  })
   return session
 }
 

@@ -21,9 +21,6 @@ const WRITES = {
 }
 export type Write = keyof typeof WRITES
 
-/** How long a client may take for what is committed. Milliseconds. */
-const REST_MS = 10_000
-
 const LOCKED = "55P03"
 const SERIALIZATION = "40001"
 const DUPLICATE = "23505"
@@ -236,7 +233,7 @@ export class World {
         return kept || planned
       }
     }
-    await until("a rotation that nobody holds up", attempt, REST_MS).catch(async (error: Error) => {
+    await until("a rotation that nobody holds up", attempt).catch(async (error: Error) => {
       const { holders } = await this.ask<{ holders: unknown }>(
         `select json_agg(json_build_object('lock', l.relation::regclass::text || ' ' || l.mode, 'by', a.application_name, 'state', a.state, 'query', a.query)) as holders
          from pg_locks l left join pg_stat_activity a using (pid) where l.relation = any($1::regclass[])`,
@@ -448,7 +445,7 @@ export class World {
   async #resting(reader: Reader, n: number) {
     const { ledger } = reader
     const there = () => ledger.ended !== undefined || this.#hasRest(ledger, n)
-    await until(`rest ${n}`, there, REST_MS).catch((error: Error) => this.fail(reader, [error.message]))
+    await until(`rest ${n}`, there).catch((error: Error) => this.fail(reader, [error.message]))
   }
 
   /** Whether the last message is there, its transaction closed, and no replay runs. */

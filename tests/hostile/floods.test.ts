@@ -45,7 +45,7 @@ async function pour(client: RawClient, relay: TestRelay, bytes: (round: number) 
     client.send(bytes(round))
     await new Promise((resolve) => setImmediate(resolve))
   }
-  await until("the relay has cut it, or reads no more of it", () => gone() || stalled(), 30_000)
+  await until("the relay has cut it, or reads no more of it", () => gone() || stalled())
   client.socket.destroy()
 }
 

@@ -89,8 +89,7 @@ t.test("one relay after the other is restarted under load, as docs/OPERATIONS.md
     })
     return follower
   })
-  const allLive = () =>
-    until("all are live", () => feeds.every(({ feed }) => feed.state.kind === "live"), 120_000)
+  const allLive = () => until("all are live", () => feeds.every(({ feed }) => feed.state.kind === "live"))
   await allLive()
   const awayMs = Math.max(AWAY_MS, AWAY_TIMES * (performance.now() - began))
   const stop = new AbortController()
@@ -116,7 +115,7 @@ t.test("one relay after the other is restarted under load, as docs/OPERATIONS.md
   await writing
   const [row] = await db.query<{ count: number }>("select count(*)::int from relay.change")
   const count = row?.count as number
-  await until("all have all", () => feeds.every(({ changes }) => changes.length >= count), 60_000)
+  await until("all have all", () => feeds.every(({ changes }) => changes.length >= count))
   const whole = feeds.filter(({ changes }) => new Set(changes.map(({ id }) => id)).size === count)
   t.equal(whole.length, CLIENTS, `each of ${count} changes`)
   t.same(
