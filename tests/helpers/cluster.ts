@@ -14,11 +14,11 @@ import { freePort } from "../../cli/embedded/port.ts"
 import { install } from "../../cli/schema/install.ts"
 import { readElectionSchema } from "../../cli/schema/migrations.ts"
 import { fakedServer } from "./faketime.ts"
+import { DEBIAN_15, hasVersion, type Version } from "./servers.ts"
 
 const execute = promisify(execFile)
 
 export type Settings = Record<string, string | number>
-type Version = "15" | "18"
 
 export interface OwnCluster {
   readonly port: number
@@ -41,11 +41,9 @@ export interface OwnCluster {
   baseBackup(options?: { standby?: boolean }): Promise<OwnCluster>
 }
 
-const DEBIAN_15 = "/usr/lib/postgresql/15/bin"
-
 /** The reason to skip tests that make a cluster of that version, or false. */
 export const noBinaries = (version: Version): string | false =>
-  version === "18" || existsSync(`${DEBIAN_15}/postgres`) ? false : `no PostgreSQL ${version} on this machine`
+  hasVersion(version) ? false : `no PostgreSQL ${version} on this machine`
 
 /** Makes one, removed with the test. @param clock the file that sets its clock, see faketime.ts. */
 export async function ownCluster(

@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto"
 import pg from "pg"
 import type { Test } from "tap"
 import { install } from "../../cli/schema/install.ts"
-import { ADMIN, EMPTY, readServers, TEMPLATE, urlOf } from "./servers.ts"
+import { ADMIN, EMPTY, serverPort, TEMPLATE, urlOf, type Version } from "./servers.ts"
 
 export interface Database {
   name: string
@@ -23,20 +23,15 @@ export interface Database {
   session(url?: string): Promise<pg.Client>
 }
 
-/** Whether that version's server is on this machine. */
-export const hasVersion = (version: "15" | "18"): boolean => readServers().ports[version] !== undefined
-
 /**
  * Makes a database, dropped with the test.
  * @param options.empty without the election schema and without the relay.
  */
 export async function database(
   t: Test,
-  options: { version?: "15" | "18"; empty?: boolean } = {},
+  options: { version?: Version; empty?: boolean } = {},
 ): Promise<Database> {
-  const version = options.version ?? "18"
-  const port = readServers().ports[version]
-  if (port === undefined) throw new Error(`no PostgreSQL ${version} runs`)
+  const port = await serverPort(options.version ?? "18")
   const name = `t_${randomBytes(8).toString("hex")}`
   const superuser = await connected(urlOf(port, "postgres", "postgres"))
   await superuser.query(

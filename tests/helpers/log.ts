@@ -2,7 +2,8 @@
 
 import pg from "pg"
 import type { Test } from "tap"
-import { type Database, hasVersion } from "./database.ts"
+import type { Database } from "./database.ts"
+import { hasVersion } from "./servers.ts"
 import { until } from "./wait.ts"
 
 export type Json = Record<string, unknown>
