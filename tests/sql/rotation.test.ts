@@ -5,20 +5,21 @@ import t from "tap"
 import { contains, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { backendOf, missing, readLog, refusal, rotate, VERSIONS } from "../helpers/log.ts"
-import { until } from "../helpers/wait.ts"
 
 const snapshot = async (db: Database) =>
   (await db.query<{ it: string }>("select pg_current_snapshot()::text as it"))[0]?.it as string
 
-/** A snapshot in which so many transactions are in flight: none of the neighbours'. */
-async function calmSnapshot(db: Database, inFlight: number): Promise<string> {
-  let found = ""
-  await until("the neighbours' transactions are over", async () => {
-    found = await snapshot(db)
-    return parseSnapshot(found)?.inFlight.size === inFlight
-  })
-  return found
+/**
+ * The present snapshot, in which of all transactions this one at most is in flight. Those of other databases write nothing
+ * here, so that it loses nothing to take them for ended; and each of them would rightly make it too old later.
+ */
+async function ownSnapshot(db: Database, open?: string): Promise<string> {
+  const [, xmax] = (await snapshot(db)).split(":")
+  return `${open ?? xmax}:${xmax}:${open ?? ""}`
 }
+
+const horizonOf = async (db: Database) =>
+  parseSnapshot((await db.query<{ h: string }>("select h::text from relay.horizon"))[0]?.h ?? "") as Snapshot
 
 /** Whether a cursor may have lost changes by rotation. */
 const tooOld = async (db: Database, cursor: string) =>
@@ -96,12 +97,7 @@ for (const version of VERSIONS) {
         await open.query("begin; insert into vote (votes) values (1)")
         const during = await snapshot(db)
         await open.query("commit")
-        // Tests beside this one have transactions too, and one that is open now would rightly make the cursor too old.
-        let after = await snapshot(db)
-        await until("no other transaction", async () => {
-          after = await snapshot(db)
-          return after.endsWith(":")
-        })
+        const after = await ownSnapshot(db)
         for (let n = 0; n < 2; n++) {
           await rotate(db)
           for (const cursor of [beginning, during, after])
@@ -120,9 +116,10 @@ for (const version of VERSIONS) {
       async (t) => {
         const db = await database(t, { version })
         const open = await db.session()
-        await open.query("begin; select pg_current_xact_id()")
+        await open.query("begin")
+        const { rows } = await open.query<{ xid: string }>("select pg_current_xact_id()::text as xid")
         await db.query("insert into vote (votes) values (0)")
-        const cursor = await calmSnapshot(db, 1)
+        const cursor = await ownSnapshot(db, rows[0]?.xid)
         for (let n = 0; n < 3; n++) await rotate(db)
         t.equal(await tooOld(db, cursor), false, "what it will write is still to come")
         t.equal(await tooOld(db, await snapshot(db)), false)
@@ -146,12 +143,13 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       await db.query("insert into vote (votes) values (0)")
       for (let n = 0; n < 3; n++) await rotate(db)
-      const [before] = await db.query("select h::text from relay.horizon")
+      const before = await horizonOf(db)
       await db.query(
         "insert into relay.change (slot, xid, op, type, new) values (1, '3', 'message', 'message', '1')",
       )
       for (let n = 0; n < 3; n++) await rotate(db)
-      t.same(await db.query("select h::text from relay.horizon"), [before])
+      // A neighbour's transaction that was in flight may have ended, which only adds to it.
+      t.ok(contains(await horizonOf(db), before))
     })
 
     t.test("foreign xids of a restored log do not move the horizon into the future", async (t) => {
