@@ -121,23 +121,21 @@ t.test("rotations, with transactions open across them", async (t) => {
   const crowd = await startCrowd(t, db.url, { long: 0 })
   const rotated = async () =>
     rotate(db).then(
-      (slot) => (slot === null ? 0 : 1),
-      () => 0,
+      (slot) => slot !== null,
+      () => false,
     )
-  let rotations = 0
+  await until("a rotation before the open transaction holds them up", rotated)
   for (let round = 0; round < 5; round++) {
-    rotations += await rotated()
+    await rotated()
     proxy.cut()
     await goOn(crowd, followers, 60)
   }
-  t.ok(rotations >= 1, `${rotations} rotations before the open transaction held them up`)
   await long.query("commit")
   await goOn(crowd, followers)
   for (let round = 0; round < 5; round++) {
-    rotations += await rotated()
+    await until("a rotation", rotated)
     await goOn(crowd, followers, 60)
   }
-  t.ok(rotations >= 4, `${rotations} rotations`)
   await crowd.stop()
   for (const [i, follower] of followers.entries()) await follower.isWhole(t, `follower ${i}`)
   // A neighbour's transaction that ended in the moment before a rotation is an honest reason to load again.

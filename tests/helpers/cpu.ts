@@ -1,7 +1,10 @@
-/** What something takes, on a machine that has other things to do too. */
+/** What something takes, on a machine of whatever speed that has other things to do too. */
 
-/** Of several times the least CPU time of this process in milliseconds, which no other process adds to. */
-export function leastCpuMs(work: () => void): number {
+/** How many times as much CPU time as the measure. Of each the least of five times, which no other process adds to. */
+export const timesAsMuch = (work: () => void, measure: () => void): number =>
+  leastCpuMs(work) / Math.max(leastCpuMs(measure), 0.001)
+
+function leastCpuMs(work: () => void): number {
   const times = Array.from({ length: 5 }, () => {
     const before = process.cpuUsage()
     work()

@@ -41,6 +41,7 @@ const bearer = (claims: Record<string, unknown> = {}) => ({
 })
 
 t.test("what somebody does from coming to leaving", async (t) => {
+  const began = performance.now()
   const relay = await audited(t)
   const client = await relay.connect(
     { committees: [7, 8] },
@@ -90,7 +91,7 @@ t.test("what somebody does from coming to leaving", async (t) => {
   client.socket.close(4321, "had enough")
   const { seconds, ...closed } = await relay.line("closed")
   t.strictSame(closed, { event: "closed", ...who, code: 4321, reason: "had enough", by: "client" })
-  t.ok(seconds > 0 && seconds < 60)
+  t.ok(seconds > 0 && seconds * 1_000 <= performance.now() - began)
   t.notMatch(readFileSync(relay.path, "utf8"), /4711|Secret|eyJ/, "no values, no tokens")
 })
 
@@ -215,7 +216,7 @@ t.test("nothing that a client says breaks a line, makes it long, or brings a tok
 t.test("a flood of refusals is counted rather than written, but for who comes in with a token", async (t) => {
   const relay = await audited(t)
   const many = 60
-  for (let n = 0; n < many; n++) await t.rejects(relay.open("/nowhere"))
+  await Promise.all(Array.from({ length: many }, () => t.rejects(relay.open("/nowhere"))))
   for (let n = 0; n < 20; n++) (await relay.connect()).socket.terminate()
   const client = await relay.connect()
   for (let n = 0; n < 60; n++) client.send({ type: "subscribe", channels: [`c:${n}`], request: n })

@@ -193,7 +193,7 @@ for (const version of VERSIONS) {
     })
 
     t.test(
-      "while a transaction holds the next partition it is refused within a moment, and writers do not wait",
+      "while a transaction holds the next partition it is refused by its time limit, and writers do not wait",
       async (t) => {
         const db = await database(t, { version })
         const reader = await db.session()
@@ -207,19 +207,13 @@ for (const version of VERSIONS) {
             writes++
           }
         })()
-        const times: number[] = []
-        for (let n = 0; n < 5; n++) {
-          const start = performance.now()
+        for (let n = 0; n < 5; n++)
           t.match(await refusal(db.query("select relay.rotate('0 s', 0)")), { code: "55P03" })
-          times.push(performance.now() - start)
-        }
         rotating = false
         await writing
-        t.ok(
-          Math.min(...times) < 1_000,
-          `refused after ${times.map(Math.round)} ms; 30 of them are the time limit`,
-        )
         t.ok(writes > 0)
+        const limit = `select 'lock_timeout=30ms' = any(proconfig) as it from pg_proc where oid = 'relay.rotate(interval, bigint)'::regprocedure`
+        t.same(await db.query(limit), [{ it: true }])
         await reader.query("commit")
         t.equal(await rotate(db), 1)
       },
