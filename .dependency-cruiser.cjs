@@ -84,7 +84,7 @@ module.exports = {
     onlyIn(
       "only-the-listener-listens",
       "pg-listen",
-      "^relay/feed/listener\\.ts$",
+      "^relay/feed/listen-session\\.ts$",
       "^(relay|api|cli|client)/",
     ),
     onlyIn("only-the-socket-knows-ws", "ws", [
@@ -94,7 +94,7 @@ module.exports = {
     // Whoever has no driver holds no SQL.
     onlyIn("sql-has-its-places", "pg", [
       "^relay/feed/(changelog|log-session)\\.ts$",
-      "^relay/derived/derived\\.ts$",
+      "^relay/derived/runner\\.ts$",
     ]),
   ],
   options: {

@@ -1,13 +1,6 @@
-/** What defines a derived message, and what its function may return. */
+/** The definition of a derived message, and what its function may return. */
 
 import { z } from "zod"
-
-const MAX_LENGTH = 262_144
-
-export const DEFINITIONS = `
-  select type, channel, action, function, tables, extract(epoch from min_interval) * 1000 as "minMs",
-         extract(epoch from max_age) * 1000 as "maxMs", defined_at::text as "definedAt"
-  from relay.derived`
 
 export const Definition = z.object({
   type: z.string(),
@@ -21,7 +14,13 @@ export const Definition = z.object({
 })
 export type Definition = z.infer<typeof Definition>
 
-export const Value = z.object({
+/** What no other definition has at the same time. */
+export const nameOf = ({ type, channel }: Definition): string => `${type} ${channel}`
+
+const MAX_LENGTH = 262_144
+
+/** A row that the function returned. */
+export const ReturnedRow = z.object({
   id: z
     .string()
     .regex(/^[^\s:]{1,128}$/, "the function returned an id that no channel can have")
@@ -31,3 +30,4 @@ export const Value = z.object({
     .max(MAX_LENGTH, `the function returned a value of more than ${MAX_LENGTH} characters`)
     .nullable(),
 })
+export type ReturnedRow = z.infer<typeof ReturnedRow>

@@ -10,9 +10,9 @@ export interface DerivedValue {
   readonly at: string
 }
 
-/** The figures of one derived message; those that it had before and has no more are withdrawn. */
+/** All values of one derived message; those that it had before and are missing here are withdrawn. */
 export interface DerivedValues {
   /** The derived message's type and channel. */
   readonly name: string
-  readonly figures: readonly DerivedValue[]
+  readonly values: readonly DerivedValue[]
 }

@@ -17,15 +17,15 @@ export interface BatchPart {
 }
 
 export interface FeedConsumer {
-  /** Whether there is anybody to whom a change could go. Otherwise the feed need not hurry. */
+  /** Whether there is anybody to send a change to. If not, the feed need not hurry. */
   hasClients(): boolean
   /** The next part. The feed reads on when it resolves. */
   deliver(part: BatchPart): Promise<void>
   /** What a derived message has now. */
-  show(set: DerivedValues): void
-  /** The log is of this lineage; of which the cursors hold. Told each time the feed has connected. */
-  meet(lineage: string, lineages: ReadonlySet<string>): void
-  /** The session is lost: a batch in progress ends here, and its changes come again. */
+  showDerived(set: DerivedValues): void
+  /** The log is of this lineage, and cursors of these hold. Called each time the feed has connected. */
+  adopt(lineage: string, lineages: ReadonlySet<string>): void
+  /** The session is lost: a batch in progress ends here, and its changes come again in the next. */
   lost(): void
   /** The feed starts at this position, where these revocations are in force. */
   begin(cursor: Cursor, revocations: readonly Revocation[]): void

@@ -19,7 +19,7 @@ type BellMode =
 /** How the bell stands, and what happened since the start. */
 export const BellReport = z.object({
   mode: z.enum(["quiet", "awake", "tail"]),
-  /** Bells of transactions. */
+  /** Bells that rang. */
   heard: z.number(),
   /** Transactions that were read without a bell of theirs. */
   skipped: z.number(),
@@ -30,9 +30,9 @@ export type BellReport = z.infer<typeof BellReport>
 
 export interface Bell {
   /** A bell of this transaction rang. */
-  heard(xid: string): void
+  rang(xid: string): void
   /** Bells may have been missed, or left out for a lease that no read has shown. */
-  doubt(): void
+  recheck(): void
   /** How long to wait before reading without a bell, in milliseconds. @param hasClients whether somebody waits for changes. */
   pollMs(hasClients: boolean): number
   /** That time is over. */
@@ -75,14 +75,14 @@ export function createBell({
   setting: "adaptive" | "always" | "off"
   metrics: Metrics
   floorMs?: number | undefined
-  /** A clock that never steps, in milliseconds. */
+  /** Monotonic milliseconds. */
   now?: () => number
 }): Bell {
   let mode: BellMode = { kind: "quiet" }
   /** Since the last fence there may have been a lease, unseen. */
   let recheckDue = false
   const counts = { heard: 0, skipped: 0, polls: 0 }
-  const rung = createBellMatcher(now)
+  const matcher = createBellMatcher(now)
   const bells = createRate(now)
   const commits = createRate(now)
   for (const kind of ["quiet", "awake", "tail"] as const)
@@ -107,12 +107,12 @@ export function createBell({
   }
 
   return {
-    heard(xid) {
+    rang(xid) {
       counts.heard++
       bells.count(1)
-      rung.heard(xid)
+      matcher.rang(xid)
     },
-    doubt() {
+    recheck() {
       recheckDue = true
     },
     pollMs(hasClients) {
@@ -127,14 +127,14 @@ export function createBell({
     },
     async afterRead(session, { snapshot, leaseMs, transactions }) {
       commits.count(transactions.size)
-      const skipped = rung.read(transactions)
+      const skipped = matcher.read(transactions)
       counts.skipped += skipped
       metrics.skips.inc(skipped)
       const lease = setting === "always" ? leaseMs : await renew(session, leaseMs)
       if (lease !== null && lease > 0) {
         enter({ kind: "awake" })
       } else if (lease !== null || recheckDue || mode.kind === "awake") {
-        // Before the fence: a doubt that comes up meanwhile needs a fence of its own.
+        // Before the fence: a recheck that is asked for meanwhile needs a fence of its own.
         recheckDue = false
         const over = await session.endLease()
         enter(over ? { kind: "tail", fence: await session.fence(), since: now() } : { kind: "awake" })
@@ -170,44 +170,45 @@ function createRate(now: () => number): { count(events: number): void; perSecond
   }
 }
 
-export interface BellMatcher {
-  /** A bell of this transaction was heard. */
-  heard(xid: string): void
+/** Finds the transactions that did not ring, since a bell may come before its read or after it. */
+interface BellMatcher {
+  /** A bell of this transaction rang. */
+  rang(xid: string): void
   /** A read brought these transactions. @returns how many of earlier reads did not ring, as is certain by now. */
   read(xids: Iterable<string>): number
 }
 
 interface Generation {
-  /** Heard, and not read yet. */
-  heard: Set<string>
-  /** Read, and not heard yet. */
-  unheard: Set<string>
+  /** Transactions that rang and have not been read. */
+  readonly rang: Set<string>
+  /** Transactions that were read and have not rung. */
+  readonly silent: Set<string>
 }
 
-/** How much later than the read a bell may come, on a busy machine. Milliseconds. */
+/** How long after the read a bell may come on a busy machine. Milliseconds. */
 const SETTLE_MS = 1_000
 /** Anybody may ring with xids that no read will bring. */
-const MAX_HEARD = 20_000
+const MAX_RANG = 20_000
 
-const generation = (): Generation => ({ heard: new Set(), unheard: new Set() })
+const generation = (): Generation => ({ rang: new Set(), silent: new Set() })
 
-export function createBellMatcher(now: () => number): BellMatcher {
+function createBellMatcher(now: () => number): BellMatcher {
   let older = generation()
   let newer = generation()
-  let turnedAt = now()
+  let newerSince = now()
   return {
-    heard(xid) {
-      if (older.unheard.delete(xid) || newer.unheard.delete(xid)) return
-      if (newer.heard.size < MAX_HEARD) newer.heard.add(xid)
+    rang(xid) {
+      if (older.silent.delete(xid) || newer.silent.delete(xid)) return
+      if (newer.rang.size < MAX_RANG) newer.rang.add(xid)
     },
     read(xids) {
-      for (const xid of xids) if (!older.heard.delete(xid) && !newer.heard.delete(xid)) newer.unheard.add(xid)
-      // By reads alone, since a bell heard in the middle of a long one belongs to the next.
-      if (now() - turnedAt < SETTLE_MS) return 0
-      const skipped = older.unheard.size
+      for (const xid of xids) if (!older.rang.delete(xid) && !newer.rang.delete(xid)) newer.silent.add(xid)
+      // Only reads begin a generation: a bell that rings in the middle of a long read belongs to the next.
+      if (now() - newerSince < SETTLE_MS) return 0
+      const skipped = older.silent.size
       older = newer
       newer = generation()
-      turnedAt = now()
+      newerSince = now()
       return skipped
     },
   }

@@ -1,22 +1,22 @@
 /**
- * The canary: a row that the relay writes to the log and must read again. A log that hides rows, such as behind a policy,
- * looks to the feed like one in which nothing happens.
+ * The canary: a row that the relay writes to the log and must read again. A log that hides its rows, behind a policy for
+ * example, looks to the feed like one in which nothing happens.
  */
 
 import { randomUUID } from "node:crypto"
-import { setTimeout as sleep } from "node:timers/promises"
 import { z } from "zod"
+import { type Clock, systemClock } from "../lib/clock.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Changelog } from "./changelog.ts"
 
-/** Times are of the clock that is never set, in milliseconds. */
+/** Times are monotonic milliseconds. */
 export const CanaryState = z.object({
-  /** When one came back last. */
+  /** When the last one came back. */
   provenAt: z.number().nullable(),
-  /** When the oldest was written of those that should come back and have not. */
+  /** When the oldest of those was written that have not come back yet. */
   waitingSince: z.number().nullable(),
-  /** Why the last could not be written. */
+  /** Why the last one could not be written. */
   error: z.string().nullable(),
 })
 export type CanaryState = z.infer<typeof CanaryState>
@@ -24,38 +24,45 @@ export type CanaryState = z.infer<typeof CanaryState>
 export interface Canary {
   start(): void
   /** These were read. */
-  heard(canaries: readonly string[]): void
+  receive(canaries: readonly string[]): void
   state(): CanaryState
   stop(): Promise<void>
 }
 
 export interface CanaryDeps {
-  changelog: Changelog
+  changelog: Pick<Changelog, "writeCanary">
   log: Log
   metrics: Metrics
-  /** The time between two; 0: there is none. Milliseconds. */
+  /** The time between two, in milliseconds; with 0 none is written. */
   intervalMs: number
+  clock?: Clock
 }
 
-/** While one is waited for, which a position may have been lost with, others follow. Milliseconds. */
+/** The next one follows so soon while one is missing: it may have been lost with a position. Milliseconds. */
 const AGAIN_MS = 2_000
 
-export function createCanary({ changelog, log, metrics, intervalMs }: CanaryDeps): Canary {
+export function createCanary({
+  changelog,
+  log,
+  metrics,
+  intervalMs,
+  clock = systemClock,
+}: CanaryDeps): Canary {
   const name = randomUUID()
   const closing = new AbortController()
-  /** When each was written that is waited for. */
+  /** Those that have not come back, by when they were written. */
   const waiting = new Map<string, number>()
   let provenAt: number | null = null
   let error: string | null = null
   let count = 0
   let running: Promise<void> | undefined
 
-  async function sing(): Promise<void> {
+  async function write(): Promise<void> {
     const canary = `${name}:${++count}`
     // It may be read before its own statement has answered.
-    waiting.set(canary, performance.now())
+    waiting.set(canary, clock.now())
     try {
-      const written = await changelog.sing(canary)
+      const written = await changelog.writeCanary(canary)
       if (!written) waiting.delete(canary)
       error = null
       metrics.canaries.inc({ result: written ? "written" : "not_allowed" })
@@ -70,12 +77,12 @@ export function createCanary({ changelog, log, metrics, intervalMs }: CanaryDeps
   }
 
   async function run(): Promise<void> {
-    const pause = (ms: number) => sleep(ms, undefined, { signal: closing.signal }).catch(() => {})
+    const { signal } = closing
     const again = Math.min(AGAIN_MS, intervalMs)
-    while (!closing.signal.aborted) {
-      await sing()
-      await pause(again)
-      if (waiting.size === 0) await pause(intervalMs - again)
+    while (!signal.aborted) {
+      await write()
+      await clock.sleep(again, signal)
+      if (waiting.size === 0) await clock.sleep(intervalMs - again, signal)
     }
   }
 
@@ -83,13 +90,13 @@ export function createCanary({ changelog, log, metrics, intervalMs }: CanaryDeps
     start() {
       if (intervalMs > 0) running ??= run()
     },
-    heard(canaries) {
+    receive(canaries) {
       for (const canary of canaries) {
         const writtenAt = waiting.get(canary)
         if (writtenAt === undefined) continue
-        provenAt = performance.now()
+        provenAt = clock.now()
         metrics.canaryReturn.observe((provenAt - writtenAt) / 1_000)
-        // Those before it that have not come were lost with a position.
+        // Earlier ones that have not come back were lost with a position.
         waiting.clear()
       }
     },

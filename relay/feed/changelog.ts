@@ -1,4 +1,4 @@
-/** The changelog of one database: its sessions, and what is to be done to it now and then. */
+/** The changelog of one database: sessions that read it, and the upkeep that it needs. */
 
 import pg from "pg"
 import { z } from "zod"
@@ -23,7 +23,7 @@ export interface Changelog {
   /** The size of the log, in bytes. */
   size(): Promise<number>
   /** Writes a row that comes back among the canaries of a read. @returns false if this role may not. */
-  sing(canary: string): Promise<boolean>
+  writeCanary(canary: string): Promise<boolean>
   close(): Promise<void>
 }
 
@@ -48,26 +48,26 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
     },
     async rotate(retentionHours, retentionMb) {
       const client = await pool.connect()
-      // The query that is running rejects; nobody else listens to a client that is not idle, and it would end the process.
+      // The running query rejects. Without a handler the same error would end the process: the pool handles idle clients only.
       const ignore = () => {}
       client.on("error", ignore)
       try {
-        // The database may have another isolation level by default.
+        // The database's default may be another.
         await client.query("begin isolation level read committed")
-        // Two partitions are always kept whole, so that each covers half of the time and of the size.
+        // Two partitions are always kept whole, so each covers half of the time and of the size.
         const result = await client.query<{ slot: number | null }>(
           "select relay.rotate(make_interval(secs => $1), $2) as slot",
           [(retentionHours * 3_600) / 2, Math.ceil((retentionMb * 1_048_576) / 2)],
         )
         await client.query("commit")
         const slot = result.rows[0]?.slot ?? null
-        // Only now, or writers would fill a partition that is emptied and locked.
+        // After the commit: before it, writers would turn to a partition that is locked and being emptied.
         if (slot !== null) await client.query("select relay.advance_slot($1::smallint)", [slot])
         client.release()
         return slot === null ? "not_due" : "done"
       } catch (error) {
         if ((error as { code?: string }).code === "55P03") {
-          // An error is told before its transaction has ended, and the next attempt would find this one still at work.
+          // The error comes before its transaction has ended, and the next attempt would find this one still at work.
           await client.query("rollback").then(
             () => client.release(),
             () => client.release(true),
@@ -86,7 +86,7 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
       )
       return Number(rows[0]?.bytes ?? 0)
     },
-    async sing(canary) {
+    async writeCanary(canary) {
       const { rows } = await pool.query<{ may: boolean }>(
         "select has_function_privilege('relay.canary(text)', 'execute') as may",
       )

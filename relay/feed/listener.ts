@@ -1,42 +1,18 @@
-/**
- * Owns LISTEN. A bell is only a hint to read the log; losing one costs latency, never data.
- *
- * pg-listen is used for one session at a time, and a lost session is replaced by a new one here: its own reconnecting
- * gives up after three seconds, cannot be closed while it runs, does not notice a half-open socket, and ends the
- * process on an error that nobody listens to.
- */
+/** The listener: hears the bell. A bell is only a hint to read the log; losing one costs latency, never data. */
 
 import { randomUUID } from "node:crypto"
-import { Socket } from "node:net"
-import { setTimeout as sleep } from "node:timers/promises"
-import pgListen from "pg-listen"
-import { z } from "zod"
-import { backoff } from "../lib/backoff.ts"
-import { deferred } from "../lib/deferred.ts"
-import { readJson } from "../lib/json.ts"
+import { type Clock, systemClock } from "../lib/clock.ts"
+import { type Deferred, deferred } from "../lib/deferred.ts"
+import { type Loss, type SessionState, Supervisor } from "../lib/supervise.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
+import type { ListenOptions, ListenSession } from "./listen-session.ts"
+import { readNotification } from "./notification.ts"
 
-/** What capture, relays and their canaries send. Anything else on the channel is counted and ignored. */
-const Notification = z.union([
-  z.object({ v: z.literal(1), table: z.string(), op: z.string(), rows: z.number(), xid: z.string() }),
-  z.object({ v: z.literal(1), lease: z.number() }),
-  z.object({ v: z.literal(1), canary: z.string() }),
-])
-
-export type ListenerState =
-  | { kind: "down"; since: number; attempts: number; error: string | undefined }
-  | { kind: "up"; since: number; provenAt: number }
-
-export interface Listener {
-  start(): void
-  state(): ListenerState
-  stop(): Promise<void>
-}
+export type ListenerState = SessionState<{ provenAt: number }>
 
 export interface ListenerDeps {
-  connectionString: string
-  channel: string
+  open(options: Pick<ListenOptions, "onPayload" | "signal">): Promise<ListenSession>
   log: Log
   metrics: Metrics
   /** A transaction says that it was committed. */
@@ -48,28 +24,70 @@ export interface ListenerDeps {
   /** Milliseconds between two proofs, and how long one may take. */
   proofIntervalMs?: number
   proofTimeoutMs?: number
+  clock?: Clock
 }
 
 /** Below the usual 30 s of probes, so that readiness turns before they would notice. */
 const PROOF_INTERVAL_MS = 10_000
 const PROOF_TIMEOUT_MS = 5_000
-const MAX_PAYLOAD = 8_000
 
-export function createListener(deps: ListenerDeps): Listener {
-  const { channel, log, metrics, onBell, onLease, onUp } = deps
-  const name = randomUUID()
-  const closing = new AbortController()
-  let state: ListenerState = { kind: "down", since: performance.now(), attempts: 0, error: undefined }
-  let running: Promise<void> | undefined
-  let answer: ((canary: string) => void) | undefined
+export class Listener {
+  readonly #deps: ListenerDeps
+  readonly #clock: Clock
+  readonly #name = randomUUID()
+  readonly #supervisor: Supervisor<{ provenAt: number }>
+  /** A notification to itself that should come back. */
+  #proof: { canary: string; arrived: Deferred<void> } | undefined
 
-  function receive(payload: unknown): void {
-    const notification =
-      typeof payload === "string" && payload.length < MAX_PAYLOAD ? readNotification(payload) : undefined
+  constructor(deps: ListenerDeps) {
+    this.#deps = deps
+    this.#clock = deps.clock ?? systemClock
+    this.#supervisor = new Supervisor({
+      session: (signal) => this.#session(signal),
+      onLost: (loss) => this.#lost(loss),
+      clock: this.#clock,
+    })
+  }
+
+  get state(): ListenerState {
+    return this.#supervisor.state
+  }
+
+  start(): void {
+    this.#supervisor.start()
+  }
+
+  stop(): Promise<void> {
+    return this.#supervisor.stop()
+  }
+
+  async #session(signal: AbortSignal): Promise<void> {
+    const { open, log, onUp, proofIntervalMs = PROOF_INTERVAL_MS } = this.#deps
+    const session = await open({ onPayload: (payload) => this.#receive(payload), signal })
+    try {
+      await this.#prove(session)
+      this.#supervisor.up({ provenAt: this.#clock.now() })
+      log.info({ event: "listener_up", channel: session.channel }, "listening")
+      onUp()
+      for (;;) {
+        await Promise.race([this.#clock.sleep(proofIntervalMs, signal), session.lost])
+        if (signal.aborted) return
+        await this.#prove(session)
+        this.#supervisor.up({ provenAt: this.#clock.now() })
+      }
+    } finally {
+      this.#proof = undefined
+      session.close()
+    }
+  }
+
+  #receive(payload: unknown): void {
+    const { metrics, onBell, onLease } = this.#deps
+    const notification = readNotification(payload)
     if (notification === undefined) {
       metrics.bells.inc({ kind: "garbage" })
     } else if ("canary" in notification) {
-      answer?.(notification.canary)
+      if (notification.canary === this.#proof?.canary) this.#proof.arrived.resolve()
     } else if ("lease" in notification) {
       metrics.bells.inc({ kind: "lease" })
       onLease()
@@ -79,118 +97,29 @@ export function createListener(deps: ListenerDeps): Listener {
     }
   }
 
-  /** One LISTEN session, from connecting to its loss. Returns only when stopping; otherwise it throws. */
-  async function session(): Promise<void> {
-    const socket = new Socket()
-    const lost = deferred<never>()
-    const subscriber = pgListen.default<Record<string, string>>(
-      {
-        connectionString: deps.connectionString,
-        application_name: "commitcast listener",
-        stream: () => socket,
-        connectionTimeoutMillis: 10_000,
-      },
-      { paranoidChecking: false, retryLimit: 1, parse: (text) => text, serialize: (text: string) => text },
-    )
-    subscriber.events.on("error", lost.reject)
-    subscriber.events.on("notification", (notification) => {
-      if (notification.channel === channel) receive(notification.payload)
+  /** Proves the session by a notification that comes back. @throws if it does not. */
+  async #prove(session: ListenSession): Promise<void> {
+    const { proofTimeoutMs = PROOF_TIMEOUT_MS } = this.#deps
+    const proof = { canary: `${this.#name}:${randomUUID()}`, arrived: deferred<void>() }
+    const deadline = new AbortController()
+    const late = this.#clock.sleep(proofTimeoutMs, deadline.signal).then(() => {
+      throw new Error("a notification to itself did not come back in time")
     })
-    const stop = () => lost.reject(new Error("stopping"))
-    closing.signal.addEventListener("abort", stop, { once: true })
-
-    async function prove(): Promise<void> {
-      const canary = `${name}:${randomUUID()}`
-      const arrived = deferred<void>()
-      answer = (received) => {
-        if (received === canary) arrived.resolve()
-      }
-      const deadline = new AbortController()
-      const late = sleep(deps.proofTimeoutMs ?? PROOF_TIMEOUT_MS, undefined, {
-        signal: deadline.signal,
-      }).then(() => {
-        throw new Error("a notification to itself did not come back in time")
-      })
-      try {
-        const sent = subscriber.notify(channel, JSON.stringify({ v: 1, canary }))
-        sent.catch(lost.reject)
-        await Promise.race([arrived.promise, late, lost.promise])
-      } finally {
-        deadline.abort()
-        late.catch(() => {})
-      }
-    }
-
+    this.#proof = proof
     try {
-      await Promise.race([subscriber.connect(), lost.promise])
-      await Promise.race([subscriber.listenTo(channel), lost.promise])
-      await prove()
-      const since = performance.now()
-      state = { kind: "up", since, provenAt: since }
-      log.info({ event: "listener_up", channel }, "listening")
-      onUp()
-      for (;;) {
-        await Promise.race([
-          sleep(deps.proofIntervalMs ?? PROOF_INTERVAL_MS, undefined, { signal: closing.signal }),
-          lost.promise,
-        ])
-        await prove()
-        state = { kind: "up", since, provenAt: performance.now() }
-      }
+      session.notify(JSON.stringify({ v: 1, canary: proof.canary }))
+      await Promise.race([proof.arrived.promise, late, session.lost])
     } finally {
-      closing.signal.removeEventListener("abort", stop)
-      answer = undefined
-      // pg-listen's close() waits for the server to answer, which a half-open socket never does.
-      subscriber.close().catch(() => {})
-      if (closing.signal.aborted) socket.end()
-      else socket.destroy()
+      deadline.abort()
     }
   }
 
-  async function run(): Promise<void> {
-    while (!closing.signal.aborted) {
-      const wasUp = await session().then(
-        () => false,
-        (error: Error) => {
-          if (closing.signal.aborted) return false
-          const up = state.kind === "up"
-          const attempts = state.kind === "up" ? 0 : state.attempts + 1
-          state = {
-            kind: "down",
-            since: state.kind === "up" ? performance.now() : state.since,
-            attempts,
-            error: error.message,
-          }
-          return up
-        },
-      )
-      if (closing.signal.aborted || state.kind === "up") return
-      if (wasUp) metrics.listenerLost.inc()
-      const delay = backoff(state.attempts)
-      log.warn(
-        {
-          event: "listener_down",
-          attempt: state.attempts,
-          retry_in_ms: Math.round(delay),
-          error: state.error,
-        },
-        "not listening; polling goes on",
-      )
-      await sleep(delay, undefined, { signal: closing.signal }).catch(() => {})
-    }
-  }
-
-  return {
-    start() {
-      running ??= run()
-    },
-    state: () => state,
-    async stop() {
-      closing.abort()
-      await running
-    },
+  #lost({ wasUp, attempts, retryMs, error }: Loss): void {
+    const { log, metrics } = this.#deps
+    if (wasUp) metrics.listenerLost.inc()
+    log.warn(
+      { event: "listener_down", attempt: attempts, retry_in_ms: Math.round(retryMs), error },
+      "not listening; polling goes on",
+    )
   }
 }
-
-const readNotification = (payload: string): z.infer<typeof Notification> | undefined =>
-  Notification.safeParse(readJson(payload)).data

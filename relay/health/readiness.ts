@@ -1,7 +1,7 @@
 /** Readiness: the problems that keep clients from connecting or changes from reaching them, in words. */
 
 import type { KeysReport } from "../access/keys.ts"
-import type { DerivedReport } from "../derived/derived.ts"
+import type { DerivedReport } from "../derived/report.ts"
 import type { SourceState } from "../feed/source.ts"
 
 /** The oldest proof of the listener with which the relay is ready. Milliseconds. */

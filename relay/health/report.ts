@@ -3,7 +3,7 @@
 import { z } from "zod"
 import { KeysReport } from "../access/keys.ts"
 import { cursorText } from "../change/cursor.ts"
-import { DerivedReport } from "../derived/derived.ts"
+import { DerivedReport } from "../derived/report.ts"
 import { BellReport } from "../feed/bell.ts"
 import { TrackedTable } from "../feed/changelog.ts"
 import type { SourceState } from "../feed/source.ts"

@@ -1,4 +1,4 @@
-/** The board: the figures that stand now, and the way of a new one to the lanes that see it. */
+/** The board: the derived values that stand now, and the way of a new one to the lanes that see it. */
 
 import type { DerivedValue, DerivedValues } from "../derived/value.ts"
 import { flush } from "../fanout/flush.ts"
@@ -15,7 +15,7 @@ export interface DerivedBoard {
 }
 
 interface Entry {
-  readonly figure: DerivedValue
+  readonly value: DerivedValue
   readonly version: number
   readonly frame: Buffer
 }
@@ -26,8 +26,8 @@ export function createDerivedBoard(router: Router): DerivedBoard {
   let version = 0
   let showing: Promise<void> = Promise.resolve()
 
-  const put = (lane: Lane, name: string, { figure, version, frame }: Entry): void =>
-    lane.latest.put(`${name} ${figure.channel}`, version, frame)
+  const put = (lane: Lane, name: string, { value, version, frame }: Entry): void =>
+    lane.latest.put(`${name} ${value.channel}`, version, frame)
 
   async function send(name: string, changed: readonly Entry[], gone: readonly string[]): Promise<void> {
     const slice = new TimeSlice()
@@ -35,7 +35,7 @@ export function createDerivedBoard(router: Router): DerivedBoard {
     for (const lane of router.lanes()) {
       for (const channel of gone) lane.latest.delete(`${name} ${channel}`)
       for (const entry of changed) {
-        if (!seesValue(entry.figure, lane.subscription)) continue
+        if (!seesValue(entry.value, lane.subscription)) continue
         put(lane, name, entry)
         touched.add(lane)
       }
@@ -45,17 +45,17 @@ export function createDerivedBoard(router: Router): DerivedBoard {
   }
 
   return {
-    show({ name, figures }) {
+    show({ name, values }) {
       const before = sets.get(name)
       const now = new Map<string, Entry>()
       const changed: Entry[] = []
-      for (const figure of figures) {
-        let entry = before?.get(figure.channel)
-        if (entry?.figure.data !== figure.data || entry.figure.action !== figure.action) {
-          entry = { figure, version: ++version, frame: valueFrame(figure) }
+      for (const value of values) {
+        let entry = before?.get(value.channel)
+        if (entry?.value.data !== value.data || entry.value.action !== value.action) {
+          entry = { value, version: ++version, frame: valueFrame(value) }
           changed.push(entry)
         }
-        now.set(figure.channel, entry)
+        now.set(value.channel, entry)
       }
       if (now.size === 0) sets.delete(name)
       else sets.set(name, now)
@@ -67,7 +67,7 @@ export function createDerivedBoard(router: Router): DerivedBoard {
       const seen: Array<[string, Entry]> = []
       for (const [name, set] of sets)
         for (const entry of set.values())
-          if (seesValue(entry.figure, lane.subscription)) seen.push([name, entry])
+          if (seesValue(entry.value, lane.subscription)) seen.push([name, entry])
       seen.sort(([, a], [, b]) => a.version - b.version)
       for (const [name, entry] of seen) put(lane, name, entry)
     },

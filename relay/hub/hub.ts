@@ -175,8 +175,8 @@ export function createHub({ settings, log, metrics, recent, history, revocations
   const consumer: FeedConsumer = {
     hasClients: () => connections.size > 0,
     deliver,
-    show: board.show,
-    meet(lineage, known) {
+    showDerived: board.show,
+    adopt(lineage, known) {
       lineages = known
       if (head !== undefined) head = { lineage, snapshot: head.snapshot }
     },

@@ -42,7 +42,7 @@ export const FeedMessage = z.discriminatedUnion("kind", [
     kind: z.literal("figures"),
     set: z.object({
       name: z.string(),
-      figures: z.array(
+      values: z.array(
         z.object({
           type: z.string(),
           action: z.string().nullable(),

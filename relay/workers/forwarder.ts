@@ -82,13 +82,13 @@ export function createForwarder(revocations: Revocations): Forwarder {
       inBatch = false
       admit()
     },
-    show(set) {
-      const message: FeedMessageText = { kind: "figures", set: { ...set, figures: [...set.figures] } }
-      if (set.figures.length === 0) figures.delete(set.name)
+    showDerived(set) {
+      const message: FeedMessageText = { kind: "figures", set: { ...set, values: [...set.values] } }
+      if (set.values.length === 0) figures.delete(set.name)
       else figures.set(set.name, message)
       send(message)
     },
-    meet(lineage, lineages) {
+    adopt(lineage, lineages) {
       met = { kind: "meet", lineage, lineages: [...lineages] }
       if (head !== undefined) head = { lineage, snapshot: head.snapshot }
       send(met)

@@ -65,7 +65,7 @@ export function createUpstream({ stream, onQuestion, onStop, onClosed }: Upstrea
   async function pass(message: Exclude<FeedMessage, { kind: "status" | "stop" }>): Promise<void> {
     switch (message.kind) {
       case "meet":
-        return consumer?.meet(message.lineage, new Set(message.lineages))
+        return consumer?.adopt(message.lineage, new Set(message.lineages))
       case "position":
         return consumer?.begin(message.cursor, message.revocations)
       case "lost":
@@ -73,7 +73,7 @@ export function createUpstream({ stream, onQuestion, onStop, onClosed }: Upstrea
       case "reset":
         return consumer?.reset()
       case "figures":
-        return consumer?.show(message.set)
+        return consumer?.showDerived(message.set)
       case "part": {
         const { rows, revocations, cursor, first, final } = message
         await consumer?.deliver({ changes: await readChanges(rows), revocations, cursor, first, final })

@@ -52,7 +52,7 @@ t.test("a forgotten prepared transaction: the polls get slower, and end after a 
     await bell.afterRead(session, { snapshot: head.snapshot, leaseMs: head.leaseMs, transactions })
     return { mode: bell.report().mode, pollMs: bell.pollMs(true) }
   }
-  bell.doubt()
+  bell.recheck()
   const steps: Array<[seconds: number, mode: string, pollMs: number]> = [
     [0, "tail", 20],
     [1, "tail", 20],
@@ -65,7 +65,7 @@ t.test("a forgotten prepared transaction: the polls get slower, and end after a 
     now = seconds * 1_000
     t.same(await read(), { mode, pollMs }, `after ${seconds} s`)
   }
-  bell.doubt()
+  bell.recheck()
   t.match(await read(), { mode: "tail", pollMs: 20 }, "the next lease has a tail of its own")
 })
 

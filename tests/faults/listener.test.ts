@@ -1,7 +1,8 @@
 /** The listening session against what breaks it: the known faults of pg-listen, and the network's. */
 
 import t, { type Test } from "tap"
-import { createListener, type Listener } from "../../relay/feed/listener.ts"
+import { openListenSession } from "../../relay/feed/listen-session.ts"
+import { Listener } from "../../relay/feed/listener.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
 import { type Database, database } from "../helpers/database.ts"
@@ -30,9 +31,9 @@ async function world(
   let bells = 0
   let leases = 0
   let ups = 0
-  const listener = createListener({
-    connectionString: db.url.replace(`:${db.port}/`, `:${proxy.port}/`),
-    channel: "election_updates",
+  const connectionString = db.url.replace(`:${db.port}/`, `:${proxy.port}/`)
+  const listener = new Listener({
+    open: (options) => openListenSession({ connectionString, channel: "election_updates", ...options }),
     log: createLog({ LOG_LEVEL: "silent", LOG_FORMAT: "json" }),
     metrics,
     onBell: () => bells++,
@@ -41,7 +42,7 @@ async function world(
     ...proofs,
   })
   t.teardown(() => listener.stop())
-  const isUp = () => listener.state().kind === "up"
+  const isUp = () => listener.state.kind === "up"
   return {
     db,
     proxy,
@@ -105,7 +106,7 @@ t.test("a database that is away at the start is waited for", async (t) => {
   proxy.refuse()
   listener.start()
   await until("some attempts", () => {
-    const state = listener.state()
+    const state = listener.state
     return state.kind === "down" && state.attempts >= 3
   })
   proxy.heal()

@@ -54,7 +54,7 @@ function join(forwarder: Forwarder) {
 function start() {
   const forwarder = createForwarder(createRevocations())
   const { consumer } = forwarder
-  consumer.meet("abc", new Set(["abc"]))
+  consumer.adopt("abc", new Set(["abc"]))
   consumer.begin(cursor(5), [])
   const deliver = (seqs: number[], xmax: number, first = true, final = true) =>
     consumer.deliver({ changes: seqs.map(change), revocations: [], cursor: cursor(xmax), first, final })
@@ -84,9 +84,9 @@ t.test("one that comes is told the numbers that stand, and nothing of those that
   const { forwarder, consumer } = start()
   const figure = { type: "totals", action: null, channel: "dashboard", data: "1", at: "2026-11-03T20:00:00Z" }
   const before = join(forwarder)
-  consumer.show({ name: "a", figures: [figure] })
-  consumer.show({ name: "b", figures: [figure] })
-  consumer.show({ name: "a", figures: [] })
+  consumer.showDerived({ name: "a", values: [figure] })
+  consumer.showDerived({ name: "b", values: [figure] })
+  consumer.showDerived({ name: "a", values: [] })
   t.same(before.told, ["meet", "begin 5", "figures", "figures", "figures"])
   t.same(join(forwarder).told, ["meet", "begin 5", "figures"])
 })
@@ -114,7 +114,7 @@ t.test("before the feed has a position, and after it has lost it, nobody is told
   const forwarder = createForwarder(createRevocations())
   const first = join(forwarder)
   t.same(first.told, [])
-  forwarder.consumer.meet("abc", new Set(["abc"]))
+  forwarder.consumer.adopt("abc", new Set(["abc"]))
   t.same(first.told, ["meet"])
   forwarder.consumer.begin(cursor(5), [])
   forwarder.consumer.reset()
@@ -150,7 +150,7 @@ t.test("the feed waits for the slowest worker, one part behind, and not for one 
 t.test("a new lineage is told before what is of it", async (t: Test) => {
   const { forwarder, consumer } = start()
   const worker = join(forwarder)
-  consumer.meet("def", new Set(["def"]))
+  consumer.adopt("def", new Set(["def"]))
   t.same(worker.told, ["meet", "begin 5", "meet"])
 })
 

@@ -53,7 +53,7 @@ async function inBatch() {
     },
   })
   t.teardown(() => hub.drain({ perSecond: Number.POSITIVE_INFINITY, timeoutMs: 0 }))
-  hub.consumer.meet("l", new Set(["l"]))
+  hub.consumer.adopt("l", new Set(["l"]))
   hub.consumer.begin(cursor(10), [])
   const closed: number[] = []
   const connection = new Connection({

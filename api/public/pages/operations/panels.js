@@ -193,14 +193,14 @@ function showTables({ tables, derived }) {
   hideIfEmpty("derived", derived.length === 0)
   write(byId("derived-count"), number(derived.length))
   const byError = derived.toSorted((a, b) => Number(a.error === null) - Number(b.error === null))
-  fill("derived-rows", byError, ({ type, channel, figures, computed_seconds_ago, took_ms, error }) => {
+  fill("derived-rows", byError, ({ type, channel, values, computed_seconds_ago, took_ms, error }) => {
     const ago = computed_seconds_ago === null ? "not yet" : agoOf(computed_seconds_ago)
     const computed = make("td", "figure", error === null ? ago : `${error}. Last computed: ${ago}`)
     if (error !== null) computed.dataset.tone = "bad"
     return row(
       isolated("", type),
       isolated("", channel),
-      end(number(figures)),
+      end(number(values)),
       make("td", "end roomy figure", took_ms === null ? "" : fineSpanOf(took_ms / 1_000)),
       computed,
     )

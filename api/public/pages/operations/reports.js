@@ -26,7 +26,7 @@
  * @property {{totals: Disconnect[], last: (Disconnect & {first_at: string, last_at: string})[]}} disconnects
  * @property {{pid: number, connections: number}[]} [workers]
  * @property {{name: string, type: string, level: string, problem: string | null, not_captured: string[]}[]} tables
- * @property {{type: string, channel: string, function: string, figures: number, computed_seconds_ago: number | null, took_ms: number | null, error: string | null}[]} derived
+ * @property {{type: string, channel: string, function: string, values: number, computed_seconds_ago: number | null, took_ms: number | null, error: string | null}[]} derived
  */
 /** @typedef {{mode: "quiet" | "awake" | "tail", heard: number, skipped: number, polls: number}} Bell */
 /** @typedef {{total: number, users: number, by_user: Record<string, number>, channels: number, by_channel: Record<string, number>, lanes: number, replaying: number}} Connections */

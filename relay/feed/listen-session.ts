@@ -1,0 +1,75 @@
+/**
+ * One LISTEN session, by pg-listen, from connecting to its loss. A lost one is replaced by another rather than by
+ * pg-listen's own reconnecting, which gives up after three seconds, cannot be closed while it runs, does not notice a
+ * half-open socket, and ends the process on an error that nobody listens to.
+ */
+
+import { Socket } from "node:net"
+import pgListen from "pg-listen"
+import { deferred } from "../lib/deferred.ts"
+
+export interface ListenSession {
+  readonly channel: string
+  /** Rejects when the session is lost, or its signal aborted. */
+  readonly lost: Promise<never>
+  /** Sends on the channel; a failure is a loss. */
+  notify(payload: string): void
+  close(): void
+}
+
+export interface ListenOptions {
+  connectionString: string
+  channel: string
+  onPayload(payload: unknown): void
+  signal: AbortSignal
+}
+
+const CONNECT_MS = 10_000
+
+/** @throws if the database cannot be reached, or the signal is aborted meanwhile. */
+export async function openListenSession({
+  connectionString,
+  channel,
+  onPayload,
+  signal,
+}: ListenOptions): Promise<ListenSession> {
+  const socket = new Socket()
+  const lost = deferred<never>()
+  const subscriber = pgListen.default<Record<string, string>>(
+    {
+      connectionString,
+      application_name: "commitcast listener",
+      stream: () => socket,
+      connectionTimeoutMillis: CONNECT_MS,
+    },
+    { paranoidChecking: false, retryLimit: 1, parse: (text) => text, serialize: (text: string) => text },
+  )
+  subscriber.events.on("error", lost.reject)
+  subscriber.events.on("notification", (notification) => {
+    if (notification.channel === channel) onPayload(notification.payload)
+  })
+  const stop = () => lost.reject(new Error("stopping"))
+  signal.addEventListener("abort", stop)
+
+  function close(): void {
+    signal.removeEventListener("abort", stop)
+    // pg-listen's close() waits for the server to answer, which a half-open socket never does.
+    subscriber.close().catch(() => {})
+    if (signal.aborted) socket.end()
+    else socket.destroy()
+  }
+
+  try {
+    await Promise.race([subscriber.connect(), lost.promise])
+    await Promise.race([subscriber.listenTo(channel), lost.promise])
+  } catch (error) {
+    close()
+    throw error
+  }
+  return {
+    channel,
+    lost: lost.promise,
+    notify: (payload) => void subscriber.notify(channel, payload).catch(lost.reject),
+    close,
+  }
+}

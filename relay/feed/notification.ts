@@ -1,0 +1,22 @@
+/** Notifications: what may come on the channel of the bell. */
+
+import { z } from "zod"
+import { readJson } from "../lib/json.ts"
+
+const Notification = z.union([
+  /** A transaction was committed. */
+  z.object({ v: z.literal(1), table: z.string(), op: z.string(), rows: z.number(), xid: z.string() }),
+  /** A relay polls, so that writers do not ring. */
+  z.object({ v: z.literal(1), lease: z.number() }),
+  /** A relay sees whether its own notification comes back. */
+  z.object({ v: z.literal(1), canary: z.string() }),
+])
+export type Notification = z.infer<typeof Notification>
+
+const MAX_PAYLOAD = 8_000
+
+/** @returns undefined for anything else: anybody may notify. */
+export function readNotification(payload: unknown): Notification | undefined {
+  if (typeof payload !== "string" || payload.length >= MAX_PAYLOAD) return undefined
+  return Notification.safeParse(readJson(payload)).data
+}

@@ -1,0 +1,106 @@
+/** The reader: one read of the log after another, each delivered as one batch. */
+
+import type { Change } from "../change/change.ts"
+import { contains, type Snapshot } from "../change/cursor.ts"
+import type { Metrics } from "../telemetry/metrics.ts"
+import type { BatchPart, FeedConsumer } from "./batch.ts"
+import type { Head, LogPage, Session } from "./log-session.ts"
+
+/** What a read has shown beside the changes that it delivered. */
+export interface ReadResult {
+  readonly snapshot: Snapshot
+  readonly leaseMs: Head["leaseMs"]
+  /** The ids of the transactions whose changes it brought. */
+  readonly transactions: ReadonlySet<string>
+}
+
+export interface ReaderDeps {
+  consumer: Pick<FeedConsumer, "deliver">
+  metrics: Metrics
+  /** Canaries were read. */
+  onCanaries(canaries: readonly string[]): void
+}
+
+/** More changes than this are read in pages of this many. */
+const PAGE = 1_000
+
+export class Reader {
+  readonly #deps: ReaderDeps
+  #backlog = 0
+
+  constructor(deps: ReaderDeps) {
+    this.#deps = deps
+  }
+
+  /** At most so many changes of a read in pages are still to be delivered; 0 between two reads. */
+  get backlog(): number {
+    return this.#backlog
+  }
+
+  /**
+   * Reads everything since a snapshot and delivers it.
+   * @param onDelivered is called once all of it is delivered: even if the session fails right after, none may be read again.
+   * @returns undefined if the log no longer holds everything since then.
+   */
+  async read(
+    session: Session,
+    since: Snapshot,
+    onDelivered: (snapshot: Snapshot) => void,
+  ): Promise<ReadResult | undefined> {
+    const { metrics, onCanaries } = this.#deps
+    const stop = metrics.read.startTimer()
+    const page = await session.read(since, PAGE)
+    stop()
+    if (!contains(since, page.head.horizon)) return undefined
+    const parts = page.cut ? session.pages(since, PAGE) : [{ ...page, final: true }]
+    const transactions = new Set<string>()
+    let { head } = page
+    let count = 0
+    let first = true
+    try {
+      for await (const part of parts) {
+        head = part.head
+        if (!contains(since, head.horizon)) return undefined
+        for (const { xid } of part.changes) transactions.add(xid)
+        count += part.changes.length
+        if (page.cut) this.#backlog = leftFrom(part)
+        if (part.changes.length > 0 || since.text !== head.snapshot.text)
+          await this.#deliver(part, { lineage: session.lineage, snapshot: head.snapshot }, first)
+        onCanaries(part.canaries)
+        if (part.final) onDelivered(head.snapshot)
+        first = false
+      }
+    } finally {
+      this.#backlog = 0
+    }
+    if (count > 0) metrics.batch.observe(count)
+    return { snapshot: head.snapshot, leaseMs: head.leaseMs, transactions }
+  }
+
+  async #deliver(part: LogPage, cursor: BatchPart["cursor"], first: boolean): Promise<void> {
+    const { consumer, metrics } = this.#deps
+    const { changes, revocations, final } = part
+    const stop = metrics.fanout.startTimer()
+    for (const { table, op, count } of runsOf(changes)) metrics.events.inc({ table, op }, count)
+    if (revocations.length > 0) metrics.events.inc({ table: "", op: "revocation" }, revocations.length)
+    await consumer.deliver({ changes, revocations, cursor, first, final })
+    stop()
+  }
+}
+
+/** How many changes there are at most from this page on. */
+const leftFrom = ({ head, changes }: LogPage): number =>
+  Number(head.newest - BigInt(changes[0]?.id ?? head.newest)) + 1
+
+/** Runs of changes of one table and operation: a counter takes each at once. */
+function runsOf(changes: readonly Change[]): Array<{ table: string; op: string; count: number }> {
+  const runs: Array<{ table: string; op: string; count: number }> = []
+  for (const change of changes) {
+    const { op } = change
+    const table = change.kind === "message" ? "" : change.table
+    const run = runs.at(-1)
+    if (run?.table === table && run.op === op) run.count++
+    else runs.push({ table, op, count: 1 })
+  }
+  return runs
+}
