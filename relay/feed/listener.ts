@@ -70,8 +70,7 @@ export class Listener {
       log.info({ event: "listener_up", channel: session.channel }, "listening")
       onUp()
       for (;;) {
-        await Promise.race([this.#clock.sleep(proofIntervalMs, signal), session.lost])
-        if (signal.aborted) return
+        await this.#within(proofIntervalMs, session.lost)
         await this.#prove(session)
         this.#supervisor.up({ provenAt: this.#clock.now() })
       }
@@ -101,16 +100,21 @@ export class Listener {
   async #prove(session: ListenSession): Promise<void> {
     const { proofTimeoutMs = PROOF_TIMEOUT_MS } = this.#deps
     const proof = { canary: `${this.#name}:${randomUUID()}`, arrived: deferred<void>() }
-    const deadline = new AbortController()
-    const late = this.#clock.sleep(proofTimeoutMs, deadline.signal).then(() => {
-      throw new Error("a notification to itself did not come back in time")
-    })
     this.#proof = proof
+    session.notify(JSON.stringify({ v: 1, canary: proof.canary }))
+    const arrived = Promise.race([proof.arrived.promise, session.lost])
+    if (!(await this.#within(proofTimeoutMs, arrived)))
+      throw new Error("a notification to itself did not come back in time")
+  }
+
+  /** Waits for a promise, at most for so many milliseconds. @returns whether it resolved. */
+  async #within(ms: number, promise: Promise<void>): Promise<boolean> {
+    const settled = new AbortController()
+    const late = this.#clock.sleep(ms, settled.signal).then(() => false)
     try {
-      session.notify(JSON.stringify({ v: 1, canary: proof.canary }))
-      await Promise.race([proof.arrived.promise, late, session.lost])
+      return await Promise.race([promise.then(() => true), late])
     } finally {
-      deadline.abort()
+      settled.abort()
     }
   }
 
