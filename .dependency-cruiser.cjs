@@ -88,7 +88,7 @@ module.exports = {
       "^(relay|api|cli|client)/",
     ),
     onlyIn("only-the-socket-knows-ws", "ws", [
-      "^relay/gateway/gateway\\.ts$",
+      "^relay/gateway/(gateway|client-socket)\\.ts$",
       "^relay/fanout/(connection|wire)\\.ts$",
     ]),
     // Whoever has no driver holds no SQL.

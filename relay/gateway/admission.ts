@@ -1,4 +1,4 @@
-/** Admission: from a token to a place in the hub, and from a later one to another. The client's frames wait meanwhile. */
+/** Admission: with its first token a client gets a place in the hub, with each later one another identity. */
 
 import type { Auth, AuthResult, Identity } from "../access/auth.ts"
 import type { Revocations } from "../access/revocations.ts"
@@ -7,49 +7,34 @@ import type { Connection } from "../fanout/connection.ts"
 import type { Hub } from "../hub/hub.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import { amendFilter } from "../protocol/filter.ts"
-import type { ErrorCode } from "../protocol/server-message.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Audit } from "./audit.ts"
+import { type Faults, type RequestId, TOO_MANY_FILTERS } from "./faults.ts"
 import type { Limits } from "./limits.ts"
-import type { Handshake } from "./upgrade.ts"
+import type { UpgradeParameters } from "./upgrade.ts"
 
 export interface AdmissionDeps {
-  hub: Hub
-  auth: Auth
-  revocations: Revocations
-  limits: Limits
-  audit: Audit
+  hub: Pick<Hub, "crowded" | "join" | "reauthorise">
+  auth: Pick<Auth, "verify">
+  revocations: Pick<Revocations, "judge">
+  limits: Pick<Limits, "allowsChannels" | "addConnection">
+  audit: Pick<Audit, "record">
+  faults: Faults
   log: Log
   metrics: Metrics
   settings: { heartbeatMs: number }
-  fault(connection: Connection, code: ErrorCode, message: string, request?: Request): void
-  /** Obeys a frame that has waited. */
-  obey(connection: Connection, text: string): void
 }
 
-type Request = string | number | undefined
 type Refusal = Extract<AuthResult, { ok: false }>["reason"]
 
 export interface Admission {
-  /** Takes in who has connected, with the token of its request if there is one. */
-  open(connection: Connection, asked: Handshake): void
-  /** Checks a token: the first lets in, each later one renews. */
-  present(connection: Connection, token: string, request: Request): Promise<void>
-  /** Keeps a frame that came while a token is checked. @returns false if none is. */
-  holds(connection: Connection, text: string): boolean
+  /** Notes what a new connection asked for. One that asked for what cannot be is closed. */
+  open(connection: Connection, parameters: UpgradeParameters): void
+  /** Checks a token: the first admits the client, each later one renews its identity. Resolves once it is answered. */
+  authenticate(connection: Connection, token: string, request: RequestId): Promise<void>
+  /** The client is gone: nothing of it joins any more. */
   forget(connection: Connection): void
-}
-
-/** The check of a token may have to wait for its issuer: what is kept meanwhile of who may be nobody. */
-const MAX_HELD_FRAMES = 32
-const MAX_HELD_LENGTH = 16_384
-export const TOO_MANY_FILTERS =
-  "too many different filters at this moment: take one that others have, or try again"
-
-interface Held {
-  frames: string[]
-  length: number
 }
 
 export function createAdmission({
@@ -58,40 +43,31 @@ export function createAdmission({
   revocations,
   limits,
   audit,
+  faults,
   log,
   metrics,
   settings,
-  fault,
-  obey,
 }: AdmissionDeps): Admission {
-  /** What those asked for who have not shown a token yet. */
-  const asking = new Map<Connection, Pick<Handshake, "channels" | "cursor">>()
-  /** Those whose token is being checked. */
-  const checking = new Map<Connection, Held>()
+  /** What clients asked for that have not been admitted yet. */
+  const requested = new Map<Connection, Pick<UpgradeParameters, "channels" | "cursor">>()
+  /** The clients whose token is being checked. */
+  const checking = new Set<Connection>()
 
-  async function present(connection: Connection, token: string, request: Request): Promise<void> {
-    checking.set(connection, { frames: [], length: 0 })
-    const result = revocations.judge(await auth.verify(token))
-    const held = checking.get(connection)
-    checking.delete(connection)
-    // It may be gone by now, or have been sent away.
-    if (held === undefined || connection.closing) return
-    if (!result.ok) refuse(connection, result.reason, request)
-    else if (connection.identity === undefined) admit(connection, result.identity)
-    else renew(connection, result.identity, request)
-    for (const text of held.frames) obey(connection, text)
-  }
-
-  function refuse(connection: Connection, reason: Refusal, request: Request): void {
+  function refuse(connection: Connection, reason: Refusal, request: RequestId): void {
     metrics.authFailures.inc({ reason })
-    audit.tell(connection, { event: "token_refused", reason })
+    audit.record(connection, { event: "token_refused", reason })
     switch (reason) {
       case "expired":
         return connection.close(CloseCode.tokenExpired, "token expired")
       case "unavailable":
-        // The token that it came in with is still good.
+        // The token that admitted it is still good.
         if (connection.identity !== undefined)
-          return fault(connection, "busy", "the token cannot be checked now: try again later", request)
+          return faults.answer(
+            connection,
+            "busy",
+            "the token cannot be checked now: try again later",
+            request,
+          )
         return connection.close(CloseCode.tryAgain, "the token cannot be checked now")
       case "missing":
       case "invalid":
@@ -102,23 +78,23 @@ export function createAdmission({
   }
 
   function admit(connection: Connection, identity: Identity): void {
-    const asked = asking.get(connection)
+    const asked = requested.get(connection)
     if (asked === undefined) return
     const channels = startChannels(asked.channels, identity.user)
     const forbidden = forbiddenOf(channels, identity.user, identity.rights)
     if (forbidden.length > 0) {
       const { id, address } = connection
-      audit.tell({ id, address, user: identity.user }, { event: "channels_refused", channels: forbidden })
+      audit.record({ id, address, user: identity.user }, { event: "channels_refused", channels: forbidden })
       return connection.close(CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`)
     }
     if (!limits.allowsChannels(connection, channels.size)) return
     if (hub.crowded(identity, channels, connection.filter))
       return connection.close(CloseCode.tryAgain, TOO_MANY_FILTERS)
     connection.identity = identity
-    asking.delete(connection)
-    if (!limits.join(connection))
+    requested.delete(connection)
+    if (!limits.addConnection(connection))
       return connection.close(CloseCode.connectionLimit, "too many connections of this user")
-    audit.tell(connection, { event: "connected", channels, expiresAt: identity.expiresAt })
+    audit.record(connection, { event: "connected", channels, expiresAt: identity.expiresAt })
     hub.join(connection, channels, asked.cursor, (joined) => {
       connection.send({
         type: "connection_success",
@@ -133,10 +109,10 @@ export function createAdmission({
     })
   }
 
-  function renew(connection: Connection, identity: Identity, request: Request): void {
+  function renew(connection: Connection, identity: Identity, request: RequestId): void {
     if (identity.user !== connection.user) {
-      audit.tell(connection, { event: "token_refused", reason: "other_user" })
-      return fault(connection, "other_user", "a refresh must be for the same user", request)
+      audit.record(connection, { event: "token_refused", reason: "other_user" })
+      return faults.answer(connection, "other_user", "a refresh must be for the same user", request)
     }
     const done = hub.reauthorise(connection, identity, (channels) => {
       connection.send({
@@ -146,33 +122,29 @@ export function createAdmission({
         expires_in: secondsLeft(identity),
         request,
       })
-      audit.tell(connection, { event: "renewed", channels, expiresAt: identity.expiresAt })
+      audit.record(connection, { event: "renewed", channels, expiresAt: identity.expiresAt })
     })
-    if (!done) fault(connection, "busy", "too much waits already: ask again later", request)
+    if (!done) faults.answer(connection, "busy", "too much waits already: ask again later", request)
   }
 
   return {
     open(connection, { tokens, channels, cursor, filter }) {
-      asking.set(connection, { channels, cursor })
+      requested.set(connection, { channels, cursor })
       if (tokens.length > 1) return connection.close(CloseCode.badMessage, "more than one token")
       if (typeof filter === "string") return connection.close(CloseCode.badMessage, filter)
       connection.filter = amendFilter(undefined, filter)
-      if (tokens[0] !== undefined) void present(connection, tokens[0], undefined)
     },
-    present,
-    holds(connection, text) {
-      const held = checking.get(connection)
-      if (held === undefined) return false
-      if (held.frames.length === MAX_HELD_FRAMES || held.length >= MAX_HELD_LENGTH) {
-        fault(connection, "busy", "a token is being checked: ask again later")
-      } else {
-        held.frames.push(text)
-        held.length += text.length
-      }
-      return true
+    async authenticate(connection, token, request) {
+      checking.add(connection)
+      const result = revocations.judge(await auth.verify(token))
+      // Meanwhile the client may have left, or been closed.
+      if (!checking.delete(connection) || connection.closing) return
+      if (!result.ok) refuse(connection, result.reason, request)
+      else if (connection.identity === undefined) admit(connection, result.identity)
+      else renew(connection, result.identity, request)
     },
     forget(connection) {
-      asking.delete(connection)
+      requested.delete(connection)
       checking.delete(connection)
     },
   }

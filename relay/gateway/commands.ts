@@ -1,4 +1,4 @@
-/** What a client may ask for once it is authenticated. */
+/** Commands: what an authenticated client may ask for. */
 
 import type { Identity } from "../access/auth.ts"
 import { forbiddenOf, laneChannels } from "../access/rights.ts"
@@ -6,44 +6,46 @@ import type { Connection } from "../fanout/connection.ts"
 import type { Hub } from "../hub/hub.ts"
 import type { ClientMessage } from "../protocol/client-message.ts"
 import { amendFilter } from "../protocol/filter.ts"
-import type { ErrorCode } from "../protocol/server-message.ts"
-import { TOO_MANY_FILTERS } from "./admission.ts"
 import type { Audit } from "./audit.ts"
+import { type Faults, type RequestId, TOO_MANY_FILTERS } from "./faults.ts"
 import type { Limits } from "./limits.ts"
 
 type Of<Type extends ClientMessage["type"]> = Extract<ClientMessage, { type: Type }>
-type Command = Exclude<ClientMessage, { type: "authenticate" }>
+export type Command = Exclude<ClientMessage, { type: "authenticate" }>
 
 export interface CommandsDeps {
-  hub: Hub
-  limits: Limits
-  audit: Audit
-  fault(connection: Connection, code: ErrorCode, message: string, request?: string | number): void
+  hub: Pick<Hub, "crowded" | "rejoin">
+  limits: Pick<Limits, "allowsChannels">
+  audit: Pick<Audit, "record">
+  faults: Faults
 }
 
-export function createCommands({ hub, limits, audit, fault }: CommandsDeps): {
-  /** What has an answer has it now, or after a replay. */
-  obey(connection: Connection, command: Command): void
-} {
-  function busy(connection: Connection, request: string | number | undefined): void {
-    fault(connection, "busy", "too much waits for the end of the replay: ask again later", request)
+export interface Commands {
+  /** A command that has an answer gets it at once, or after a batch or a replay. */
+  handle(connection: Connection, command: Command): void
+}
+
+export function createCommands({ hub, limits, audit, faults }: CommandsDeps): Commands {
+  function busy(connection: Connection, request: RequestId): void {
+    faults.answer(connection, "busy", "too much waits for the end of the replay: ask again later", request)
   }
 
   function subscribe(connection: Connection, command: Of<"subscribe">): void {
     const { channels = [], cursor, request } = command
-    // Judged by the token of the moment in which it happens, which may be after a replay.
+    // A replay may come first: what counts is the token of the moment in which the channels change.
     const change = (joined: ReadonlySet<string>, identity: Identity) => {
       const forbidden = forbiddenOf(channels, identity.user, identity.rights)
       if (forbidden.length > 0) {
-        audit.tell(connection, { event: "channels_refused", channels: forbidden })
-        fault(connection, "forbidden_channel", `not allowed: ${forbidden.join(", ")}`.slice(0, 300), request)
+        audit.record(connection, { event: "channels_refused", channels: forbidden })
+        const message = `not allowed: ${forbidden.join(", ")}`.slice(0, 300)
+        faults.answer(connection, "forbidden_channel", message, request)
         return undefined
       }
       const all = new Set([...joined, ...laneChannels(channels, identity.user)])
       if (!limits.allowsChannels(connection, all.size)) return undefined
       const filter = amendFilter(connection.filter, command)
       if (hub.crowded(identity, all, filter)) {
-        fault(connection, "too_many_filters", TOO_MANY_FILTERS, request)
+        faults.answer(connection, "too_many_filters", TOO_MANY_FILTERS, request)
         return undefined
       }
       connection.filter = filter
@@ -51,7 +53,7 @@ export function createCommands({ hub, limits, audit, fault }: CommandsDeps): {
     }
     const done = hub.rejoin(connection, change, cursor, (joined) => {
       connection.send({ type: "subscribed", channels, ...joined, request })
-      audit.tell(connection, { event: "subscribed", channels })
+      audit.record(connection, { event: "subscribed", channels })
     })
     if (!done) busy(connection, request)
   }
@@ -62,23 +64,19 @@ export function createCommands({ hub, limits, audit, fault }: CommandsDeps): {
       const unknown = channels.filter((channel) => !joined.has(channel))
       if (unknown.length === 0) return new Set([...joined].filter((channel) => !channels.includes(channel)))
       const own = unknown.includes(`user:${identity.user}`) ? " (the own user channel stays)" : ""
-      fault(
-        connection,
-        "not_subscribed",
-        `not subscribed: ${unknown.join(", ")}${own}`.slice(0, 300),
-        request,
-      )
+      const message = `not subscribed: ${unknown.join(", ")}${own}`.slice(0, 300)
+      faults.answer(connection, "not_subscribed", message, request)
       return undefined
     }
     const done = hub.rejoin(connection, change, undefined, ({ cursor }) => {
       connection.send({ type: "unsubscribed", channels, cursor, request })
-      audit.tell(connection, { event: "unsubscribed", channels })
+      audit.record(connection, { event: "unsubscribed", channels })
     })
     if (!done) busy(connection, request)
   }
 
   return {
-    obey(connection, command) {
+    handle(connection, command) {
       switch (command.type) {
         case "ping":
           return connection.send({ type: "pong", at: new Date().toISOString(), request: command.request })

@@ -1,13 +1,14 @@
-/** What an upgrade request asks for, whether its page may ask, and the answers that are no upgrade. */
+/** The upgrade: what a request asks for, and whether it becomes a connection. */
 
-import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from "node:http"
-import type { Socket } from "node:net"
-import type { Duplex } from "node:stream"
+import type { IncomingMessage } from "node:http"
+import type { Auth } from "../access/auth.ts"
+import type { Hub } from "../hub/hub.ts"
 import { ChannelName, describeFault } from "../protocol/client-message.ts"
 import { FilterFields } from "../protocol/filter.ts"
+import type { Limits } from "./limits.ts"
 
-export interface Handshake {
-  /** Wherever they came: header, subprotocol, query. More than one is a mistake or an attack. */
+export interface UpgradeParameters {
+  /** From header, subprotocol and query. More than one is a mistake or an attack. */
   tokens: string[]
   channels: string[]
   cursor: string | undefined
@@ -15,26 +16,53 @@ export interface Handshake {
   filter: FilterFields | string
 }
 
-/** The one subprotocol that is answered: the token beside it must not come back. */
-export const SUBPROTOCOL = "commitcast.v1"
-const BEARER = "bearer."
+/** The result is the one under which a refusal is counted. */
+export type UpgradeVerdict =
+  | { accepted: true; address: string; parameters: UpgradeParameters }
+  | { accepted: false; status: number; result: string; retrySeconds?: number }
 
-/** Whether the Origin, which browsers alone send, is the relay's own host or an allowed one. `null` never is. */
-export function originAllowed(request: IncomingMessage, allowed: readonly string[]): boolean {
-  const { origin, host } = request.headers
-  if (origin === undefined || allowed.includes(origin)) return true
-  return URL.canParse(origin) && new URL(origin).host === host
+export interface UpgradesDeps {
+  hub: Pick<Hub, "ready">
+  auth: Pick<Auth, "ready">
+  limits: Pick<Limits, "takeUpgrade">
+  settings: { path: string; allowedOrigins: readonly string[]; queryToken: boolean }
 }
 
-/** The tokens of all its Authorization headers: Node itself shows the first alone. Whatever follows the scheme is one. */
-export const bearerTokens = (request: IncomingMessage): string[] =>
-  (request.headersDistinct.authorization ?? []).flatMap(
-    (header) =>
-      /^Bearer(?:\s+(.*))?$/i
-        .exec(header)
-        ?.slice(1)
-        .map((token) => token ?? "") ?? [],
-  )
+export interface Upgrades {
+  judge(request: IncomingMessage): UpgradeVerdict
+  /** Refuses all from now on. */
+  stop(): void
+}
+
+export function createUpgrades({ hub, auth, limits, settings }: UpgradesDeps): Upgrades {
+  let stopping = false
+
+  const refused = (status: number, result: string, retrySeconds?: number): UpgradeVerdict =>
+    retrySeconds === undefined
+      ? { accepted: false, status, result }
+      : { accepted: false, status, result, retrySeconds }
+
+  return {
+    judge(request) {
+      const url = readTarget(request)
+      if (url === undefined) return refused(400, "bad_request")
+      const status = malformedStatus(request)
+      if (status !== undefined) return refused(status, "bad_request")
+      if (url.pathname.replace(/\/$/, "") !== settings.path) return refused(404, "wrong_path")
+      if (!originAllowed(request, settings.allowedOrigins)) return refused(403, "origin")
+      if (stopping) return refused(503, "stopping", 1)
+      if (!hub.ready() || !auth.ready()) return refused(503, "not_ready", 1)
+      const allowance = limits.takeUpgrade(request)
+      if (!allowance.allowed) return refused(allowance.status, allowance.limit, allowance.retrySeconds)
+      const parameters = readParameters(request, url, settings.queryToken)
+      if (parameters === undefined) return refused(400, "bad_request")
+      return { accepted: true, address: allowance.address, parameters }
+    },
+    stop() {
+      stopping = true
+    },
+  }
+}
 
 /**
  * Reads the target of a request: a path, or a whole URL as proxies write it.
@@ -47,8 +75,8 @@ export function readTarget({ url: target = "" }: IncomingMessage): URL | undefin
   return url.pathname === path ? url : undefined
 }
 
-/** What is wrong with the form of an upgrade request, as an HTTP status; undefined if nothing is. */
-export function misformed({ method, httpVersion, headersDistinct }: IncomingMessage): number | undefined {
+/** The HTTP status of a malformed upgrade request; undefined if it is well-formed. */
+function malformedStatus({ method, httpVersion, headersDistinct }: IncomingMessage): number | undefined {
   if (method !== "GET") return 405
   const { host, "content-length": lengths = [], "transfer-encoding": encodings } = headersDistinct
   // A proxy in front may read another host, or a body where frames are read here.
@@ -59,19 +87,21 @@ export function misformed({ method, httpVersion, headersDistinct }: IncomingMess
   return undefined
 }
 
-/**
- * Whether an answer to an earlier request on this socket is under way: frames would fall into it, and Node throws where
- * another answer is begun. It keeps the answer in a field of its own.
- */
-export const answering = (socket: Duplex): boolean =>
-  ((socket as Duplex & { _httpMessage?: object | null })._httpMessage ?? null) !== null
+/** Whether the Origin, which only browsers send, is the relay's own host or an allowed one. `null` never is. */
+function originAllowed(request: IncomingMessage, allowed: readonly string[]): boolean {
+  const { origin, host } = request.headers
+  if (origin === undefined || allowed.includes(origin)) return true
+  return URL.canParse(origin) && new URL(origin).host === host
+}
 
-/** Reads an upgrade request. @returns undefined if a parameter is malformed. */
-export function readHandshake(
+const BEARER = "bearer."
+
+/** @returns undefined if a channel is malformed. */
+function readParameters(
   request: IncomingMessage,
   url: URL,
   queryToken: boolean,
-): Handshake | undefined {
+): UpgradeParameters | undefined {
   const tokens = bearerTokens(request)
   for (const offered of (request.headers["sec-websocket-protocol"] ?? "").split(",")) {
     if (offered.trim().startsWith(BEARER)) tokens.push(offered.trim().slice(BEARER.length))
@@ -82,6 +112,16 @@ export function readHandshake(
   const cursor = url.searchParams.get("cursor") ?? undefined
   return { tokens, channels, cursor, filter: readFilter(url) }
 }
+
+/** The tokens of all Authorization headers: `headers` has only the first. Whatever follows the scheme is one. */
+export const bearerTokens = (request: IncomingMessage): string[] =>
+  (request.headersDistinct.authorization ?? []).flatMap(
+    (header) =>
+      /^Bearer(?:\s+(.*))?$/i
+        .exec(header)
+        ?.slice(1)
+        .map((token) => token ?? "") ?? [],
+  )
 
 const readList = (url: URL, name: string): string[] =>
   (url.searchParams.get(name) ?? "").split(",").filter((item) => item !== "")
@@ -96,33 +136,4 @@ function readFilter(url: URL): FilterFields | string {
   } catch {
     return "where: not JSON"
   }
-}
-
-/** Whoever does not hang up in turn keeps no socket. */
-const destroyOnceEnded = (socket: Duplex): Duplex => socket.once("finish", () => socket.destroy())
-
-/** What some statuses must say beside themselves. */
-const REMEDIES: Record<number, string> = {
-  405: "Allow: GET\r\n",
-  426: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-}
-
-/** Answers an upgrade that is refused. @param retrySeconds when to come back, if that may help. */
-export function answerRefusal(socket: Duplex, status: number, retrySeconds?: number): void {
-  destroyOnceEnded(socket)
-  const remedy = retrySeconds === undefined ? (REMEDIES[status] ?? "") : `Retry-After: ${retrySeconds}\r\n`
-  socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${remedy}\r\n`,
-  )
-}
-
-/** Another upgrade, such as curl's offer of HTTP/2, is an offer only: the request stands (RFC 9110, section 7.8). */
-export function answerPlainly(http: Server, request: IncomingMessage, socket: Duplex): void {
-  const response = new ServerResponse(request)
-  response.shouldKeepAlive = false
-  response.assignSocket(socket as Socket)
-  destroyOnceEnded(socket)
-  response.once("finish", () => socket.end())
-  socket.on("error", () => socket.destroy())
-  http.emit("request", request, response)
 }

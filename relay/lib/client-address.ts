@@ -23,7 +23,7 @@ export function clientOf(request: IncomingMessage, trust: Trust): string {
 }
 
 /** Whether the request claims to come through a proxy that is not trusted. */
-export const speaksInVain = (request: IncomingMessage, trust: Trust): boolean =>
+export const fromUntrustedProxy = (request: IncomingMessage, trust: Trust): boolean =>
   request.headers["x-forwarded-for"] !== undefined && !trust(request.socket.remoteAddress ?? "", 0)
 
 /** Some proxies add the port. */

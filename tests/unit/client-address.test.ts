@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import express from "express"
 import t, { type Test } from "tap"
-import { clientOf, readTrust, speaksInVain } from "../../relay/lib/client-address.ts"
+import { clientOf, fromUntrustedProxy, readTrust } from "../../relay/lib/client-address.ts"
 
 /** Asks a server on the loopback. @returns what it answers. */
 async function ask<T>(t: Test, server: Server, forwarded: string | undefined): Promise<T> {
@@ -85,7 +85,7 @@ t.test("a host is one address", async (t) => {
 })
 
 t.test("a proxy that is not believed is noticed", async (t) => {
-  const cases: Array<[trustProxy: string, forwarded: string | undefined, inVain: boolean]> = [
+  const cases: Array<[trustProxy: string, forwarded: string | undefined, untrusted: boolean]> = [
     ["false", "203.0.113.9", true],
     ["10.0.0.0/8", "203.0.113.9", true],
     ["0", "203.0.113.9", true],
@@ -93,14 +93,14 @@ t.test("a proxy that is not believed is noticed", async (t) => {
     ["1", "203.0.113.9", false],
     ["loopback", "203.0.113.9", false],
   ]
-  for (const [trustProxy, forwarded, inVain] of cases)
+  for (const [trustProxy, forwarded, untrusted] of cases)
     t.equal(
       await ask(
         t,
-        answering((request) => speaksInVain(request, readTrust(trustProxy))),
+        answering((request) => fromUntrustedProxy(request, readTrust(trustProxy))),
         forwarded,
       ),
-      inVain,
+      untrusted,
       `${trustProxy}: ${forwarded}`,
     )
 })

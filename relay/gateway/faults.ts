@@ -1,0 +1,38 @@
+/** Faults: what clients do wrong. Each is answered with an error message; a client that makes too many is closed. */
+
+import type { Connection } from "../fanout/connection.ts"
+import { CloseCode } from "../protocol/close-code.ts"
+import type { ErrorCode } from "../protocol/server-message.ts"
+import type { Metrics } from "../telemetry/metrics.ts"
+import type { Limits } from "./limits.ts"
+
+/** What a client wrote on its message, to tell the answers apart. */
+export type RequestId = string | number | undefined
+
+export const TOO_MANY_FILTERS =
+  "too many different filters at this moment: take one that others have, or try again"
+
+export interface FaultsDeps {
+  limits: Pick<Limits, "record">
+  metrics: Metrics
+  settings: { maxErrors: number }
+}
+
+export interface Faults {
+  /** Sends the error, or closes the connection if it is one too many. */
+  answer(connection: Connection, code: ErrorCode, message: string, request?: RequestId): void
+}
+
+export function createFaults({ limits, metrics, settings }: FaultsDeps): Faults {
+  return {
+    answer(connection, code, message, request) {
+      metrics.errors.inc({ code })
+      connection.faults++
+      if (connection.faults > settings.maxErrors) {
+        limits.record("errors")
+        return connection.close(CloseCode.tooManyErrors, "too many errors")
+      }
+      connection.send({ type: "error", code, message, request })
+    },
+  }
+}
