@@ -41,8 +41,6 @@ export class Connection implements Member {
   startBatch = 0
   /** When the client last sent something. */
   heardAt = performance.now()
-  /** When it last sent a pong that did not count against its rate. */
-  pongedAt = performance.now()
   /** Messages that wait until it is live. */
   deferred = 0
   /** Error messages sent. */
