@@ -40,7 +40,7 @@ export class Connection implements Member {
   /** Entries of this batch are skipped: it was in progress when the connection took its cursor. */
   startBatch = 0
   /** When the client last sent something. */
-  heardAt = performance.now()
+  lastHeardAt = performance.now()
   /** Messages that wait until it is live. */
   deferred = 0
   /** Error messages sent. */
@@ -185,7 +185,7 @@ export class Connection implements Member {
     const { queued, sent } = this.#wire
     const taken = sent !== this.#sent
     // A client that takes what waits is alive, though its pong is queued behind all of that.
-    if (taken && this.#waited) this.heardAt = now
+    if (taken && this.#waited) this.lastHeardAt = now
     if (queued === 0 || taken) this.stuckAt = now
     this.#waited = queued > 0
     this.#sent = sent
@@ -195,7 +195,7 @@ export class Connection implements Member {
   /** Leaves out time in which the relay itself did not run. Milliseconds. */
   excuse(ms: number): void {
     this.connectedAt += ms
-    this.heardAt += ms
+    this.lastHeardAt += ms
     this.stuckAt += ms
   }
 

@@ -68,7 +68,7 @@ export class ClientSocket {
   /** Counts a frame. A client that sends too many is no longer read. @returns whether to handle it. */
   #take(per: "user" | "connection"): boolean {
     if (this.#websocket.isPaused) return false
-    this.#connection.heardAt = this.#deps.clock()
+    this.#connection.lastHeardAt = this.#deps.clock()
     if (this.#deps.limits.takeFrame(this.#connection, per)) return !this.#connection.closing
     this.#connection.close(CloseCode.tooManyRequests, "too many requests")
     this.#websocket.pause()
@@ -91,7 +91,7 @@ export class ClientSocket {
     if (now - this.#pongedAt < this.#deps.settings.heartbeatMs / 2) return void this.#take("connection")
     if (this.#websocket.isPaused) return
     this.#pongedAt = now
-    this.#connection.heardAt = now
+    this.#connection.lastHeardAt = now
   }
 
   async #drain(): Promise<void> {

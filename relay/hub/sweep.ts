@@ -64,7 +64,7 @@ export function startSweep({ settings, position, connections, router, replays }:
       return connection.close(CloseCode.tokenExpired, "token expired")
     if (connection.overrun || connection.stuckFor(now) > slowMs)
       return connection.close(CloseCode.slowConsumer, "slow consumer")
-    if (now - connection.heardAt > settings.heartbeatMs + PONG_MS)
+    if (now - connection.lastHeardAt > settings.heartbeatMs + PONG_MS)
       return connection.close(CloseCode.noPong, "no pong")
     if (now - connection.connectedAt > maxAgeMs * (1 - AGE_SPREAD * connection.chance))
       connection.close(CloseCode.drain, "time to connect anew")

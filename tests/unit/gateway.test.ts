@@ -160,7 +160,7 @@ t.test(
     socket.push(pong)
     await turn()
     t.equal(limits.asked.length, 4, "half a heartbeat later one is an answer again")
-    t.equal(connection.heardAt, 71_001)
+    t.equal(connection.lastHeardAt, 71_001)
   },
 )
 

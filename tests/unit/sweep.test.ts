@@ -144,7 +144,7 @@ t.test("a relay that did not run for a while blames nobody for what could not re
     await until("it turns", () => turns > before)
   }
   await turned()
-  all.silent.connection.heardAt -= 6_000
+  all.silent.connection.lastHeardAt -= 6_000
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 6_000)
   await turned()
   sweep.stop()
