@@ -196,6 +196,17 @@ t.test(
   },
 )
 
+t.test("a client that hangs up while its token is checked joins nothing", async (t) => {
+  const { upgrade, auth, hub, audit } = start(t)
+  const socket = upgrade()
+  socket.push(closing(1000))
+  socket.push(null)
+  await until("the hub forgets it", () => hub.asked.includes("forget"))
+  await auth.answer(good("7"))
+  t.same(hub.asked, ["forget"])
+  t.same(audit.names(), ["closed"])
+})
+
 t.test("how a connection ended, and that it is forgotten once", async (t) => {
   const ways: Array<[end: (socket: FakeSocket, connection: Connection) => void, closed: object]> = [
     [
