@@ -73,7 +73,7 @@ module.exports = {
       name: "client-stands-alone",
       severity: "error",
       from: { path: "^client/" },
-      to: { pathNot: ["^client/", "^relay/protocol/server-message\\.ts$"] },
+      to: { pathNot: "^client/" },
     },
     {
       name: "pure-rooms-do-no-io",
@@ -103,6 +103,6 @@ module.exports = {
     tsPreCompilationDeps: true,
     tsConfig: { fileName: "tsconfig.json" },
     doNotFollow: { path: "node_modules" },
-    exclude: { path: "^(dist|\\.tap)/" },
+    exclude: { path: "(^|/)dist/|^\\.tap/" },
   },
 }

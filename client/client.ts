@@ -1,18 +1,12 @@
 /** Follows a relay: each change once, through lost connections, or word that the state has to be loaded anew. */
 
-import type {
-  ApplicationMessage,
-  ChangeMessage,
-  DerivedMessage,
-  Reason,
-  ServerMessage,
-} from "../relay/protocol/server-message.ts"
 import { setAlarm } from "./alarm.ts"
 import { createChannels } from "./channels.ts"
 import { FeedError, type FeedErrorCode, messageOf } from "./error.ts"
 import { createFilter, type FilterFields } from "./filter.ts"
 import { createListeners } from "./listeners.ts"
 import { INITIAL, transition } from "./machine.ts"
+import type { ApplicationMessage, ChangeMessage, DerivedMessage, Reason, ServerMessage } from "./messages.ts"
 import { type Page, type PageEvent, thisPage, watchPage } from "./page.ts"
 import { Position } from "./position.ts"
 import { openSocket, type Socket, type WebSocketConstructor } from "./socket.ts"
@@ -21,6 +15,16 @@ import { createShelf, type StorageLike } from "./storage.ts"
 import { createTokens } from "./token.ts"
 import type { AnyRows, EventName, EventOf, Rows } from "./types.ts"
 import { createWatchdog } from "./watchdog.ts"
+
+// A package has one door: what a program may import, and every type that it then meets.
+export { FeedError, type FeedErrorCode } from "./error.ts"
+export type { FilterFields, Tests } from "./filter.ts"
+export type { ApplicationMessage, ChangeMessage, DerivedMessage, Reason, Tx } from "./messages.ts"
+export type { Page } from "./page.ts"
+export type { WebSocketConstructor, WebSocketLike } from "./socket.ts"
+export type { Kind, Stale, State, Tries } from "./state.ts"
+export type { StorageLike } from "./storage.ts"
+export type { AnyRows, Change, ChangeOf, EventName, EventOf, FeedEvents, Rows } from "./types.ts"
 
 /** Loads the caller's state. Returns the cursor that was read with it, if one was. */
 export type Resync = (why: { reason: Reason; signal: AbortSignal }) => Promise<{ cursor: string } | undefined>

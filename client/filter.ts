@@ -1,6 +1,6 @@
 /** The filter: what holds on the connection, and what is asked for instead. */
 
-import type { ChangeMessage } from "../relay/protocol/server-message.ts"
+import type { ChangeMessage } from "./messages.ts"
 import { createWaiting } from "./waiting.ts"
 
 type Scalar = string | number | boolean

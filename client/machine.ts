@@ -10,8 +10,8 @@
  *                             stale <-> loading -> joining +      any of those with a socket
  */
 
-import type { Reason } from "../relay/protocol/server-message.ts"
 import { backoff, idly, spread } from "./backoff.ts"
+import type { Reason } from "./messages.ts"
 import type { Effect, Event, Facts, In, Kind, Occurs, Recovery, Stale, State, Tries } from "./state.ts"
 
 type Step = readonly [State, readonly Effect[]]

@@ -1,6 +1,6 @@
 /** What the client can be in, what happens to it, and what is then to be done: the words of the machine. */
 
-import type { ApplicationMessage, ChangeMessage, Reason } from "../relay/protocol/server-message.ts"
+import type { ApplicationMessage, ChangeMessage, Reason } from "./messages.ts"
 
 export interface Tries {
   /** Attempts to connect since it was last live for a while. */

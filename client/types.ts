@@ -1,12 +1,7 @@
-/** Events with the types of the caller's rows, inferred from the relay's own schemas. */
+/** Events with the types of the caller's rows. */
 
-import type {
-  ApplicationMessage,
-  ChangeMessage,
-  DerivedMessage,
-  Reason,
-} from "../relay/protocol/server-message.ts"
 import type { FeedError } from "./error.ts"
+import type { ApplicationMessage, ChangeMessage, DerivedMessage, Reason } from "./messages.ts"
 import type { State } from "./state.ts"
 
 type Row = Record<string, unknown>

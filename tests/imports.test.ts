@@ -76,7 +76,7 @@ const OFFENCES: Record<string, [file: string, imports: string]> = {
   "bench-soak-imports-no-later-room": ["bench/soak/writer.ts", "../soak.ts"],
   "workers-know-no-clients": ["relay/workers/forwarder.ts", "../hub/stats.ts"],
   "pages-share-only-what-is-shared": ["api/public/pages/dashboard/app.js", "../operations/trend.js"],
-  "client-stands-alone": ["client/token.ts", "zod"],
+  "client-stands-alone": ["client/messages.ts", "../relay/protocol/server-message.ts"],
   "pure-rooms-do-no-io": ["relay/change/cursor.ts", "node:fs"],
   "only-the-listener-listens": ["cli/doctor/relay.ts", "pg-listen"],
   "only-the-socket-knows-ws": ["relay/hub/membership.ts", "ws"],

@@ -34,7 +34,7 @@ t.test("a checkout serves its sources, as one module", async (t) => {
   const { status, type, text } = await get("client.js")
   t.equal(status, 200)
   t.match(type, /^text\/javascript/)
-  t.match(text, /^export \{\n.*connect\n\};$/m)
+  t.match(text, /^export \{\n {2}FeedError,\n.*connect\n\};$/m)
   t.same(specifiers(text), [])
   t.equal((await get("machine.js")).status, 404)
   t.equal((await get("../library.ts")).status, 404)

@@ -2,7 +2,9 @@
 
 import t from "tap"
 import type { Feed } from "../../client/client.ts"
+import type * as client from "../../client/messages.ts"
 import type { Change } from "../../client/types.ts"
+import type * as relay from "../../relay/protocol/server-message.ts"
 
 interface Vote {
   id: number
@@ -55,6 +57,20 @@ function untyped(feed: Feed): void {
   })
   feed.on("anything", (change) => same<typeof change.id, string>(true))
 }
+
+/** Compiles if what is of the one type is of the other as well. */
+const alike = <A, B>(
+  equal: [A] extends [B] ? ([B] extends [A] ? true : "the second has more") : "the first has more",
+) => equal
+
+t.test("the client's messages are those of the relay's schemas", async (t) => {
+  alike<client.ChangeMessage, relay.ChangeMessage>(true)
+  alike<client.ApplicationMessage, relay.ApplicationMessage>(true)
+  alike<client.DerivedMessage, relay.DerivedMessage>(true)
+  alike<client.ServerMessage, relay.ServerMessage>(true)
+  alike<client.Reason, relay.Reason>(true)
+  t.pass("the compiler has compared them")
+})
 
 t.test("events have the types of the caller's rows", async (t) => {
   t.type(typed, "function")
