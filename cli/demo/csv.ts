@@ -1,7 +1,6 @@
 /** Reads returns from a CSV file of precinct results, row by row. */
 
 import { createReadStream } from "node:fs"
-import { CsvError, parse } from "csv-parse"
 import { ConfigError } from "../../relay/config.ts"
 import { Returns } from "./returns.ts"
 
@@ -33,6 +32,7 @@ export async function readReturns(file: string): Promise<ReadReturns> {
   let line = 1
   const wrong = (what: string, cause?: unknown) =>
     new ConfigError(`${file}, line ${line}: ${what}`, { cause })
+  const { CsvError, parse } = await loadParser()
   const input = createReadStream(file)
   const parser = input.pipe(
     parse({ bom: true, info: true, trim: true, skip_empty_lines: true, max_record_size: LONGEST_ROW }),
@@ -69,6 +69,14 @@ export async function readReturns(file: string): Promise<ReadReturns> {
   if (returns.entries === 0) throw wrong("there is no row with votes for a candidate")
   return { returns, skipped }
 }
+
+/** An optional dependency, since only a demo needs it. */
+const loadParser = () =>
+  import("csv-parse").catch((error: unknown) => {
+    throw new ConfigError("--from-csv needs the package csv-parse: run npm install --include=optional", {
+      cause: error,
+    })
+  })
 
 function findColumns(header: string[], wrong: (what: string) => Error): number[] {
   const names = header.map((name) => name.toLowerCase())

