@@ -20,6 +20,8 @@ export interface AppSettings {
   wsPath: string
   /** What the metrics want to be asked with; undefined: nothing. */
   metricsToken: string | undefined
+  /** How the command line is called here, for what the pages advise. */
+  program: string
 }
 
 /** What the page needs of a browser's devices: nothing. */
@@ -100,7 +102,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     response.type(relay.metrics.registry.contentType).send(await relay.exposition())
   })
   app.get("/page.json", (_request, response) => {
-    response.json({ wsPath: settings.wsPath })
+    response.json({ wsPath: settings.wsPath, program: settings.program })
   })
   app.use("/client", serveLibrary())
   app.use("/docs", serveDocs(settings))

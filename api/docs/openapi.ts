@@ -99,8 +99,13 @@ export function openApi({ version }: { version: string }): OpenApi {
       },
       "/page.json": {
         get: {
-          summary: "Where the page finds its socket.",
-          responses: { "200": json("The path.", z.strictObject({ wsPath: z.string() })) },
+          summary: "What the page must know of the relay.",
+          responses: {
+            "200": json(
+              "The path of its socket, and how the command line is called.",
+              z.strictObject({ wsPath: z.string(), program: z.string() }),
+            ),
+          },
         },
       },
     },

@@ -1,5 +1,6 @@
 /** The capture: that nothing which is written to the tracked tables passes it by. */
 
+import { invocation } from "../invocation.ts"
 import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.ts"
 
 interface Table {
@@ -15,11 +16,11 @@ export const checkTables: Check = async ({ client }) => {
     "select name, case when not relay.is_paused() then problem end as problem, not_captured, row_security from relay.tracked order by name",
   )
   if (rows.length === 0)
-    return [failure("tables", "none is tracked, so that nothing is told", "commitcast track <table>")]
+    return [failure("tables", "none is tracked, so that nothing is told", invocation("track <table>"))]
   return rows.flatMap(({ name, problem, not_captured, row_security }) => {
     const findings: Finding[] = []
     if (problem !== null) {
-      const [, text = problem, remedy = `commitcast track ${name}`] = /^(.+?): (.+)$/.exec(problem) ?? []
+      const [, text = problem, remedy = invocation(`track ${name}`)] = /^(.+?): (.+)$/.exec(problem) ?? []
       findings.push(failure("tables", `${name}: ${text}`, remedy))
     }
     if (not_captured.length > 0)
@@ -27,7 +28,7 @@ export const checkTables: Check = async ({ client }) => {
         warning(
           "tables",
           `${name}: ${not_captured.join(", ")} came later and is not sent`,
-          `commitcast track ${name}, with all its options; --exclude leaves columns out for good`,
+          `${invocation(`track ${name}`)}, with all its options; --exclude leaves columns out for good`,
         ),
       )
     if (row_security)

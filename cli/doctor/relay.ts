@@ -1,6 +1,7 @@
 /** The relay itself, where one runs: whether it is ready, and what its report says. */
 
 import { z } from "zod"
+import { invocation } from "../invocation.ts"
 import { type Finding, failure, ok, warning } from "./finding.ts"
 
 export interface RelayAddress {
@@ -26,7 +27,9 @@ export async function checkRelay({ url, token }: RelayAddress): Promise<Finding[
   try {
     ready = (await get("/health/ready")).ok
   } catch {
-    return [failure("relay", `no relay answers at ${url}`, "commitcast start, or name another by --url")]
+    return [
+      failure("relay", `no relay answers at ${url}`, `${invocation("start")}, or name another by --url`),
+    ]
   }
   const readiness = ready
     ? ok("relay", `ready at ${url}`)

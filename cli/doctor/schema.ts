@@ -1,5 +1,6 @@
 /** The relay's schema: that it is there and of this version, that this role may use it, and how the log stands. */
 
+import { invocation } from "../invocation.ts"
 import { installedVersion } from "../schema/installed.ts"
 import { readMigrations } from "../schema/migrations.ts"
 import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.ts"
@@ -48,8 +49,8 @@ export const checkSchema: Check = async ({ client }) => {
   if (version === latest) return [ok("schema", `version ${version}, that of this program`)]
   return [
     version === 0
-      ? failure("schema", "it is not installed in this database", "commitcast install")
-      : failure("schema", `version ${version}, and this program's is ${latest}`, "commitcast install"),
+      ? failure("schema", "it is not installed in this database", invocation("install"))
+      : failure("schema", `version ${version}, and this program's is ${latest}`, invocation("install")),
   ]
 }
 

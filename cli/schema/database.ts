@@ -3,6 +3,7 @@
 import pg from "pg"
 import { ConfigError, type Settings } from "../../relay/config.ts"
 import { readState } from "../embedded/state.ts"
+import { invocation } from "../invocation.ts"
 
 /** The oldest PostgreSQL that has what the capture needs. */
 const OLDEST = 140_000
@@ -119,7 +120,7 @@ export async function findDatabase(
   const state = await readState(settings.COMMITCAST_DIR)
   if (state !== undefined) return state.database_url
   throw new ConfigError(
-    `DATABASE_URL is not set, and no embedded PostgreSQL runs in ${settings.COMMITCAST_DIR}: set it, or run npm start first`,
+    `DATABASE_URL is not set, and no embedded PostgreSQL runs in ${settings.COMMITCAST_DIR}: set it, or run ${invocation("start")} first`,
   )
 }
 

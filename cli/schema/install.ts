@@ -2,6 +2,7 @@
 
 import type pg from "pg"
 import { ConfigError } from "../../relay/config.ts"
+import { invocation } from "../invocation.ts"
 import { connect, quoteIdentifier } from "./database.ts"
 import { installedVersion, isInstalled } from "./installed.ts"
 import { LOCK_TIMEOUT, retryLocks } from "./locks.ts"
@@ -89,7 +90,7 @@ async function requireCreate(client: pg.Client): Promise<void> {
   throw new ConfigError(
     `the role ${role} may not create a schema in ${database}. As its owner or a superuser run one of:\n` +
       `  grant create on database ${quoteIdentifier(database)} to ${quoteIdentifier(role)};   and start again\n` +
-      `  commitcast sql | psql -d ${database}   and then, in psql: select relay.admit_relay('${role}')`,
+      `  ${invocation("sql")} | psql -d ${database}   and then, in psql: select relay.admit_relay('${role}')`,
   )
 }
 
@@ -118,7 +119,7 @@ async function becomeOwner(client: pg.Client, version: number): Promise<void> {
   if (!may)
     throw new ConfigError(
       `the database's relay schema is of version ${version}, older than this program, and this role may not upgrade it. As ${owner} or a superuser run one of:\n` +
-        `  commitcast install\n  commitcast sql --from ${version} | psql -d ${client.database}`,
+        `  ${invocation("install")}\n  ${invocation(`sql --from ${version}`)} | psql -d ${client.database}`,
     )
   await client.query("select set_config('role', $1, true)", [owner])
 }
@@ -134,7 +135,7 @@ async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracke
       await retryLocks(() => client.query("select relay.track($1::regclass)", [table]))
       tracked.push(table)
     } catch (error) {
-      warnings.add(`${table} is not captured (${(error as Error).message}): commitcast track ${table}`)
+      warnings.add(`${table} is not captured (${(error as Error).message}): ${invocation(`track ${table}`)}`)
     }
   }
   return { tracked, warnings: [...warnings] }

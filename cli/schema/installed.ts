@@ -2,11 +2,12 @@
 
 import type pg from "pg"
 import { ConfigError } from "../../relay/config.ts"
+import { invocation } from "../invocation.ts"
 import type { Migration } from "./migrations.ts"
 
 export async function requireInstalled(client: pg.Client): Promise<void> {
   if (await isInstalled(client)) return
-  throw new ConfigError("relay is not installed in this database: run commitcast install first")
+  throw new ConfigError(`relay is not installed in this database: run ${invocation("install")} first`)
 }
 
 /** Whether the schema is there. Asked of the tables of the catalog: to_regclass may answer from a cache of before a lock. */

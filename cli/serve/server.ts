@@ -5,6 +5,7 @@ import type { AddressInfo, Server as NetServer } from "node:net"
 import { createApp } from "../../api/app.ts"
 import { ConfigError, type Settings } from "../../relay/config.ts"
 import type { Relay } from "../../relay/relay.ts"
+import { programName } from "../invocation.ts"
 import { packageVersion } from "../version.ts"
 
 /** Something that serves clients: this process, or several. */
@@ -31,6 +32,7 @@ export function createHttpServer(relay: Relay, settings: Readonly<Settings>): Se
     trustProxy: settings.TRUST_PROXY,
     wsPath: settings.WS_PATH,
     metricsToken: settings.METRICS_TOKEN,
+    program: programName(),
   })
   // Who dawdles over a request is no better than who dawdles over a token.
   const patienceMs = Math.ceil(settings.AUTH_TIMEOUT_SECONDS * 1_000)

@@ -1,5 +1,7 @@
 /** What a person reads once the relay is ready. */
 
+import { invocation } from "../invocation.ts"
+
 export interface Welcome {
   url: string
   /** Of the embedded database only. */
@@ -14,7 +16,7 @@ export function welcome({ url, databaseUrl, token }: Welcome): string {
   const lines: Array<[string, string]> = [["Dashboard", token === undefined ? url : `${url}/#token=${token}`]]
   if (databaseUrl !== undefined) {
     lines.push(["psql", `psql "${databaseUrl}" -c "${INSERT}"`])
-    lines.push(["or", `npm run -s commitcast -- query "${INSERT}"`])
+    lines.push(["or", invocation(`query "${INSERT}"`)])
   }
   if (token !== undefined)
     lines.push(["Token", `${token}  (admin, 12 hours; the dashboard's link carries it)`])

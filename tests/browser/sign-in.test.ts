@@ -34,6 +34,7 @@ t.test("a link signs in, and the token is gone from the address", { skip: NO_BRO
 t.test("a token is pasted, or the whole link", { skip: NO_BROWSER }, async (t) => {
   const { page, relay, state, paste, complaints } = await open(t, "")
   await state("Not signed in")
+  await page.getByText("npm run -s commitcast -- token --user 1", { exact: true }).waitFor()
   await paste(`  ${token()}\n`)
   await state("Live")
   t.notOk(await page.getByLabel("Token", { exact: true }).isVisible())

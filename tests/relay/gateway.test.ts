@@ -77,7 +77,10 @@ t.test("the path can be another", async (t) => {
   t.equal(await statusOf(relay, "/live/socket"), 101)
   t.equal(await statusOf(relay, "/live/socket/"), 101)
   t.equal(await statusOf(relay, "/ws"), 404)
-  t.same(await (await fetch(`${relay.url}/page.json`)).json(), { wsPath: "/live/socket" })
+  t.same(await (await fetch(`${relay.url}/page.json`)).json(), {
+    wsPath: "/live/socket",
+    program: "npm run -s commitcast --",
+  })
 })
 
 t.test("pages of other hosts may not connect unless they are allowed", async (t) => {

@@ -30,7 +30,7 @@ for (const version of VERSIONS) {
         t.match(first, {
           state: "installed",
           tracked: ["vote"],
-          warnings: [/guarantee is not captured \(.*no primary key.*commitcast track guarantee/],
+          warnings: [/guarantee is not captured \(.*no primary key.*commitcast -- track guarantee/],
         })
         const versions = (await readMigrations()).map(({ version: v }) => v)
         t.equal(first.version, versions.at(-1))
@@ -152,7 +152,7 @@ for (const version of VERSIONS) {
       t.ok(error instanceof ConfigError)
       const message = (error as Error).message
       t.match(message, new RegExp(`role ${name} may not create a schema in ${db.name}`))
-      t.match(message, `commitcast sql | psql -d ${db.name}`)
+      t.match(message, `commitcast -- sql | psql -d ${db.name}`)
       t.match(message, `select relay.admit_relay('${name}')`)
       const grant = /grant create on database .*?;/.exec(message)?.[0] ?? ""
       await db.query(grant)

@@ -109,7 +109,7 @@ t.test("who was admitted before may do after it what a relay does", async (t) =>
   await db.query("select relay.admit_relay($1)", [new URL(url).username])
   const early = await install(url).catch((error: Error) => error)
   t.match(early, { name: "ConfigError", message: /of version 6, older than this program.*may not upgrade/s })
-  const advice = /commitcast sql --from (\d+) \| psql/.exec((early as Error).message)
+  const advice = /commitcast -- sql --from (\d+) \| psql/.exec((early as Error).message)
   const { out } = await finish(t, await workDirectory(t), ["sql", "--from", advice?.[1] ?? ""])
   await db.query(out)
   t.match(await install(url), { state: "present" })

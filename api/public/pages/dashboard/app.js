@@ -1,6 +1,7 @@
 // @ts-check
 /** The page, put together: who is signed in, the board, and the stream. */
 
+import { showCommands } from "../shared/commands.js"
 import { byId, inputById, write } from "../shared/element.js"
 import { counted, direction, longClock, minuteOf, number, rate, untilOf } from "../shared/locale.js"
 import { createRenewal, createSignIn } from "../shared/sign-in.js"
@@ -234,4 +235,5 @@ showStream()
 tick()
 setInterval(tick, 1_000)
 status.show({ kind: "ended", reason: "" })
+void showCommands()
 signIn.start()

@@ -1,6 +1,7 @@
 // @ts-check
 /** The operations page: who looks, whether what is shown is of now, and what it is. */
 
+import { showCommands } from "../shared/commands.js"
 import { byId, write } from "../shared/element.js"
 import { minuteOf, number, secondOf, untilOf } from "../shared/locale.js"
 import { createSignIn } from "../shared/sign-in.js"
@@ -184,4 +185,5 @@ for (const scroller of document.querySelectorAll(".scroll")) scroller.setAttribu
 setInterval(tick, 1_000)
 
 signOut("")
+void showCommands()
 signIn.start()
