@@ -1,24 +1,23 @@
 /** `commitcast start`: the composition root. Database, relay in one process or several, signals. */
 
 import { availableParallelism } from "node:os"
-import { setTimeout as sleep } from "node:timers/promises"
 import type { Command } from "commander"
 import type { Settings } from "../../relay/config.ts"
 import { checkAuditLog } from "../../relay/gateway/audit-file.ts"
-import { backoff } from "../../relay/lib/backoff.ts"
 import { createRelay } from "../../relay/relay.ts"
 import { createLog, type Log } from "../../relay/telemetry/log.ts"
 import { type Embedded, openEmbedded } from "../embedded/embedded.ts"
 import { readSecrets } from "../embedded/secrets.ts"
 import { writeState } from "../embedded/state.ts"
-import { connect, UnreachableError } from "../schema/database.ts"
-import { install } from "../schema/install.ts"
+import { connect } from "../schema/database.ts"
 import { readElectionSchema } from "../schema/migrations.ts"
+import { installWhenReachable } from "../schema/prepare.ts"
 import { openServer, type Service } from "../serve/server.ts"
 import { welcome } from "../serve/welcome.ts"
 import { openWorkers } from "../serve/workers.ts"
 import { packageVersion } from "../version.ts"
 import { ALL_SETTINGS, addCommand } from "./arguments.ts"
+import { watchParent } from "./parent.ts"
 import { changedSettings, settingsOf } from "./settings.ts"
 import { signToken } from "./token.ts"
 
@@ -33,6 +32,9 @@ export interface Running {
   signal: AbortSignal
 }
 export type Companion = (running: Running) => Promise<void>
+
+/** Of one Ctrl-C the terminal and npm may each send a signal. Milliseconds. */
+const ECHO_MS = 500
 
 /** Runs the relay until a signal ends it. @throws ConfigError if it cannot start as it is set up. */
 export async function start(given: Readonly<Settings>, companion: Companion = async () => {}): Promise<void> {
@@ -63,7 +65,8 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
       failure = new Error("the embedded PostgreSQL has ended by itself")
       stopped.abort()
     })
-    await prepare(databaseUrl, embedded, log, stopped.signal)
+    if (embedded !== undefined) await createElection(databaseUrl)
+    await installWhenReachable(databaseUrl, log, stopped.signal)
     service.start()
     await Promise.race([service.whenReady(), aborted(stopped.signal)])
     if (!stopped.signal.aborted) {
@@ -105,46 +108,28 @@ async function embeddedKeys(settings: Readonly<Settings>): Promise<Pick<Settings
 }
 
 function onSignals(log: Log, stopped: AbortController): void {
+  let firstAt = 0
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.on(signal, () => {
-      if (stopped.signal.aborted) process.exit(1)
-      log.info({ event: "stopping", signal }, "stopping; once more to stop at once")
-      stopped.abort()
+      if (!stopped.signal.aborted) {
+        firstAt = performance.now()
+        log.info({ event: "stopping", signal }, "stopping; once more to stop at once")
+        return stopped.abort()
+      }
+      if (performance.now() - firstAt > ECHO_MS) process.exit(1)
     })
   }
+  watchParent(() => {
+    if (stopped.signal.aborted) return
+    log.info({ event: "stopping", signal: null }, "npm has ended; stopping")
+    stopped.abort()
+  })
 }
 
 const aborted = (signal: AbortSignal): Promise<void> =>
   signal.aborted
     ? Promise.resolve()
     : new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }))
-
-/** Installs what is missing, waiting for a database that does not answer yet. */
-async function prepare(
-  databaseUrl: string,
-  embedded: Embedded | undefined,
-  log: Log,
-  signal: AbortSignal,
-): Promise<void> {
-  for (let attempt = 0; !signal.aborted; attempt++) {
-    try {
-      if (embedded !== undefined) await createElection(databaseUrl)
-      const done = await install(databaseUrl)
-      if (done.state !== "present")
-        log.info(
-          { event: done.state, version: done.version, tracked: done.tracked },
-          "the relay's schema is in the database",
-        )
-      for (const warning of done.warnings) log.warn({ event: "install_warning" }, warning)
-      return
-    } catch (error) {
-      if (!(error instanceof UnreachableError)) throw error
-      const delay = backoff(attempt)
-      log.warn({ event: "database_down", attempt, retry_in_ms: Math.round(delay) }, error.message)
-      await sleep(delay, undefined, { signal }).catch(() => {})
-    }
-  }
-}
 
 async function createElection(databaseUrl: string): Promise<void> {
   const client = await connect(databaseUrl)
