@@ -205,8 +205,14 @@ export type Settings = z.infer<typeof Settings>
 /** The flag of a setting: DATABASE_URL is --database-url. */
 export const flagOf = (name: string): string => `--${name.toLowerCase().replaceAll("_", "-")}`
 
+/** The same setting as an option of a program: DATABASE_URL is databaseUrl. */
+export const optionOf = (name: string): string =>
+  name.toLowerCase().replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
+
 /** The settings as environment variables, from which `readSettings` makes the same settings. */
-export const environmentOf = (settings: Readonly<Settings>): Record<string, string> =>
+export const environmentOf = (
+  settings: Readonly<{ [Name in keyof Settings]?: unknown }>,
+): Record<string, string> =>
   Object.fromEntries(
     Object.entries(settings)
       .filter(([, value]) => value !== undefined)

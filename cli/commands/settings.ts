@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs"
 import { parseEnv } from "node:util"
-import { ConfigError, readSettings, Settings } from "../../relay/config.ts"
+import { ConfigError, optionOf, readSettings, Settings } from "../../relay/config.ts"
 
 type Source = Record<string, string | undefined>
 
@@ -20,8 +20,7 @@ const SECRETS = new Set<string>(["JWT_SECRET", "JWT_SECRET_PREVIOUS", "METRICS_T
 export function settingsOf(options: Record<string, unknown>): Readonly<Settings> {
   const flags: Source = {}
   for (const name of Object.keys(Settings.shape)) {
-    const camel = name.toLowerCase().replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
-    const value = options[camel]
+    const value = options[optionOf(name)]
     if (typeof value === "string") flags[name] = value
   }
   return readSettings(withFiles(readEnvFile()), withFiles(process.env), flags)

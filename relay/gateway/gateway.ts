@@ -94,6 +94,8 @@ export function createGateway({ clock = () => performance.now(), ...deps }: Gate
   return {
     attach(http) {
       http.on("upgrade", (request, socket, head) => {
+        // A program's own server may have other listeners for upgrades, each on a path of its own.
+        if (http.listenerCount("upgrade") > 1 && !upgrades.isForRelay(request)) return
         if (isAnswering(socket)) socket.destroy()
         else if (request.headers.upgrade?.toLowerCase() === "websocket") upgrade(request, socket, head)
         else answerPlainly(http, request, socket)

@@ -29,6 +29,8 @@ export interface UpgradesDeps {
 }
 
 export interface Upgrades {
+  /** Whether a request asks for the relay's path. */
+  isForRelay(request: IncomingMessage): boolean
   judge(request: IncomingMessage): UpgradeVerdict
   /** Refuses all from now on. */
   stop(): void
@@ -37,18 +39,24 @@ export interface Upgrades {
 export function createUpgrades({ hub, auth, limits, settings }: UpgradesDeps): Upgrades {
   let stopping = false
 
+  const isOnPath = (url: URL): boolean => url.pathname.replace(/\/$/, "") === settings.path
+
   const refused = (status: number, result: string, retrySeconds?: number): UpgradeVerdict =>
     retrySeconds === undefined
       ? { accepted: false, status, result }
       : { accepted: false, status, result, retrySeconds }
 
   return {
+    isForRelay(request) {
+      const url = readTarget(request)
+      return url !== undefined && isOnPath(url)
+    },
     judge(request) {
       const url = readTarget(request)
       if (url === undefined) return refused(400, "bad_request")
       const status = malformedStatus(request)
       if (status !== undefined) return refused(status, "bad_request")
-      if (url.pathname.replace(/\/$/, "") !== settings.path) return refused(404, "wrong_path")
+      if (!isOnPath(url)) return refused(404, "wrong_path")
       if (!originAllowed(request, settings.allowedOrigins)) return refused(403, "origin")
       if (stopping) return refused(503, "stopping", 1)
       if (!hub.ready() || !auth.ready()) return refused(503, "not_ready", 1)
