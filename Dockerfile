@@ -1,6 +1,7 @@
 FROM node:22-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
+COPY client/package.json client/
 RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY relay relay
@@ -9,10 +10,11 @@ COPY cli cli
 COPY client client
 RUN npm run build
 
-# The optional packages are the embedded PostgreSQL and the bundler behind tsx: a container needs neither.
+# The optional packages are the embedded PostgreSQL and what the demo and a terminal are given: a container needs none of them.
 FROM node:22-slim AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json ./
+COPY client/package.json client/
 RUN npm ci --omit=dev --omit=optional --ignore-scripts
 
 FROM node:22-slim

@@ -9,7 +9,7 @@ const CLIENT = fileURLToPath(new URL("../client/", import.meta.url))
 
 /**
  * Answers `/client.js`. A built package serves what the build made, module by module. A checkout needs no build, and must not serve
- * one that is out of date: the sources are put into one module, by the bundler that tsx brings, when they are first asked for.
+ * one that is out of date: the sources are put into one module, by the bundler of the development tools, when they are first asked for.
  */
 export function serveLibrary(): RequestHandler {
   if (readdirSync(CLIENT).includes("client.js")) return express.static(CLIENT, { index: false })

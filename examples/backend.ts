@@ -55,7 +55,7 @@ app.get("/votes", async (_request, response) => {
   }
 })
 
-app.use("/commitcast", express.static(fileURLToPath(new URL(".", import.meta.resolve("commitcast/client")))))
+app.use("/commitcast", express.static(fileURLToPath(new URL(".", import.meta.resolve("commitcast-client")))))
 app.use(express.static(directory))
 
 const server = app.listen(Number(PORT ?? 3000), "127.0.0.1", () => {

@@ -83,6 +83,8 @@ t.test("the image runs what tsconfig.build.json emits", async (t) => {
 })
 
 t.test("the image holds what the relay reads at run time", async (t) => {
+  for (const stage of all.slice(0, 2))
+    t.ok(copied(stage).includes("client/package.json"), "npm finds the workspace of the lockfile")
   for (const folder of build.include)
     t.ok(copied(all[0] ?? []).includes(folder), `${folder} is there to be built`)
   for (const path of ["package.json", "sql", "api/public"]) t.ok(copied(image).includes(path), path)

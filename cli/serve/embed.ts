@@ -2,7 +2,7 @@
 
 import type { Server } from "node:http"
 import { ConfigError, environmentOf, optionOf, readSettings, Settings } from "../../relay/config.ts"
-import { checkAuditLog } from "../../relay/gateway/audit.ts"
+import { checkAuditLog } from "../../relay/gateway/audit-file.ts"
 import { createRelay as wireRelay } from "../../relay/relay.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { installWhenReachable } from "../schema/prepare.ts"

@@ -1,6 +1,6 @@
 /** The rows of a table as they are now, for a component. */
 
-import { connect, type Feed } from "commitcast/client"
+import { connect, type Feed } from "commitcast-client"
 import { useEffect, useState } from "react"
 
 /** Make it once, outside of the component: another one is another feed. */

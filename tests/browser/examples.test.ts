@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url"
 import { build } from "esbuild"
 import t, { type Test } from "tap"
 import { NO_BROWSER, visit } from "../helpers/browser.ts"
-import { buildPackage } from "../helpers/build.ts"
+import { buildClient, buildPackage } from "../helpers/build.ts"
 import { runScript } from "../helpers/command.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { startProxy } from "../helpers/proxy.ts"
@@ -20,6 +20,7 @@ const PASSWORD = "a password of the desk"
 async function serve(t: Test, db: Database, relayUrl: string, page: "plain" | "react"): Promise<string> {
   const home = await buildPackage(t)
   await cp(EXAMPLES, join(home, "examples"), { recursive: true })
+  await buildClient(join(home, "examples"))
   const directory = join(home, "examples", page)
   if (page === "react") {
     await build({
