@@ -1,66 +1,68 @@
-/** The channels that are wanted, those that the connection has, and who waits for which. */
+/** The channels: those that the caller wants, those that the connection has, and the requests for the rest. */
 
-import { createWaiting } from "./waiting.ts"
+import { createPendingRequests } from "./pending.ts"
 
 export interface Channels {
-  /** What a connection is to have. Once the user is known it is never empty, which would mean the relay's default. */
+  /** Those to connect with. Once the user is known there is at least one: none would mean the relay's default. */
   wanted(): string[]
-  /** A connection has these. */
-  joined(channels: readonly string[], user: string): void
+  /** The relay accepted a connection, with these. */
+  connected(channels: readonly string[], user: string): void
   /** Resolves when they are live. */
   add(channels: readonly string[]): Promise<void>
   remove(channels: readonly string[]): void
-  /** Asks for what is missing and gives up what is too much. */
-  settle(ask: (type: "subscribe" | "unsubscribe", channels: string[]) => number): void
+  /** Subscribes to what is missing and unsubscribes from what is not wanted. @param send returns the request's number. */
+  reconcile(send: (type: "subscribe" | "unsubscribe", channels: string[]) => number): void
   granted(request: unknown, channels: readonly string[]): void
   refused(request: unknown, error: Error): void
   /** There is no connection. */
-  lost(): void
-  end(error: Error): void
+  disconnected(): void
+  close(error: Error): void
 }
 
 export function createChannels(start: readonly string[]): Channels {
   const wanted = new Set(start)
   let has = new Set<string>()
   let own = ""
-  const waiting = createWaiting<readonly string[]>()
+  const pending = createPendingRequests<readonly string[]>()
 
   return {
     wanted: () => (wanted.size === 0 && own !== "" ? [own] : [...wanted]),
-    joined(channels, user) {
+    connected(channels, user) {
       has = new Set(channels)
       own = `user:${user}`
     },
     add(channels) {
       for (const channel of channels) wanted.add(channel)
-      return waiting.add(channels)
+      return pending.add(channels)
     },
     remove(channels) {
       for (const channel of channels) wanted.delete(channel)
-      for (const waiter of waiting.part(({ asked }) => asked.some((channel) => !wanted.has(channel))))
-        waiter.reject(new Error("unsubscribed before it was live"))
+      for (const request of pending.remove((request) =>
+        request.wanted.some((channel) => !wanted.has(channel)),
+      ))
+        request.reject(new Error("unsubscribed before it was live"))
     },
-    settle(ask) {
-      for (const waiter of waiting.all()) {
-        const missing = waiter.asked.filter((channel) => !has.has(channel))
-        if (waiter.request === undefined && missing.length > 0) waiter.request = ask("subscribe", missing)
+    reconcile(send) {
+      for (const request of pending.all()) {
+        const missing = request.wanted.filter((channel) => !has.has(channel))
+        if (request.id === undefined && missing.length > 0) request.id = send("subscribe", missing)
       }
-      for (const waiter of waiting.part(({ request }) => request === undefined)) waiter.resolve()
+      for (const request of pending.remove(({ id }) => id === undefined)) request.resolve()
       const extra = [...has].filter((channel) => channel !== own && !wanted.has(channel))
       for (const channel of extra) has.delete(channel)
-      if (extra.length > 0) ask("unsubscribe", extra)
+      if (extra.length > 0) send("unsubscribe", extra)
     },
-    granted(request, channels) {
+    granted(id, channels) {
       for (const channel of channels) has.add(channel)
-      for (const waiter of waiting.part((waiter) => waiter.request === request)) waiter.resolve()
+      for (const request of pending.remove((request) => request.id === id)) request.resolve()
     },
-    refused(request, error) {
-      for (const waiter of waiting.part((waiter) => waiter.request === request)) {
-        for (const channel of waiter.asked) if (!has.has(channel)) wanted.delete(channel)
-        waiter.reject(error)
+    refused(id, error) {
+      for (const request of pending.remove((request) => request.id === id)) {
+        for (const channel of request.wanted) if (!has.has(channel)) wanted.delete(channel)
+        request.reject(error)
       }
     },
-    lost: waiting.lost,
-    end: waiting.end,
+    disconnected: pending.disconnected,
+    close: pending.close,
   }
 }

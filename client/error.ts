@@ -2,17 +2,17 @@
 export type FeedErrorCode =
   /** The feed is closed for good; the message says why. */
   | "refused"
-  /** getToken failed; it is asked again. */
+  /** getToken failed; it will be called again. */
   | "token"
-  /** The resync hook failed, or its cursor cannot be continued; it is called again. */
+  /** The resync hook failed, or its cursor cannot be continued; it will be called again. */
   | "resync"
-  /** The place could not be kept or read; the feed goes on without. */
+  /** The position could not be stored or read; the feed goes on without. */
   | "storage"
   /** A listener threw. */
   | "listener"
-  /** The relay sent what cannot be read; the frame is passed over. */
+  /** The relay sent a frame that cannot be read; it is skipped. */
   | "frame"
-  /** The relay did not obey, such as for a channel that is not allowed. */
+  /** The relay refused a request, such as one for a channel that is not allowed. */
   | "relay"
 
 export class FeedError extends Error {

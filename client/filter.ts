@@ -1,11 +1,11 @@
-/** The filter: what holds on the connection, and what is asked for instead. */
+/** The filter: the one in force, and the requests to change it. */
 
 import type { ChangeMessage } from "./messages.ts"
-import { createWaiting } from "./waiting.ts"
+import { createPendingRequests } from "./pending.ts"
 
 type Scalar = string | number | boolean
 
-/** What must hold for a column. Numbers of more than 15 digits are named as strings. */
+/** What must hold for a column. Write numbers of more than 15 digits as strings. */
 export interface Tests {
   eq?: Scalar | null
   neq?: Scalar | null
@@ -16,26 +16,26 @@ export interface Tests {
   gte?: string | number
 }
 
-/** What is to be told, of all that the channels and the token allow. Left out or null: all of it. */
+/** What the feed receives, of all that its channels and token allow. Left out or null: all of it. */
 export interface FilterFields {
-  /** What must hold for a row, by column; a value alone stands for `eq`. */
+  /** What must hold for a row, by column. A bare value means `eq`. */
   where?: { readonly [column: string]: Scalar | null | Tests } | null | undefined
   types?: readonly string[] | null | undefined
   actions?: readonly ChangeMessage["action"][] | null | undefined
 }
 
 export interface Filter {
-  /** States it in the URL of a connection. */
-  state(url: URL): void
-  /** Resolves when it holds. */
+  /** Adds it to the URL of a connection. */
+  addTo(url: URL): void
+  /** Resolves when it is in force. */
   amend(fields: FilterFields): Promise<void>
-  /** Asks for what was not asked for yet. */
-  settle(ask: (fields: FilterFields) => number): void
+  /** Sends the requests that were not sent yet. @param send returns the request's number. */
+  reconcile(send: (fields: FilterFields) => number): void
   granted(request: unknown): void
   refused(request: unknown, error: Error): void
   /** There is no connection. */
-  lost(): void
-  end(error: Error): void
+  disconnected(): void
+  close(error: Error): void
 }
 
 /** As the relay does it. */
@@ -45,30 +45,30 @@ const amended = (
 ): FilterFields => ({ where, types, actions })
 
 export function createFilter(start: FilterFields): Filter {
-  let holds = amended({}, start)
-  const amendments = createWaiting<FilterFields>()
+  let current = amended({}, start)
+  const pending = createPendingRequests<FilterFields>()
 
   return {
-    state(url) {
-      const { where, types, actions } = holds
+    addTo(url) {
+      const { where, types, actions } = current
       if (where) url.searchParams.set("where", JSON.stringify(where))
       if (types) url.searchParams.set("types", types.join(","))
       if (actions) url.searchParams.set("actions", actions.join(","))
     },
-    amend: amendments.add,
-    settle(ask) {
-      for (const amendment of amendments.all()) amendment.request ??= ask(amendment.asked)
+    amend: pending.add,
+    reconcile(send) {
+      for (const request of pending.all()) request.id ??= send(request.wanted)
     },
-    granted(request) {
-      for (const { asked, resolve } of amendments.part((amendment) => amendment.request === request)) {
-        holds = amended(holds, asked)
+    granted(id) {
+      for (const { wanted, resolve } of pending.remove((request) => request.id === id)) {
+        current = amended(current, wanted)
         resolve()
       }
     },
-    refused(request, error) {
-      for (const { reject } of amendments.part((amendment) => amendment.request === request)) reject(error)
+    refused(id, error) {
+      for (const { reject } of pending.remove((request) => request.id === id)) reject(error)
     },
-    lost: amendments.lost,
-    end: amendments.end,
+    disconnected: pending.disconnected,
+    close: pending.close,
   }
 }

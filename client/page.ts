@@ -1,11 +1,11 @@
-/** What the browser says of its network and of the page. Where there is no browser, there is a network and a page to see. */
+/** The page and its network, as the browser reports them. Where there is no browser, both count as there. */
 
 interface Target {
   addEventListener(type: string, listener: () => void): void
   removeEventListener(type: string, listener: () => void): void
 }
 
-/** `window`, `document` and `navigator`, as far as they are there. */
+/** `window`, `document` and `navigator`, as far as they exist. */
 export interface Page {
   window?: Target | undefined
   document?: (Target & { readonly visibilityState: string }) | undefined
@@ -17,6 +17,7 @@ export type PageEvent = "online" | "offline" | "visible" | "hidden" | "pagehide"
 export interface PageWatch {
   online(): boolean
   visible(): boolean
+  start(onEvent: (event: PageEvent) => void): void
   stop(): void
 }
 
@@ -31,20 +32,23 @@ export function thisPage(): Page {
   return { window, document: here.document, navigator: here.navigator }
 }
 
-export function watchPage({ window, document, navigator }: Page, on: (event: PageEvent) => void): PageWatch {
+export function createPageWatch({ window, document, navigator }: Page): PageWatch {
   const visible = () => document === undefined || document.visibilityState === "visible"
-  const heard: Array<[Target | undefined, string, () => void]> = [
-    ...(["online", "offline", "pagehide", "pageshow"] as const).map(
-      (type): [Target | undefined, string, () => void] => [window, type, () => on(type)],
-    ),
-    [document, "visibilitychange", () => on(visible() ? "visible" : "hidden")],
-  ]
-  for (const [target, type, listener] of heard) target?.addEventListener(type, listener)
+  let listeners: Array<[Target | undefined, string, () => void]> = []
   return {
     online: () => navigator?.onLine !== false,
     visible,
+    start(onEvent) {
+      listeners = (["online", "offline", "pagehide", "pageshow"] as const).map((type) => [
+        window,
+        type,
+        () => onEvent(type),
+      ])
+      listeners.push([document, "visibilitychange", () => onEvent(visible() ? "visible" : "hidden")])
+      for (const [target, type, listener] of listeners) target?.addEventListener(type, listener)
+    },
     stop() {
-      for (const [target, type, listener] of heard) target?.removeEventListener(type, listener)
+      for (const [target, type, listener] of listeners) target?.removeEventListener(type, listener)
     },
   }
 }

@@ -1,13 +1,14 @@
-/** Where the client stands: a cursor, and the ids that came after it. The wire repeats, this does not. */
+/** What was delivered: a cursor, and the ids that came after it. The relay may repeat a change, the client does not. */
 
-export interface Place {
+/** A position as it is stored. */
+export interface SavedPosition {
   cursor: string
   ids: string[]
 }
 
 /**
- * Ids are kept with the connection that they last came on. A cursor says what has come on the present one; what came on
- * an earlier one, from a relay that was further, this relay will send again although it has moved the cursor.
+ * Each id is kept with the connection on which it last came. A cursor covers what came on the present connection only:
+ * an earlier one may have been to a relay that was ahead of this one, which then repeats those ids after its cursor.
  */
 export class Position {
   #cursor: string | undefined
@@ -23,7 +24,7 @@ export class Position {
     this.#connection++
   }
 
-  /** Takes note of an id. @returns false if it came before. */
+  /** Remembers an id. @returns false if it came before. */
   take(id: string): boolean {
     const isNew = !this.#ids.has(id)
     this.#ids.set(id, this.#connection)
@@ -36,23 +37,24 @@ export class Position {
     for (const [id, connection] of this.#ids) if (connection === this.#connection) this.#ids.delete(id)
   }
 
-  /** The same place by another name: what came after it may come again. */
+  /** The same position by another name: what came after it may come again. */
   rename(cursor: string): void {
     this.#cursor = cursor
   }
 
-  /** What came before does not count any more. */
+  /** Nothing that came before counts any more. */
   forget(): void {
     this.#cursor = undefined
     this.#ids.clear()
   }
 
-  restore({ cursor, ids }: Place): void {
+  restore({ cursor, ids }: SavedPosition): void {
     this.#cursor = cursor
     this.#ids = new Map(ids.map((id) => [id, this.#connection]))
   }
 
-  place(): Place | undefined {
+  /** What `restore` takes; undefined without a cursor. */
+  save(): SavedPosition | undefined {
     return this.#cursor === undefined ? undefined : { cursor: this.#cursor, ids: [...this.#ids.keys()] }
   }
 }

@@ -1,11 +1,11 @@
-/** One WebSocket: its frames, its one end, and nothing more once it was hung up. */
+/** One WebSocket: its frames and its one end. Once this side has closed it, no event comes any more. */
 
 import { messageOf } from "./error.ts"
 
-/** Lets a handler take any event that has the fields: browsers and ws type theirs differently. */
+/** A handler may take any event that has the fields, because browsers and ws type theirs differently. */
 type Handler<E> = { bivarianceHack(event: E): void }["bivarianceHack"] | null
 
-/** As much of a WebSocket as is needed, of a browser or of `ws`. */
+/** As much as is needed of a WebSocket, be it the browser's or that of `ws`. */
 export interface WebSocketLike {
   onopen: Handler<object>
   onmessage: Handler<{ data: unknown }>
@@ -13,15 +13,15 @@ export interface WebSocketLike {
   onerror: Handler<object>
   send(data: string): void
   close(code?: number, reason?: string): void
-  /** ws has it: close() waits for an answer, which a dead peer does not give. */
+  /** Only ws has it. close() waits for an answer, which a dead peer does not give. */
   terminate?(): void
 }
 export type WebSocketConstructor = new (url: string, protocols: string[]) => WebSocketLike
 
 export interface Socket {
   send(message: object): void
-  /** Nothing more is heard of it. */
-  hangUp(politely: boolean): void
+  /** @param graceful waits for the peer, which may be gone. */
+  close(graceful: boolean): void
 }
 
 export interface SocketEvents {
@@ -32,14 +32,14 @@ export interface SocketEvents {
 
 const NORMAL_CLOSURE = 1000
 
-/** @throws whatever the constructor throws: the URL or the token can be in no request. */
+/** @throws what the constructor throws if no request can have this URL or token. */
 export function openSocket(
   WebSocket: WebSocketConstructor,
   url: string,
   token: string,
   { onOpen, onFrame, onEnd }: SocketEvents,
 ): Socket {
-  // The token beside the protocol: out of the URL, which proxies log. The relay answers the protocol only.
+  // The token stands beside the protocol because proxies log URLs. The relay answers with the protocol alone.
   const socket = new WebSocket(url, ["commitcast.v1", `bearer.${token}`])
   let failure = ""
   socket.onopen = onOpen
@@ -51,12 +51,12 @@ export function openSocket(
     onEnd(code, `closed with ${code}: ${reason || failure || "connection lost"}`)
   return {
     send: (message) => socket.send(JSON.stringify(message)),
-    hangUp(politely) {
+    close(graceful) {
       socket.onopen = null
       socket.onmessage = null
       socket.onclose = null
       socket.onerror = () => {}
-      if (politely || socket.terminate === undefined) socket.close(NORMAL_CLOSURE)
+      if (graceful || socket.terminate === undefined) socket.close(NORMAL_CLOSURE)
       else socket.terminate()
     },
   }

@@ -1,19 +1,19 @@
-/** What the client can be in, what happens to it, and what is then to be done: the words of the machine. */
+/** The states of the machine, the events that change them, and the effects that follow. */
 
 import type { ApplicationMessage, ChangeMessage, Reason } from "./messages.ts"
 
 export interface Tries {
-  /** Attempts to connect since it was last live for a while. */
+  /** Attempts to connect since the client was last live for a while. */
   attempt: number
-  /** The last token was refused. */
+  /** The relay refused the last token. */
   refused: boolean
 }
 
 export interface Stale {
   reason: Reason
-  /** Live from here on. */
+  /** Where the live changes begin. */
   from: string
-  /** Attempts to load that failed. */
+  /** How often the hook failed. */
   failures: number
 }
 
@@ -27,24 +27,24 @@ export type State = Tries &
     /** Changes since the cursor are coming. */
     | { kind: "catching_up" }
     | { kind: "live" }
-    /** What the caller holds may be wrong; it will be loaded in a moment. Changes are held back. */
+    /** The caller's state may be wrong and will be loaded in a moment. Changes are held back. */
     | ({ kind: "stale" } & Stale)
-    /** The caller's hook loads it. Changes are held back. */
+    /** The caller's hook loads its state. Changes are held back. */
     | ({ kind: "loading"; overflowed: boolean } & Stale)
-    /** Waits until changes come from the cursor that was loaded. */
+    /** Waits for the relay to continue from the cursor that was loaded. */
     | ({ kind: "joining" } & Stale)
     /** Connects again after a while. */
     | { kind: "waiting"; delayMs: number; cause: string }
-    /** The same, seldom: the browser says that there is no network. */
+    /** The same, less often: the browser says that there is no network. */
     | { kind: "offline"; delayMs: number; cause: string }
-    /** The page is put away; it connects again when it is shown. */
+    /** The browser has put the page away. It connects again when the page is shown. */
     | { kind: "suspended" }
     | { kind: "closed"; cause: string }
   )
 export type Kind = State["kind"]
 export type In<K extends Kind> = Extract<State, { kind: K }>
 
-/** What the relay says of the way from a cursor to now. */
+/** Whether the relay can send what lies between a cursor and now. */
 export interface Recovery {
   cursor: string
   recovered: boolean
@@ -56,7 +56,7 @@ export type Event =
   | { type: "start" }
   | { type: "token"; token: string }
   | { type: "token_failed"; cause: string }
-  /** There can be no socket with this URL or token. */
+  /** No request can have this URL or token. */
   | { type: "unusable"; cause: string }
   | ({ type: "welcome" } & Recovery)
   | { type: "change"; change: ChangeMessage | ApplicationMessage }
@@ -64,13 +64,13 @@ export type Event =
   | { type: "ended"; code: number; cause: string }
   /** The relay is there, though it has not answered yet. */
   | { type: "alive" }
-  /** Nothing was heard for too long. */
+  /** Nothing has come for too long. */
   | { type: "silent" }
-  /** The time that the state asked for is over. */
+  /** The state's timer rings. */
   | { type: "timer" }
   | { type: "loaded"; cursor: string | undefined }
   | { type: "load_failed" }
-  /** Too much is held back. */
+  /** Too many changes are held back. */
   | { type: "overflow" }
   | ({ type: "joined" } & Recovery)
   | { type: "join_refused"; cause: string }
@@ -82,39 +82,46 @@ export type Event =
   | { type: "close" }
 export type Occurs<E extends Event["type"]> = Extract<Event, { type: E }>
 
-export type Effect =
-  | { do: "get_token" }
-  /** The token is of no use any more. */
-  | { do: "spoil_token" }
-  | { do: "open"; token: string }
-  /** A peer that is gone answers no close. */
-  | { do: "hang_up"; politely: boolean }
-  /** One timer at most: a new state ends that of the one before. */
+/** Effects on the machine itself. */
+export type InnerEffect =
+  /** There is one timer at most: a new state cancels that of the state before. */
   | { do: "timer"; ms: number }
-  | { do: "deliver"; change: ChangeMessage | ApplicationMessage }
   | { do: "hold"; event: Occurs<"change"> | Occurs<"checkpoint"> }
-  /** What is held happens now. */
+  /** The held events happen now, before any that wait. */
   | { do: "release" }
+  /** Drops the held events. */
   | { do: "discard" }
+
+/** Effects on everything else. */
+export type OuterEffect =
+  | { do: "get_token" }
+  /** The relay refuses the token that is kept. */
+  | { do: "invalidate_token" }
+  | { do: "open"; token: string }
+  /** Not gracefully where the relay may be gone and answer no close. */
+  | { do: "disconnect"; graceful: boolean }
+  | { do: "deliver"; change: ChangeMessage | ApplicationMessage }
   | { do: "move"; cursor: string }
   | { do: "rename"; cursor: string }
   | { do: "forget" }
-  | { do: "tell_resync"; reason: Reason }
+  | { do: "emit_resync"; reason: Reason }
   | { do: "load"; reason: Reason }
   | { do: "abort_load" }
   | { do: "join"; cursor: string }
-  /** The channels may be brought to what is wanted. */
-  | { do: "settle_channels" }
+  /** From now on this connection follows the channels and the filter that the caller wants. */
+  | { do: "reconcile" }
   | { do: "fail"; code: "refused" | "resync"; cause: string }
 
-/** What is true when an event happens. */
+export type Effect = InnerEffect | OuterEffect
+
+/** What holds when an event happens. */
 export interface Facts {
-  /** From 0 to 1. */
+  /** Random, from 0 to 1. */
   chance: number
   online: boolean
   visible: boolean
-  /** Whether the caller gave a hook that loads its state. */
+  /** Whether the caller has a hook that loads its state. */
   hook: boolean
-  /** Whether another token can be had. */
+  /** Whether another token can be fetched. */
   renewable: boolean
 }

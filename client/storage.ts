@@ -1,6 +1,6 @@
-/** Keeps the place over a reload of the page. A storage that is full or forbidden costs a repetition, never a change. */
+/** Keeps the position over a reload of the page. A storage that is full or forbidden costs repetitions, never a change. */
 
-import type { Place } from "./position.ts"
+import type { SavedPosition } from "./position.ts"
 
 /** As much of `sessionStorage` as is needed. */
 export interface StorageLike {
@@ -9,20 +9,20 @@ export interface StorageLike {
   removeItem(key: string): void
 }
 
-export interface Shelf {
-  read(): Place | undefined
-  write(place: Place | undefined): void
+export interface PositionStore {
+  read(): SavedPosition | undefined
+  write(position: SavedPosition | undefined): void
 }
 
-/** @param open where the storage is; only to look for it may throw. */
-export function createShelf(
+/** @param open returns the storage. It may throw, as a browser does where storage is forbidden. */
+export function createPositionStore(
   open: () => StorageLike,
   key: string,
   onFailure: (error: unknown) => void,
-): Shelf {
+): PositionStore {
   let failing = false
 
-  /** One report until it works again. */
+  /** Reports one failure until it works again. */
   function attempt<T>(work: () => T): T | undefined {
     try {
       const result = work()
@@ -36,18 +36,25 @@ export function createShelf(
   }
 
   return {
-    read: () => attempt(() => readPlace(open().getItem(key))),
-    write(place) {
+    read: () => attempt(() => parse(open().getItem(key))),
+    write(position) {
       attempt(() =>
-        place === undefined ? open().removeItem(key) : open().setItem(key, JSON.stringify(place)),
+        position === undefined ? open().removeItem(key) : open().setItem(key, JSON.stringify(position)),
       )
     },
   }
 }
 
-function readPlace(text: string | null): Place | undefined {
+/** The storage of this page. */
+export function sessionStorageHere(): StorageLike {
+  const { sessionStorage } = globalThis as { sessionStorage?: StorageLike }
+  if (sessionStorage === undefined) throw new Error("there is no sessionStorage here")
+  return sessionStorage
+}
+
+function parse(text: string | null): SavedPosition | undefined {
   if (text === null) return undefined
-  const { cursor, ids } = JSON.parse(text) as Partial<Record<keyof Place, unknown>>
-  if (typeof cursor !== "string" || !Array.isArray(ids)) throw new Error("what is kept is no place")
+  const { cursor, ids } = JSON.parse(text) as Partial<Record<keyof SavedPosition, unknown>>
+  if (typeof cursor !== "string" || !Array.isArray(ids)) throw new Error("the stored text is not a position")
   return { cursor, ids: ids.map(String) }
 }

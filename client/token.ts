@@ -1,33 +1,33 @@
 /** The token: fetched when it is needed, kept while it is good, renewed on the open connection before it expires. */
 
-import { setAlarm } from "./alarm.ts"
 import { backoff } from "./backoff.ts"
+import type { Clock } from "./clock.ts"
 
 export interface TokensDeps {
   token: string | undefined
   getToken: (() => string | Promise<string>) | undefined
-  /** Sends another token on the open connection. */
-  authenticate(token: string): void
+  clock: Clock
   /** A renewal failed, and is tried again. */
   onFailure(error: unknown): void
 }
 
 export interface Tokens {
-  take(): Promise<string>
-  /** The relay took it, and for so long. */
-  accepted(expiresInSeconds: number): void
-  /** It is of no use any more. */
-  spoil(): void
+  /** A good token: the one that is kept, or another. */
+  get(): Promise<string>
+  /** The relay accepted it for so long. @param authenticate sends another on the same connection. */
+  accepted(expiresInSeconds: number, authenticate: (token: string) => void): void
+  /** The relay refuses it. */
+  invalidate(): void
   /** There is no connection to renew it on. */
-  pause(): void
+  disconnected(): void
 }
 
-/** A renewal comes at 75 to 90 % of a token's life, so that those who got theirs together do not return together. */
+/** A renewal comes at 75 to 90 % of a token's life, so that clients that started together do not renew together. */
 const EARLIEST = 0.75
 const LATEST = 0.9
 const SHORTEST_MS = 1_000
 
-export function createTokens({ token, getToken, authenticate, onFailure }: TokensDeps): Tokens {
+export function createTokens({ token, getToken, clock, onFailure }: TokensDeps): Tokens {
   let kept = token
   let goodUntil = token === undefined ? 0 : Number.POSITIVE_INFINITY
   let connection = 0
@@ -39,7 +39,7 @@ export function createTokens({ token, getToken, authenticate, onFailure }: Token
     return kept
   }
 
-  async function renew(failures: number): Promise<void> {
+  async function renew(authenticate: (token: string) => void, failures: number): Promise<void> {
     const mine = connection
     try {
       const fresh = await fetch()
@@ -47,24 +47,25 @@ export function createTokens({ token, getToken, authenticate, onFailure }: Token
     } catch (error) {
       if (mine !== connection) return
       onFailure(error)
-      cancel = setAlarm(backoff(failures, Math.random()), () => void renew(failures + 1))
+      const delay = backoff(failures, Math.random())
+      cancel = clock.setAlarm(delay, () => void renew(authenticate, failures + 1))
     }
   }
 
   return {
-    take: async () => (kept !== undefined && Date.now() < goodUntil ? kept : fetch()),
-    accepted(expiresInSeconds) {
+    get: async () => (kept !== undefined && clock.wall() < goodUntil ? kept : fetch()),
+    accepted(expiresInSeconds, authenticate) {
       if (getToken === undefined) return
       const life = expiresInSeconds * 1_000
-      goodUntil = Date.now() + life * LATEST
+      goodUntil = clock.wall() + life * LATEST
       const share = EARLIEST + (LATEST - EARLIEST) * Math.random()
       cancel()
-      cancel = setAlarm(Math.max(SHORTEST_MS, life * share), () => void renew(0))
+      cancel = clock.setAlarm(Math.max(SHORTEST_MS, life * share), () => void renew(authenticate, 0))
     },
-    spoil() {
+    invalidate() {
       goodUntil = 0
     },
-    pause() {
+    disconnected() {
       connection++
       cancel()
     },

@@ -6,9 +6,9 @@ import type { State } from "./state.ts"
 
 type Row = Record<string, unknown>
 
-/** The rows by their types, such as `{ voting_update: Vote }`. */
+/** The rows by change type, such as `{ voting_update: Vote }`. */
 export type Rows = { [type: string]: object }
-/** Any type of change, with rows of which nothing is known. */
+/** Any type of change, with untyped rows. */
 export type AnyRows = {
   guarantee_update: Row
   attendance_update: Row
@@ -25,22 +25,22 @@ type Typed<Change, Type, Data> = Change extends unknown
 
 type RowOf<R, Type extends keyof R> = R[Type] extends object ? R[Type] : never
 
-/** A change of one type; `action` tells which fields it has. */
+/** A change of one type. Its `action` decides which fields it has. */
 export type Change<Type extends string = string, Data extends object = Row> = Typed<ChangeMessage, Type, Data>
 
 /** Every change. */
 export type ChangeOf<R> = { [Type in keyof R & string]: Change<Type, RowOf<R, Type>> }[keyof R & string]
 
-/** What every feed tells. */
+/** The events of every feed. */
 export interface FeedEvents<R> {
   /** Every change, of whatever type. */
   change: ChangeOf<R>
   /** From relay.broadcast or relay.send_to_user. */
   message: ApplicationMessage
-  /** What the relay has computed, such as `dashboard_update`: the latest value, whenever it comes. */
+  /** A value that the relay computes, such as `dashboard_update`. Only the latest one counts. */
   derived: DerivedMessage
   state: State
-  /** What the caller holds may be wrong: changes are missing. */
+  /** Changes are missing: the caller's state may be wrong. */
   resync: { reason: Reason }
   error: FeedError
 }

@@ -1,42 +1,43 @@
-/** Finds a connection dead on which nothing was heard for too long. Half-open sockets tell nothing by themselves. */
+/** Notices that a connection is dead because nothing has come on it for too long. A half-open socket reports nothing. */
 
-import { setAlarm } from "./alarm.ts"
+import type { Clock } from "./clock.ts"
 
 export interface Watchdog {
   start(limitMs: number): void
-  heard(): void
-  /** Looks now: timers sleep with the machine. */
+  /** Something has come. */
+  reset(): void
+  /** Looks now, because timers sleep with the machine. */
   check(): void
   stop(): void
 }
 
-export function createWatchdog(onSilent: () => void): Watchdog {
+export function createWatchdog(clock: Clock, onSilent: () => void): Watchdog {
   let limit = Number.POSITIVE_INFINITY
-  let heardAt = { wall: 0, steady: 0 }
+  let last = { wall: 0, steady: 0 }
   let cancel = () => {}
 
-  function hear(): void {
-    heardAt = { wall: Date.now(), steady: performance.now() }
+  function reset(): void {
+    last = { wall: clock.wall(), steady: clock.steady() }
   }
 
-  /** By the clock that goes further: one of them may stand still while the machine sleeps, the other may be set back. */
-  const silence = () => Math.max(Date.now() - heardAt.wall, performance.now() - heardAt.steady)
+  /** By the clock that went further: one may stand still while the machine sleeps, the other may be set back. */
+  const silence = () => Math.max(clock.wall() - last.wall, clock.steady() - last.steady)
 
   function check(): void {
     cancel()
     if (limit === Number.POSITIVE_INFINITY) return
     const left = limit - silence()
     if (left <= 0) onSilent()
-    else cancel = setAlarm(left, check)
+    else cancel = clock.setAlarm(left, check)
   }
 
   return {
     start(limitMs) {
       limit = limitMs
-      hear()
+      reset()
       check()
     },
-    heard: hear,
+    reset,
     check,
     stop() {
       limit = Number.POSITIVE_INFINITY

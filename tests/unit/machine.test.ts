@@ -76,22 +76,22 @@ true satisfies Event["type"] extends (typeof EVENTS)[Named]["type"] ? true : fal
 
 /** With a socket that is to be put away. */
 const CONNECTED = {
-  offline: "offline: hang_up timer",
-  pagehide: "suspended: hang_up",
-  close: "closed: hang_up",
+  offline: "offline: disconnect timer",
+  pagehide: "suspended: disconnect",
+  close: "closed: disconnect",
 }
 const ENDING = {
-  "ended 1006": "waiting: hang_up timer",
-  "ended 4500": "waiting: hang_up timer spoil_token",
-  "ended 4507": "closed: hang_up fail",
+  "ended 1006": "waiting: disconnect timer",
+  "ended 4500": "waiting: disconnect timer invalidate_token",
+  "ended 4507": "closed: disconnect fail",
 }
-const SILENT = { silent: "authenticating: hang_up get_token timer" }
+const SILENT = { silent: "authenticating: disconnect get_token timer" }
 const HOLDING = { change: "same: hold", checkpoint: "same: hold", "checkpoint replayed": "same: hold" }
 const dropping = <T extends Record<string, string>>(row: T, ...more: string[]): T =>
   Object.fromEntries(
     Object.entries(row).map(([event, outcome]) => [
       event,
-      outcome.replace("hang_up", ["hang_up", ...more].join(" ")),
+      outcome.replace("disconnect", ["disconnect", ...more].join(" ")),
     ]),
   ) as T
 
@@ -111,17 +111,17 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
   },
   opening: {
     "welcome recovered": "catching_up: rename",
-    "welcome lost": "stale: tell_resync forget timer",
-    unusable: "closed: hang_up fail",
+    "welcome lost": "stale: emit_resync forget timer",
+    unusable: "closed: disconnect fail",
     alive: "opening: timer",
-    timer: "waiting: hang_up timer",
+    timer: "waiting: disconnect timer",
     ...ENDING,
     ...CONNECTED,
   },
   catching_up: {
     change: "same: deliver",
     checkpoint: "same: move",
-    "checkpoint replayed": "live: move timer settle_channels",
+    "checkpoint replayed": "live: move timer reconcile",
     ...ENDING,
     ...SILENT,
     ...CONNECTED,
@@ -145,14 +145,14 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
     ...HOLDING,
     overflow: "loading: discard",
     "loaded with a cursor": "joining: discard move join",
-    "loaded without": "live: move release timer settle_channels",
+    "loaded without": "live: move release timer reconcile",
     load_failed: "stale: timer",
     ...dropping({ ...ENDING, ...SILENT, ...CONNECTED }, "abort_load", "discard"),
   },
   joining: {
     "joined recovered": "catching_up: rename",
     "joined lost": "stale: forget timer fail",
-    join_refused: "waiting: hang_up timer",
+    join_refused: "waiting: disconnect timer",
     ...ENDING,
     ...SILENT,
     ...CONNECTED,
@@ -202,7 +202,7 @@ t.test("without a hook it goes live at once, and says what is missing", async (t
   const [state, effects] = step(STATES.opening, EVENTS["welcome lost"], { hook: false })
   t.equal(state.kind, "live")
   t.same(effects.slice(0, 2), [
-    { do: "tell_resync", reason: "lineage" },
+    { do: "emit_resync", reason: "lineage" },
     { do: "move", cursor: "c" },
   ])
 })
@@ -265,7 +265,7 @@ t.test("an expired token is replaced as often as it takes", async (t) => {
   const expired = { type: "ended", code: 4005, cause: "x" } as const
   for (const refused of [false, true]) {
     const [state, effects] = step({ ...STATES.opening, refused }, expired)
-    t.match([state.kind, effects.at(-1)], ["waiting", { do: "spoil_token" }])
+    t.match([state.kind, effects.at(-1)], ["waiting", { do: "invalidate_token" }])
   }
   t.equal(step(STATES.live, expired, { renewable: false })[0].kind, "closed")
 })
@@ -328,7 +328,7 @@ t.test("every state that is left has something that ends it", async (t) => {
             assert.equal(socket, false, "one socket at most")
             socket = true
           }
-          if (effect.do === "hang_up") socket = false
+          if (effect.do === "disconnect") socket = false
         }
         state = next
         if (["authenticating", "opening", "stale", "waiting", "offline"].includes(state.kind))
@@ -408,7 +408,7 @@ class World {
     switch (effect.do) {
       case "open":
         return this.answer("welcome", this.position.cursor)
-      case "hang_up":
+      case "disconnect":
         this.wire = []
         this.sent = undefined
         return
@@ -432,7 +432,7 @@ class World {
         return this.position.rename(effect.cursor)
       case "forget":
         return this.position.forget()
-      case "tell_resync":
+      case "emit_resync":
         this.base = undefined
         this.delivered = []
         if (this.hook !== undefined) return
@@ -447,9 +447,9 @@ class World {
         this.loading = undefined
         return
       case "get_token":
-      case "spoil_token":
+      case "invalidate_token":
       case "timer":
-      case "settle_channels":
+      case "reconcile":
       case "fail":
         return
     }
