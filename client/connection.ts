@@ -76,7 +76,6 @@ export class Connection {
   }
 
   close(graceful: boolean): void {
-    this.#reconciling = false
     this.#socket.close(graceful)
     this.#watchdog.stop()
     this.#deps.tokens.disconnected()

@@ -148,6 +148,8 @@ export class Effects implements EffectsOfRuntime {
 
   #close(cause: string): void {
     const { page, channels, filter } = this.#deps
+    // The answer of a getToken that is still running comes too late.
+    this.#asked++
     page.stop()
     this.savePosition()
     const error = new FeedError("refused", cause)
