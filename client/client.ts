@@ -81,8 +81,7 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
   })
   // The caller adds its listeners first.
   queueMicrotask(() => {
-    const saved = options.cursor === undefined ? store?.read() : { cursor: options.cursor, ids: [] }
-    if (saved !== undefined) position.restore(saved)
+    effects.restorePosition(options.cursor)
     runtime.dispatch({ type: "start" })
   })
 

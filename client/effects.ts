@@ -35,6 +35,7 @@ export class Effects implements EffectsOfRuntime {
   /** Numbers the requests for a token: an answer to any but the last comes too late. */
   #asked = 0
   #load: AbortController | undefined
+  #restored = false
 
   constructor(deps: EffectsDeps) {
     this.#deps = deps
@@ -93,8 +94,17 @@ export class Effects implements EffectsOfRuntime {
     this.#connection?.check()
   }
 
+  /** Begins at the cursor, or else at the stored position. */
+  restorePosition(cursor: string | undefined): void {
+    const { position, store } = this.#deps
+    const saved = cursor === undefined ? store?.read() : { cursor, ids: [] }
+    if (saved !== undefined) position.restore(saved)
+    this.#restored = true
+  }
+
   savePosition(): void {
-    this.#deps.store?.write(this.#deps.position.save())
+    // A feed that is closed before it starts must not erase what it has not read.
+    if (this.#restored) this.#deps.store?.write(this.#deps.position.save())
   }
 
   #getToken(dispatch: Dispatch): void {

@@ -1,4 +1,4 @@
-/** The client in a browser: its network, the page that is hidden, put away and shown again, and the place that it keeps. */
+/** The client in a browser: its network, the page that is hidden, put away and shown again, and the position that it stores. */
 
 import t, { type Test } from "tap"
 import type { Page } from "../../client/page.ts"
@@ -121,7 +121,7 @@ t.test("a closed feed leaves no listener on the page", async (t) => {
   t.equal(feed.state.kind, "closed")
 })
 
-// ------------------------------------------------------------------------------------------- the place
+// ------------------------------------------------------------------------------------------- the position
 
 function fakeStorage(): StorageLike & { items: Map<string, string> } {
   const items = new Map<string, string>()
@@ -157,7 +157,18 @@ t.test("after a reload it goes on where it was", async (t) => {
   t.same(after.resyncs, [])
 })
 
-t.test("a storage that is full, forbidden or spoilt costs nothing but the place", async (t) => {
+t.test("a feed that is closed before it starts leaves the stored position to the next", async (t) => {
+  const storage = fakeStorage()
+  const stored = JSON.stringify({ cursor: "c", ids: ["1"] })
+  storage.setItem("place", stored)
+  const { feed, reaches } = openFeed(t, { url: "ws://127.0.0.1:1", storage, storageKey: "place" })
+  feed.close()
+  await reaches("closed")
+  await new Promise(setImmediate)
+  t.equal(storage.getItem("place"), stored)
+})
+
+t.test("a storage that is full, forbidden or spoilt costs nothing but the position", async (t) => {
   const { db, relay } = await behindProxy(t)
   const failing = () => {
     throw new Error("QuotaExceededError")
@@ -181,7 +192,7 @@ t.test("a storage that is full, forbidden or spoilt costs nothing but the place"
       "one word until it works again",
     )
   t.match(nowhere.errors[0], { message: /sessionStorage/ })
-  await until("the place is kept", () => /"cursor":/.test(spoilt.items.get("place") ?? ""))
+  await until("the position is stored", () => /"cursor":/.test(spoilt.items.get("place") ?? ""))
 })
 
 t.test("a cursor that is given goes before one that is kept", async (t) => {

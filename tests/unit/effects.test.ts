@@ -131,6 +131,10 @@ function build({ resync }: { resync?: Resync } = {}) {
     stored,
     emitted,
     errors,
+    start() {
+      effects.restorePosition(undefined)
+      runtime.dispatch({ type: "start" })
+    },
     /** The one that was opened last. */
     socket: () => sockets.at(-1) as FakeSocket,
     /** Answers the last question for a token. */
@@ -152,7 +156,7 @@ function build({ resync }: { resync?: Resync } = {}) {
 /** The same, with a socket that is not open yet. */
 async function opening(options: Parameters<typeof build>[0] = {}) {
   const client = build(options)
-  client.runtime.dispatch({ type: "start" })
+  client.start()
   await client.token()
   return client
 }
@@ -160,8 +164,8 @@ async function opening(options: Parameters<typeof build>[0] = {}) {
 // ------------------------------------------------------------------------------------------- closed by the caller
 
 t.test("a token that arrives after close() opens no socket", async (t) => {
-  const { runtime, token, sockets, clock, emitted, network } = build()
-  runtime.dispatch({ type: "start" })
+  const { start, runtime, token, sockets, clock, emitted, network } = build()
+  start()
   runtime.close()
   await token()
   t.equal(sockets.length, 0)
@@ -171,8 +175,8 @@ t.test("a token that arrives after close() opens no socket", async (t) => {
 })
 
 t.test("a token that fails after close() is nobody's error", async (t) => {
-  const { runtime, asked, errors } = build()
-  runtime.dispatch({ type: "start" })
+  const { start, runtime, asked, errors } = build()
+  start()
   runtime.close()
   asked[0]?.reject(new Error("away"))
   await turn()
@@ -334,8 +338,8 @@ t.test("an answer to a request of the connection before settles nothing on the n
 // ------------------------------------------------------------------------------------------- time and the page
 
 t.test("two reasons to try again at once are one attempt", async (t) => {
-  const { runtime, asked, clock, errors } = build()
-  runtime.dispatch({ type: "start" })
+  const { start, runtime, asked, clock, errors } = build()
+  start()
   clock.pass(15_000)
   t.match(runtime.state, { kind: "waiting", attempt: 1, cause: "no answer" })
   const { alarms } = clock
@@ -350,8 +354,8 @@ t.test("two reasons to try again at once are one attempt", async (t) => {
 })
 
 t.test("the alarm of a state that is over does not ring", async (t) => {
-  const { runtime, asked, clock } = build()
-  runtime.dispatch({ type: "start" })
+  const { start, runtime, asked, clock } = build()
+  start()
   clock.pass(14_900)
   asked[0]?.reject(new Error("away"))
   await turn()
@@ -373,8 +377,8 @@ t.test("an alarm that rings late, after a sleep, finds what has happened meanwhi
 })
 
 t.test("a page that goes offline while a token is fetched opens no socket with it", async (t) => {
-  const { runtime, asked, sockets, goOffline, goOnline } = build()
-  runtime.dispatch({ type: "start" })
+  const { start, runtime, asked, sockets, goOffline, goOnline } = build()
+  start()
   goOffline()
   asked[0]?.resolve("first")
   await turn()
