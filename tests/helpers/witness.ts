@@ -12,6 +12,8 @@ const PACE_MS = 10
 
 /** A limit that was reached; and the look at the tables, which may take long on a busy machine. */
 const EXPECTED = new Set<unknown>(["limit_reached", "chores_failed"])
+/** A database that took longer than the relay waits for it, which a busy machine decides. */
+const LATE = "Query read timeout"
 
 export interface Witness {
   /**
@@ -51,7 +53,7 @@ export async function startWitness(t: Test, db: Database, relay: TestRelay): Pro
     })
     const warnings = relay.lines
       .slice(logged)
-      .filter(({ level, event }) => Number(level) >= 40 && !EXPECTED.has(event))
+      .filter(({ level, event, error }) => Number(level) >= 40 && !EXPECTED.has(event) && error !== LATE)
     t.strictSame(
       { ...(await health()), wrong, seen, warnings },
       { live: 200, ready: 200, wrong: -1, seen: written, warnings: [] },
