@@ -1,8 +1,8 @@
 /**
- * When to poll and when to wait for the bell. NOTIFY holds a lock of the whole cluster through the commit's fsync, so
- * that many writers queue behind it; while a relay polls anyway it takes a lease, and triggers that see one do not ring.
- * The way back must not lose those that skipped the bell and have not committed yet: when a lease is over, whoever took
- * it, it is taken away, then a fence xid is taken, and polling goes on until every transaction below it has ended.
+ * The bell: when to poll and when to wait for a notification. NOTIFY holds a lock of the whole cluster through the
+ * commit's fsync, so many writers queue behind it. While a relay polls anyway it takes a lease, and triggers that see a
+ * lease do not ring. The way back must not lose transactions that skipped the bell and have not committed yet: when a
+ * lease is over, any relay takes it away, then takes a fence xid, and polls until every transaction below it has ended.
  */
 
 import { z } from "zod"
@@ -16,7 +16,7 @@ type BellMode =
   /** The lease is over; transactions that saw it may still be open. */
   | { kind: "tail"; fence: bigint; since: number }
 
-/** How the bell stands, and what happened since the start. */
+/** The mode of the bell, and counts since the start. */
 export const BellReport = z.object({
   mode: z.enum(["quiet", "awake", "tail"]),
   /** Bells that rang. */
@@ -33,11 +33,11 @@ export interface Bell {
   rang(xid: string): void
   /** Bells may have been missed, or left out for a lease that no read has shown. */
   recheck(): void
-  /** How long to wait before reading without a bell, in milliseconds. @param hasClients whether somebody waits for changes. */
+  /** How long to wait for a bell before reading without one, in milliseconds. */
   pollMs(hasClients: boolean): number
-  /** That time is over. */
+  /** That time is over: the feed reads without a bell. */
   polled(): void
-  /** Decides, by what a read has shown, whether to take, renew or leave the lease. */
+  /** Takes, renews or ends the lease, by what a read has shown. */
   afterRead(
     session: Session,
     read: { snapshot: Snapshot; leaseMs: Head["leaseMs"]; transactions: ReadonlySet<string> },
@@ -47,10 +47,10 @@ export interface Bell {
 
 const FLOOR_MS = 1_000
 const AWAKE_POLL_MS = 5
-/** From so many commits/s a read at each 5 ms would cost more than what it brings. */
+/** From so many commits/s a read each 5 ms costs more than what it brings. */
 const RUSH_PER_SECOND = 2_000
 const RUSH_POLL_MS = 10
-/** While nobody is there to see the difference. A read still brings less than a page. */
+/** While no client is there to see the difference. A read still brings less than a page. */
 const UNATTENDED_POLL_MS = 50
 const OFF_POLL_MS = 50
 const WINDOW_MS = 200
@@ -60,8 +60,8 @@ const STAY_PER_SECOND = 250
 const LEASE_MS = 1_000
 const RENEW_BELOW_MS = 500
 /**
- * A transaction that was forgotten, prepared or of another database even, must not keep the relay polling. What it
- * has written is left to the floor.
+ * A forgotten transaction, even a prepared one or one of another database, must not keep the relay polling. The floor
+ * will find what it has written.
  */
 const TAIL_MS = 60_000
 const FAST_TAIL_MS = 5_000
@@ -79,7 +79,7 @@ export function createBell({
   now?: () => number
 }): Bell {
   let mode: BellMode = { kind: "quiet" }
-  /** Since the last fence there may have been a lease, unseen. */
+  /** There may have been a lease since the last fence that no read has shown. */
   let recheckDue = false
   const counts = { heard: 0, skipped: 0, polls: 0 }
   const matcher = createBellMatcher(now)

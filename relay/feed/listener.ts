@@ -75,7 +75,6 @@ export class Listener {
         this.#supervisor.up({ provenAt: this.#clock.now() })
       }
     } finally {
-      this.#proof = undefined
       session.close()
     }
   }

@@ -9,32 +9,32 @@ import { Revocation } from "../change/revocation.ts"
 import { TimeSlice } from "../lib/time-slice.ts"
 import { LINEAGES, LONG_READ, READ, REVOCATIONS, SESSION } from "./queries.ts"
 
-/** What one read says beside the changes. */
+/** What one read shows beside the changes. */
 export interface Head {
   readonly snapshot: Snapshot
   readonly horizon: Snapshot
-  /** How much longer some relay promised to poll, in milliseconds: 0 if that is over or void, null if none did. */
+  /** How much longer some relay has promised to poll, in milliseconds: 0 if that is over or void, null if none has. */
   readonly leaseMs: number | null
-  /** The newest `seq` that was given out; its transaction may not have ended. */
+  /** The newest `seq` that was given out; its transaction may still be open. */
   readonly newest: bigint
 }
 
-/** What rows of the log turn out to be. */
-export interface Content {
+/** Rows of the log, by what they are. */
+export interface Entries {
   readonly changes: Change[]
   readonly revocations: Revocation[]
-  /** What relays have written to see it come back. */
+  /** Written by relays that wait for them to come back. */
   readonly canaries: string[]
 }
 
-export interface Page extends Content {
+export interface Page extends Entries {
   readonly head: Head
-  /** Whether the limit cut it: read it again with `pages`. */
+  /** Whether there is more than the limit: read it again with `pages`. */
   readonly cut: boolean
 }
 
 /** A page of a long read. The head is the same in each, and its horizon holds until the last. */
-export interface LogPage extends Content {
+export interface LogPage extends Entries {
   readonly head: Head
   readonly final: boolean
 }
@@ -48,7 +48,7 @@ export interface Rest {
 /** One reading connection. Any failure makes it useless: close it and open another. */
 export interface Session {
   readonly lineage: string
-  /** Those whose cursors hold, the present one among them. */
+  /** The lineages whose cursors hold, the present one among them. */
   readonly lineages: ReadonlySet<string>
   /** What became visible since the snapshot, in order; at most `limit` changes. */
   read(since: Snapshot, limit: number): Promise<Page>
@@ -56,9 +56,9 @@ export interface Session {
   pages(since: Snapshot, size: number, rest?: Rest): AsyncGenerator<LogPage>
   /** The snapshot of this moment. */
   now(): Promise<Snapshot>
-  /** Those that are in force now. */
+  /** The revocations that are in force now. */
   revocations(): Promise<Revocation[]>
-  /** Promises to poll for so long, and tells the other relays if no lease was in force. */
+  /** Promises to poll for so long, and notifies the other relays if no lease was in force. */
   lease(durationMs: number): Promise<void>
   /** Takes away a lease that is over, for good. @returns false if one is in force. */
   endLease(): Promise<boolean>
@@ -90,7 +90,7 @@ export const QUERY_TIMEOUT_MS = 10_000
 /** The first row of a long read comes when all are sorted. */
 const LONG_QUERY_TIMEOUT_MS = 120_000
 
-/** A row's, in the order of COLUMNS. */
+/** One row, in the order of COLUMNS. */
 type Values = Array<string | null>
 
 /** The type of what relay.canary writes. */
@@ -110,14 +110,14 @@ export async function openSession(connectionString: string): Promise<Session> {
     connectionTimeoutMillis: QUERY_TIMEOUT_MS,
     types: asText as pg.CustomTypesConfig,
   })
-  // A query that is running rejects by itself; between queries the next one does.
+  // A running query rejects by itself. If none is running, the next one rejects.
   client.on("error", () => {})
   const close = () => {
     client.end().catch(() => {})
     socket.destroySoon()
   }
 
-  /** Rows of the log. pg hands them over by position: objects with a key for each column cost it more than all else. */
+  /** Rows of the log. pg returns them as arrays: making its objects took more time than everything else. */
   async function rowsOf(query: Omit<pg.QueryArrayConfig, "rowMode"> & { query_timeout?: number }) {
     const { rows } = await client.query<Values>({ ...query, rowMode: "array" })
     return rows.map(([seq, xid, at, table, op, type, old, after, meta]) => {
@@ -149,7 +149,7 @@ export async function openSession(connectionString: string): Promise<Session> {
         return { head: readHead(head, lineage), ...(await readRows(rows)), cut }
       },
       async *pages(since, size, rest) {
-        // The lock comes before the snapshot: a rotation in between would otherwise empty what the snapshot promises.
+        // Lock first: otherwise a rotation could empty a partition after the snapshot was taken.
         await client.query("begin; lock table relay.change in access share mode")
         try {
           await client.query({
@@ -191,7 +191,7 @@ export async function openSession(connectionString: string): Promise<Session> {
 type LogText = Record<keyof LogRow, string | null | undefined>
 
 /** Rows of the log by what they are. */
-async function readRows(rows: readonly LogText[]): Promise<Content> {
+async function readRows(rows: readonly LogText[]): Promise<Entries> {
   const isRevocation = ({ op }: LogText) => op === "revocation"
   const isCanary = ({ op, type }: LogText) => op === "message" && type === CANARY
   return {
@@ -214,8 +214,8 @@ export async function readChanges(rows: readonly unknown[]): Promise<Change[]> {
 
 function readHead(row: unknown, lineage: string): Head {
   const { log, snapshot, horizon, aheadMs, newest } = HeadRow.parse(row)
-  // The log was made anew or restored while this session was open, and its tables were found by name; or what was
-  // restored came into it in parts, this session in the middle.
+  // The log was made anew or restored while this session was open, which finds its tables by name. Or it is being
+  // restored in parts right now.
   if (log !== lineage) throw new Error("the changelog is another one than at the start of the session")
   return {
     snapshot: readSnapshot(snapshot),

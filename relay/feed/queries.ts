@@ -3,10 +3,10 @@
 export const COLUMNS = `seq, xid, at, "table", op, type, old, new, meta`
 
 /**
- * Rows, new snapshot, horizon and lease in one statement, so that they belong together. The upper bound keeps out the
- * foreign xids of a restored log until the own ones have come that far; the lineage shows only while there is none of
- * elsewhere. What is said beside the rows takes the columns that are text already: a cast of the others would be one of
- * each row.
+ * Rows, new snapshot, horizon and lease in one statement, so that they belong together. The upper bound keeps out xids
+ * of another cluster, which a restored log may hold, until this one's have come that far. The lineage is null while the
+ * log has one of another cluster. What stands beside the rows uses the columns that are text already: casting the other
+ * columns would cast them in each row.
  */
 export const select = (snapshot: string, condition: string) => `
   select null::bigint as seq, null::xid8 as xid, null::timestamptz as at,
@@ -26,13 +26,13 @@ export const select = (snapshot: string, condition: string) => `
 
 export const READ = select("pg_current_snapshot()", "")
 
-/** A long read may be one in parts: up to the snapshot of the first, and after the last seq of the one before. */
+/** A long read may go on where another was cut: up to the snapshot of that one, and after its last seq. */
 export const LONG_READ = select(
   "coalesce($2::pg_snapshot, pg_current_snapshot())",
   "and seq > $3::bigint and ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, $2::pg_snapshot))",
 )
 
-/** What the reading session needs to find the index whatever the statistics say. */
+/** Makes the reading session use the index, whatever the statistics say. */
 export const SESSION = `
   set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set default_transaction_isolation = 'read committed';
   set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off;
