@@ -6,9 +6,9 @@
  */
 
 import { z } from "zod"
-import type { Snapshot } from "../change/cursor.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Head, Session } from "./log-session.ts"
+import type { ReadResult } from "./reader.ts"
 
 type BellMode =
   | { kind: "quiet" }
@@ -38,10 +38,7 @@ export interface Bell {
   /** That time is over: the feed reads without a bell. */
   polled(): void
   /** Takes, renews or ends the lease, by what a read has shown. */
-  afterRead(
-    session: Session,
-    read: { snapshot: Snapshot; leaseMs: Head["leaseMs"]; transactions: ReadonlySet<string> },
-  ): Promise<void>
+  afterRead(session: Session, result: ReadResult): Promise<void>
   report(): BellReport
 }
 

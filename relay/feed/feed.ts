@@ -143,7 +143,7 @@ export class Feed {
     const { head } = await session.read(await session.now(), 0)
     if (!contains(head.snapshot, head.horizon)) return undefined
     const cursor = { lineage: session.lineage, snapshot: head.snapshot }
-    // Asked later than the position, so that there is no gap: what came in between comes again, and the last word counts.
+    // Read after the position was taken, so that none is missed: one written in between comes again in the first batch.
     this.#deps.consumer.begin(cursor, await session.revocations())
     return cursor
   }

@@ -98,8 +98,8 @@ const CANARY = "canary"
 
 const asText = { getTypeParser: () => (value: string) => value }
 
-/** @throws as Changelog.open. */
-export async function openSession(connectionString: string): Promise<Session> {
+/** The connection of a session; it is not connected yet. */
+function createConnection(connectionString: string) {
   const socket = new Socket()
   const client = new pg.Client({
     connectionString,
@@ -112,24 +112,30 @@ export async function openSession(connectionString: string): Promise<Session> {
   })
   // A running query rejects by itself. If none is running, the next one rejects.
   client.on("error", () => {})
-  const close = () => {
-    client.end().catch(() => {})
-    socket.destroySoon()
+  return {
+    client,
+    /** Rows of the log. pg returns them as arrays: making its objects took more time than everything else. */
+    async rowsOf(query: Omit<pg.QueryArrayConfig, "rowMode"> & { query_timeout?: number }) {
+      const { rows } = await client.query<Values>({ ...query, rowMode: "array" })
+      return rows.map(([seq, xid, at, table, op, type, old, after, meta]) => {
+        return { seq, xid, at, table, op, type, old, new: after, meta }
+      })
+    },
+    /** The one value that a statement returns. */
+    async one(text: string, values: unknown[] = []): Promise<string> {
+      const result = await client.query<[string]>({ text, values, rowMode: "array" })
+      return result.rows[0]?.[0] as string
+    },
+    close() {
+      client.end().catch(() => {})
+      socket.destroySoon()
+    },
   }
+}
 
-  /** Rows of the log. pg returns them as arrays: making its objects took more time than everything else. */
-  async function rowsOf(query: Omit<pg.QueryArrayConfig, "rowMode"> & { query_timeout?: number }) {
-    const { rows } = await client.query<Values>({ ...query, rowMode: "array" })
-    return rows.map(([seq, xid, at, table, op, type, old, after, meta]) => {
-      return { seq, xid, at, table, op, type, old, new: after, meta }
-    })
-  }
-
-  async function one(text: string, values: unknown[] = []): Promise<string> {
-    const result = await client.query<[string]>({ text, values, rowMode: "array" })
-    return result.rows[0]?.[0] as string
-  }
-
+/** @throws as Changelog.open. */
+export async function openSession(connectionString: string): Promise<Session> {
+  const { client, rowsOf, one, close } = createConnection(connectionString)
   try {
     await client.connect()
     await client.query(SESSION)
