@@ -1,7 +1,7 @@
 /** Derived messages: functions of the application that are run again when their tables have changed. */
 
 import type { Change } from "../change/change.ts"
-import { type Clock, systemClock } from "../lib/clock.ts"
+import { type Clock, sleep, systemClock } from "../lib/clock.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import { type Definition, nameOf } from "./definition.ts"
@@ -79,7 +79,7 @@ export function createDerived({
       await look().catch((error: Error) =>
         log.debug({ event: "derived_unknown", error: error.message }, "the definitions are read again later"),
       )
-      await clock.sleep(LOOK_MS, closing.signal)
+      await sleep(clock, LOOK_MS, closing.signal)
     }
   }
 

@@ -4,7 +4,7 @@
  */
 
 import { backoff } from "../lib/backoff.ts"
-import type { Clock } from "../lib/clock.ts"
+import { type Clock, sleep } from "../lib/clock.ts"
 import { Wakeup } from "../lib/wakeup.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
@@ -59,7 +59,7 @@ export class Task {
       if (signal.aborted) return
       failures = done ? 0 : failures + 1
       const restMs = this.#restMs(clock.now() - beganAt, failures)
-      await clock.sleep(restMs, signal)
+      await sleep(clock, restMs, signal)
       if (!signal.aborted) await this.#due.wait(Math.max(0, maxMs - restMs))
     }
   }

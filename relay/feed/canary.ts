@@ -5,7 +5,7 @@
 
 import { randomUUID } from "node:crypto"
 import { z } from "zod"
-import { type Clock, systemClock } from "../lib/clock.ts"
+import { type Clock, sleep, systemClock } from "../lib/clock.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Changelog } from "./changelog.ts"
@@ -81,8 +81,8 @@ export function createCanary({
     const again = Math.min(AGAIN_MS, intervalMs)
     while (!signal.aborted) {
       await write()
-      await clock.sleep(again, signal)
-      if (waiting.size === 0) await clock.sleep(intervalMs - again, signal)
+      await sleep(clock, again, signal)
+      if (waiting.size === 0) await sleep(clock, intervalMs - again, signal)
     }
   }
 

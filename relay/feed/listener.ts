@@ -108,12 +108,12 @@ export class Listener {
 
   /** Waits for a promise, at most for so many milliseconds. @returns whether it resolved. */
   async #within(ms: number, promise: Promise<void>): Promise<boolean> {
-    const settled = new AbortController()
-    const late = this.#clock.sleep(ms, settled.signal).then(() => false)
+    const late = deferred<boolean>()
+    const cancel = this.#clock.after(ms, () => late.resolve(false))
     try {
-      return await Promise.race([promise.then(() => true), late])
+      return await Promise.race([promise.then(() => true), late.promise])
     } finally {
-      settled.abort()
+      cancel()
     }
   }
 

@@ -1,6 +1,6 @@
 /** Refreshes: who waits for a read of the log that begins after they asked. */
 
-import type { Clock } from "../lib/clock.ts"
+import { type Clock, sleep } from "../lib/clock.ts"
 import type { Wakeup } from "../lib/wakeup.ts"
 
 export class Refreshes {
@@ -19,7 +19,7 @@ export class Refreshes {
     const answered = new AbortController()
     this.#waiting.add(answered)
     this.#wakeup.wake()
-    await this.#clock.sleep(timeoutMs, answered.signal)
+    await sleep(this.#clock, timeoutMs, answered.signal)
     this.#waiting.delete(answered)
     return answered.signal.aborted
   }

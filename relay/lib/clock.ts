@@ -3,22 +3,29 @@
 export interface Clock {
   /** Monotonic milliseconds. */
   now(): number
-  /** Resolves after so many milliseconds, or as soon as the signal is aborted. */
-  sleep(ms: number, signal: AbortSignal): Promise<void>
+  /** Calls back after so many milliseconds. @returns what cancels it. */
+  after(ms: number, callback: () => void): () => void
 }
 
 /** This process's. */
 export const systemClock: Clock = {
   now: () => performance.now(),
-  sleep: (ms, signal) =>
-    new Promise((resolve) => {
-      if (signal.aborted) return resolve()
-      function end(): void {
-        clearTimeout(timer)
-        signal.removeEventListener("abort", end)
-        resolve()
-      }
-      const timer = setTimeout(end, ms)
-      signal.addEventListener("abort", end)
-    }),
+  after(ms, callback) {
+    const timer = setTimeout(callback, ms)
+    return () => clearTimeout(timer)
+  },
+}
+
+/** Resolves after so many milliseconds, or as soon as the signal is aborted. */
+export async function sleep(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return
+  await new Promise<void>((resolve) => {
+    function end(): void {
+      cancel()
+      signal.removeEventListener("abort", end)
+      resolve()
+    }
+    const cancel = clock.after(ms, end)
+    signal.addEventListener("abort", end)
+  })
 }

@@ -1,7 +1,7 @@
 /** Supervision: one session after another to something that fails now and then, with pauses, and how it stands. */
 
 import { backoff } from "./backoff.ts"
-import type { Clock } from "./clock.ts"
+import { type Clock, sleep } from "./clock.ts"
 
 /** Times are monotonic milliseconds. */
 export type SessionState<Facts> =
@@ -75,7 +75,7 @@ export class Supervisor<Facts extends object> {
         await this.#deps.session(signal)
       } catch (error) {
         if (signal.aborted) return
-        await this.#deps.clock.sleep(this.#lose((error as Error).message), signal)
+        await sleep(this.#deps.clock, this.#lose((error as Error).message), signal)
       }
     }
   }

@@ -4,10 +4,10 @@ import { setImmediate as yieldLoop } from "node:timers/promises"
 import type { Clock } from "../../relay/lib/clock.ts"
 
 export interface TestClock extends Clock {
-  /** Lets time pass; everybody who sleeps wakes in turn, and runs on until it waits again. */
+  /** Lets time pass. Whoever waited for it goes on in turn, until it waits again. */
   pass(ms: number): Promise<void>
-  /** How much longer each sleeps that sleeps now. */
-  sleeping(): number[]
+  /** How much longer each waits that waits for time to pass. */
+  waits(): number[]
 }
 
 /** Resolves when everything that needs neither time nor the network has run on until it waits. */
@@ -15,32 +15,26 @@ export const settled = (): Promise<void> => yieldLoop()
 
 export function createTestClock(): TestClock {
   let now = 0
-  const sleepers = new Set<{ until: number; wake: () => void }>()
-  const first = () => [...sleepers].sort((a, b) => a.until - b.until)[0]
+  const timers = new Set<{ at: number; callback: () => void }>()
+  const first = () => [...timers].sort((a, b) => a.at - b.at)[0]
   return {
     now: () => now,
-    sleep: (ms, signal) =>
-      new Promise((resolve) => {
-        if (signal.aborted) return resolve()
-        const wake = () => {
-          sleepers.delete(sleeper)
-          signal.removeEventListener("abort", wake)
-          resolve()
-        }
-        const sleeper = { until: now + ms, wake }
-        sleepers.add(sleeper)
-        signal.addEventListener("abort", wake)
-      }),
+    after(ms, callback) {
+      const timer = { at: now + ms, callback }
+      timers.add(timer)
+      return () => timers.delete(timer)
+    },
     async pass(ms) {
       const end = now + ms
       await settled()
-      for (let next = first(); next !== undefined && next.until <= end; next = first()) {
-        now = next.until
-        next.wake()
+      for (let next = first(); next !== undefined && next.at <= end; next = first()) {
+        now = next.at
+        timers.delete(next)
+        next.callback()
         await settled()
       }
       now = end
     },
-    sleeping: () => [...sleepers].map(({ until }) => until - now).sort((a, b) => a - b),
+    waits: () => [...timers].map(({ at }) => at - now).sort((a, b) => a - b),
   }
 }

@@ -239,13 +239,13 @@ t.test("a stop in the middle of a run waits for it, shows nothing, and leaves no
   await stopped
   t.same(holds.calls.slice(-2), ["totals", "close"])
   t.same(shown, [])
-  t.same(clock.sleeping(), [])
+  t.same(clock.waits(), [])
 })
 
 t.test("a stop while all rest ends all pauses", async (t) => {
   const { clock, derived, runs } = await createRestedWorld(define("totals", ["vote"]))
-  t.equal(clock.sleeping().length, 2, "for changes and for definitions")
+  t.equal(clock.waits().length, 2, "for changes and for definitions")
   await derived.stop()
-  t.same(clock.sleeping(), [])
+  t.same(clock.waits(), [])
   t.equal(runs("totals"), 1)
 })

@@ -177,7 +177,7 @@ t.test("a session lost in the middle of a proof, or between two, is replaced at 
     sessions.map(({ closed }) => closed),
     [true, true],
   )
-  t.equal(clock.sleeping().length, 1, "the pause alone: no proof is waited for any more")
+  t.equal(clock.waits().length, 1, "the pause alone: no proof is waited for any more")
 })
 
 t.test("a stop between two proofs closes the session, and sends nothing more", async (t) => {
@@ -185,7 +185,7 @@ t.test("a stop between two proofs closes the session, and sends nothing more", a
   await listener.stop()
   t.ok(session().closed)
   t.same(session().sent, [])
-  t.same(clock.sleeping(), [])
+  t.same(clock.waits(), [])
 })
 
 t.test("a stop in the middle of a proof, of connecting and of a pause", async (t) => {
@@ -194,7 +194,7 @@ t.test("a stop in the middle of a proof, of connecting and of a pause", async (t
   await settled()
   await proving.listener.stop()
   t.ok(proving.session().closed)
-  t.same(proving.clock.sleeping(), [])
+  t.same(proving.clock.waits(), [])
 
   const connecting = createWorld()
   connecting.openings.push(deferred())
@@ -202,7 +202,7 @@ t.test("a stop in the middle of a proof, of connecting and of a pause", async (t
   await settled()
   await connecting.listener.stop()
   t.same(connecting.sessions, [])
-  t.same(connecting.clock.sleeping(), [])
+  t.same(connecting.clock.waits(), [])
 
   const pausing = createWorld()
   const opening = deferred<void>()
@@ -213,5 +213,5 @@ t.test("a stop in the middle of a proof, of connecting and of a pause", async (t
   t.match(pausing.listener.state, { kind: "down", attempts: 1, error: "away" })
   await pausing.listener.stop()
   t.same(pausing.sessions, [])
-  t.same(pausing.clock.sleeping(), [])
+  t.same(pausing.clock.waits(), [])
 })

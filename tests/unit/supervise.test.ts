@@ -41,7 +41,7 @@ t.test("attempts in a row are counted, and it is down since the first", async (t
     await settled()
     t.same(supervisor.state, { kind: "down", since: 0, attempts, error: `no ${attempts}` })
     t.match(losses.at(-1), { wasUp: false, attempts, error: `no ${attempts}` })
-    t.same(clock.sleeping(), [losses.at(-1)?.retryMs], "it waits for as long as it says")
+    t.same(clock.waits(), [losses.at(-1)?.retryMs], "it waits for as long as it says")
     t.ok((losses.at(-1)?.retryMs ?? 0) >= longest(attempts) / 2)
     await clock.pass(longest(attempts))
   }
@@ -86,9 +86,9 @@ t.test("a stop ends the pause before the next session, and there is none", async
   supervisor.start()
   fail("away")
   await settled()
-  t.equal(clock.sleeping().length, 1)
+  t.equal(clock.waits().length, 1)
   await supervisor.stop()
-  t.same(clock.sleeping(), [])
+  t.same(clock.waits(), [])
   t.equal(sessions.length, 1)
 })
 
