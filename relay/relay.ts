@@ -36,7 +36,7 @@ export interface RelayDeps {
   floorMs?: number
   /** How long a socket may take nothing although something waits, in milliseconds; 10,000 by default. */
   slowMs?: number
-  /** The clock of the rates, in milliseconds; one that is never set. */
+  /** Of the rates: monotonic milliseconds. */
   clock?: () => number
 }
 

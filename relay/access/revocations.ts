@@ -38,15 +38,15 @@ export function createRevocations(now: () => number = Date.now): Revocations {
     if (known.user.size + known.jti.size >= sweepAt) sweep()
   }
 
-  function holds(revocation: Revocation | undefined, { issuedAt }: Identity): boolean {
+  function applies(revocation: Revocation | undefined, { issuedAt }: Identity): boolean {
     if (revocation === undefined || isOver(revocation)) return false
     const { issued_before: before } = revocation
     return before === null || issuedAt === undefined || issuedAt < before
   }
 
   const refuses = (identity: Identity): boolean =>
-    holds(known.user.get(identity.user), identity) ||
-    (identity.jti !== undefined && holds(known.jti.get(identity.jti), identity))
+    applies(known.user.get(identity.user), identity) ||
+    (identity.jti !== undefined && applies(known.jti.get(identity.jti), identity))
 
   return {
     begin(all) {

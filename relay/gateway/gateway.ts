@@ -82,7 +82,7 @@ export function createGateway({ clock = () => performance.now(), ...deps }: Gate
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    socket.on("error", () => socket.destroy())
+    socket.on("error", destroy)
     const verdict = upgrades.judge(request)
     if (!verdict.accepted)
       return refuse(request, socket, verdict.status, verdict.result, verdict.retrySeconds)
@@ -116,4 +116,9 @@ function createWebSocketServer(): WebSocketServer {
     closeTimeout: CLOSE_TIMEOUT_MS,
     handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
   } as ConstructorParameters<typeof WebSocketServer>[0])
+}
+
+/** One for all sockets: a closure would keep what its upgrade brought. */
+function destroy(this: Duplex): void {
+  this.destroy()
 }

@@ -1,6 +1,6 @@
 /**
  * Token buckets. One is a single number, the time at which it will be whole again (the generic cell rate algorithm): none
- * has a timer, and one that is whole needs no memory. Times are of the clock that is never set, in milliseconds.
+ * has a timer, and one that is whole needs no memory. Times are monotonic milliseconds.
  */
 
 /** As many may come at once as the rate allows in so long. Milliseconds. */

@@ -51,6 +51,16 @@ t.test("all addresses without a token have fifty lines at once, and ten a second
   t.end()
 })
 
+t.test("an address that floods takes no lines from the others", (t) => {
+  const { allowed } = start()
+  allowed(() => "192.0.2.1")
+  t.equal(
+    allowed((n) => `198.51.100.${n}`),
+    45,
+  )
+  t.end()
+})
+
 t.test("a user has lines of its own, wherever it comes from", (t) => {
   const { allowed } = start()
   allowed((n) => `192.0.2.${n}`)
