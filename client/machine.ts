@@ -41,6 +41,15 @@ type Row<K extends Kind> = {
   [E in Event["type"]]?: (state: In<K>, event: Occurs<E>, facts: Facts) => Step
 }
 
+/** What each state with an accepted connection has in common. */
+const CONNECTED = {
+  ended: end,
+  silent: connect,
+  offline: goOffline,
+  pagehide: suspend,
+  close: stop,
+}
+
 /** An event that is not in the row of a state changes nothing. */
 const TABLE: { [K in Kind]: Row<K> } = {
   idle: {
@@ -68,32 +77,20 @@ const TABLE: { [K in Kind]: Row<K> } = {
   catching_up: {
     change: deliver,
     checkpoint: advance,
-    ended: end,
-    silent: connect,
-    offline: goOffline,
-    pagehide: suspend,
-    close: stop,
+    ...CONNECTED,
   },
   live: {
     change: deliver,
     checkpoint: advance,
     timer: resetAttempts,
-    ended: end,
-    silent: connect,
-    offline: goOffline,
-    pagehide: suspend,
-    close: stop,
+    ...CONNECTED,
   },
   stale: {
     change: hold,
     checkpoint: hold,
     overflow: discard,
     timer: load,
-    ended: end,
-    silent: connect,
-    offline: goOffline,
-    pagehide: suspend,
-    close: stop,
+    ...CONNECTED,
   },
   loading: {
     change: holdWhileLoading,
@@ -101,20 +98,12 @@ const TABLE: { [K in Kind]: Row<K> } = {
     overflow: overflow,
     loaded: adopt,
     load_failed: loadAgain,
-    ended: end,
-    silent: connect,
-    offline: goOffline,
-    pagehide: suspend,
-    close: stop,
+    ...CONNECTED,
   },
   joining: {
     joined: join,
     join_refused: retry,
-    ended: end,
-    silent: connect,
-    offline: goOffline,
-    pagehide: suspend,
-    close: stop,
+    ...CONNECTED,
   },
   waiting: {
     timer: connect,

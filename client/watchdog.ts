@@ -12,7 +12,7 @@ export interface Watchdog {
 }
 
 export function createWatchdog(clock: Clock, onSilent: () => void): Watchdog {
-  let limit = Number.POSITIVE_INFINITY
+  let limit: number | undefined
   let last = { wall: 0, steady: 0 }
   let cancel = () => {}
 
@@ -25,7 +25,7 @@ export function createWatchdog(clock: Clock, onSilent: () => void): Watchdog {
 
   function check(): void {
     cancel()
-    if (limit === Number.POSITIVE_INFINITY) return
+    if (limit === undefined) return
     const left = limit - silence()
     if (left <= 0) onSilent()
     else cancel = clock.setAlarm(left, check)
@@ -40,7 +40,7 @@ export function createWatchdog(clock: Clock, onSilent: () => void): Watchdog {
     reset,
     check,
     stop() {
-      limit = Number.POSITIVE_INFINITY
+      limit = undefined
       cancel()
     },
   }
