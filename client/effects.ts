@@ -9,7 +9,7 @@ import type { ApplicationMessage, ChangeMessage, Reason } from "./messages.ts"
 import type { Resync } from "./options.ts"
 import type { PageWatch } from "./page.ts"
 import type { Position } from "./position.ts"
-import type { Dispatch, RuntimeDeps } from "./runtime.ts"
+import type { Dispatch, EffectRunner } from "./runtime.ts"
 import type { OuterEffect, State } from "./state.ts"
 import type { PositionStore } from "./storage.ts"
 import type { Tokens } from "./token.ts"
@@ -27,9 +27,7 @@ export interface EffectsDeps {
   open(token: string, cursor: string | undefined, dispatch: Dispatch): Connection
 }
 
-type EffectsOfRuntime = RuntimeDeps["effects"]
-
-export class Effects implements EffectsOfRuntime {
+export class Effects implements EffectRunner {
   readonly #deps: EffectsDeps
   #connection: Connection | undefined
   /** Numbers the requests for a token: an answer to any but the last comes too late. */

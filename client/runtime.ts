@@ -6,15 +6,17 @@ import type { Effect, Event, Facts, OuterEffect, State } from "./state.ts"
 
 export type Dispatch = (event: Event) => void
 
+export interface EffectRunner {
+  /** @param dispatch takes the events that come of it, now or later. */
+  run(effect: OuterEffect, dispatch: Dispatch): void
+  /** The machine came to a state of another kind. */
+  onState(state: State): void
+}
+
 export interface RuntimeDeps {
   clock: Clock
   facts(): Facts
-  effects: {
-    /** @param dispatch takes the events that come of it, now or later. */
-    run(effect: OuterEffect, dispatch: Dispatch): void
-    /** The machine came to a state of another kind. */
-    onState(state: State): void
-  }
+  effects: EffectRunner
 }
 
 export interface Runtime {
