@@ -37,45 +37,12 @@ export interface Admission {
   forget(connection: Connection): void
 }
 
-export function createAdmission({
-  hub,
-  auth,
-  revocations,
-  limits,
-  audit,
-  faults,
-  log,
-  metrics,
-  settings,
-}: AdmissionDeps): Admission {
+export function createAdmission(deps: AdmissionDeps): Admission {
+  const { hub, auth, revocations, limits, audit, log, settings } = deps
   /** What clients asked for that have not been admitted yet. */
   const requested = new Map<Connection, Pick<UpgradeParameters, "channels" | "cursor">>()
   /** The clients whose token is being checked. */
   const checking = new Set<Connection>()
-
-  function refuse(connection: Connection, reason: Refusal, request: RequestId): void {
-    metrics.authFailures.inc({ reason })
-    audit.record(connection, { event: "token_refused", reason })
-    switch (reason) {
-      case "expired":
-        return connection.close(CloseCode.tokenExpired, "token expired")
-      case "unavailable":
-        // The token that admitted it is still good.
-        if (connection.identity !== undefined)
-          return faults.answer(
-            connection,
-            "busy",
-            "the token cannot be checked now: try again later",
-            request,
-          )
-        return connection.close(CloseCode.tryAgain, "the token cannot be checked now")
-      case "missing":
-      case "invalid":
-        return connection.close(CloseCode.invalidToken, "invalid token")
-      case "revoked":
-        return connection.close(CloseCode.forbidden, "revoked")
-    }
-  }
 
   function admit(connection: Connection, identity: Identity): void {
     const asked = requested.get(connection)
@@ -109,24 +76,6 @@ export function createAdmission({
     })
   }
 
-  function renew(connection: Connection, identity: Identity, request: RequestId): void {
-    if (identity.user !== connection.user) {
-      audit.record(connection, { event: "token_refused", reason: "other_user" })
-      return faults.answer(connection, "other_user", "a refresh must be for the same user", request)
-    }
-    const done = hub.reauthorise(connection, identity, (channels) => {
-      connection.send({
-        type: "authenticated",
-        user: identity.user,
-        channels: [...channels, `user:${identity.user}`],
-        expires_in: secondsLeft(identity),
-        request,
-      })
-      audit.record(connection, { event: "renewed", channels, expiresAt: identity.expiresAt })
-    })
-    if (!done) faults.answer(connection, "busy", "too much waits already: ask again later", request)
-  }
-
   return {
     open(connection, { tokens, channels, cursor, filter }) {
       requested.set(connection, { channels, cursor })
@@ -139,15 +88,62 @@ export function createAdmission({
       const result = revocations.judge(await auth.verify(token))
       // Meanwhile the client may have left, or been closed.
       if (!checking.delete(connection) || connection.closing) return
-      if (!result.ok) refuse(connection, result.reason, request)
+      if (!result.ok) refuse(deps, connection, result.reason, request)
       else if (connection.identity === undefined) admit(connection, result.identity)
-      else renew(connection, result.identity, request)
+      else renew(deps, connection, result.identity, request)
     },
     forget(connection) {
       requested.delete(connection)
       checking.delete(connection)
     },
   }
+}
+
+function refuse(
+  { metrics, audit, faults }: AdmissionDeps,
+  connection: Connection,
+  reason: Refusal,
+  request: RequestId,
+): void {
+  metrics.authFailures.inc({ reason })
+  audit.record(connection, { event: "token_refused", reason })
+  switch (reason) {
+    case "expired":
+      return connection.close(CloseCode.tokenExpired, "token expired")
+    case "unavailable":
+      // The token that admitted it is still good.
+      if (connection.identity !== undefined)
+        return faults.answer(connection, "busy", "the token cannot be checked now: try again later", request)
+      return connection.close(CloseCode.tryAgain, "the token cannot be checked now")
+    case "missing":
+    case "invalid":
+      return connection.close(CloseCode.invalidToken, "invalid token")
+    case "revoked":
+      return connection.close(CloseCode.forbidden, "revoked")
+  }
+}
+
+function renew(
+  { hub, audit, faults }: AdmissionDeps,
+  connection: Connection,
+  identity: Identity,
+  request: RequestId,
+): void {
+  if (identity.user !== connection.user) {
+    audit.record(connection, { event: "token_refused", reason: "other_user" })
+    return faults.answer(connection, "other_user", "a refresh must be for the same user", request)
+  }
+  const done = hub.reauthorise(connection, identity, (channels) => {
+    connection.send({
+      type: "authenticated",
+      user: identity.user,
+      channels: [...channels, `user:${identity.user}`],
+      expires_in: secondsLeft(identity),
+      request,
+    })
+    audit.record(connection, { event: "renewed", channels, expiresAt: identity.expiresAt })
+  })
+  if (!done) faults.answer(connection, "busy", "too much waits already: ask again later", request)
 }
 
 const secondsLeft = (identity: Identity): number =>
