@@ -1,26 +1,34 @@
-/** The relay: source, hub and gateway, wired. */
+/** The relay of one process, wired: what reads the log, what fans out, and what serves clients. */
 
-import { randomUUID } from "node:crypto"
 import type { Server } from "node:http"
 import { type Auth, createAuth } from "./access/auth.ts"
 import { createJwks } from "./access/jwks.ts"
-import { type KeysReport, settledKeys } from "./access/keys.ts"
+import { type Keys, settledKeys } from "./access/keys.ts"
 import { createRevocations } from "./access/revocations.ts"
 import type { Settings } from "./config.ts"
+import type { Connection } from "./fanout/connection.ts"
+import { createRouter } from "./fanout/router.ts"
 import { createChangelog } from "./feed/changelog.ts"
-import { createSource, type Source, type SourceState } from "./feed/source.ts"
+import { createSource } from "./feed/source.ts"
 import { createAudit } from "./gateway/audit.ts"
 import { createGateway } from "./gateway/gateway.ts"
 import { createLimits } from "./gateway/limits.ts"
-import { canaryProblems, derivedProblems, keyProblems, problemsOf } from "./health/readiness.ts"
-import { type Report, reportOf } from "./health/report.ts"
+import { createHealth, type RelayStatus } from "./health/health.ts"
+import type { Report } from "./health/report.ts"
+import { createDerivedBoard } from "./hub/derived-board.ts"
+import { drain } from "./hub/drain.ts"
 import { createHub } from "./hub/hub.ts"
+import { createLive } from "./hub/live.ts"
+import { createMembership } from "./hub/membership.ts"
+import { createHubCounter } from "./hub/stats.ts"
+import { startSweep } from "./hub/sweep.ts"
 import { readTrust } from "./lib/client-address.ts"
+import { systemClock } from "./lib/clock.ts"
 import { createLogReads } from "./replay/log-reads.ts"
+import { Position } from "./replay/position.ts"
+import { createReplays } from "./replay/replay.ts"
 import { createReplayBuffer } from "./replay/replay-buffer.ts"
-import type { Counts, HubStats } from "./telemetry/counts.ts"
-import { totalsOf } from "./telemetry/counts.ts"
-import { createDisconnects, type DisconnectsReport } from "./telemetry/disconnects.ts"
+import { createDisconnects } from "./telemetry/disconnects.ts"
 import type { Log } from "./telemetry/log.ts"
 import { createMetrics, type Metrics } from "./telemetry/metrics.ts"
 import type { Upstream } from "./workers/upstream.ts"
@@ -38,18 +46,6 @@ export interface RelayDeps {
   slowMs?: number
   /** Of the rates: monotonic milliseconds. */
   clock?: () => number
-}
-
-/** How this process stands. */
-export interface RelayStatus extends SourceState {
-  ready: boolean
-  /** Why not, in words. */
-  problems: string[]
-  keys: KeysReport
-  hub: HubStats
-  /** How often each limit on clients was reached. */
-  limits: Counts
-  disconnects: DisconnectsReport
 }
 
 export interface Relay {
@@ -70,63 +66,109 @@ export interface Relay {
   stop(): Promise<void>
 }
 
-/** The longest that the issuer of tokens is waited for. */
+const MEGABYTE = 1_048_576
+/** How long a request for the issuer's keys may take at most. */
 const MAX_FETCH_MS = 5_000
 
 /** @throws ConfigError if no key for tokens is set. */
-export function createRelay({
-  settings,
-  databaseUrl,
-  version,
-  log,
-  upstream,
-  floorMs,
-  slowMs,
-  clock,
-}: RelayDeps): Relay {
+export function createRelay(deps: RelayDeps): Relay {
+  const { settings, upstream } = deps
+  const relay = wire(deps)
+  const { metrics, keys, auth, revocations, source, gateway, health } = relay
+  let stopping: Promise<void> | undefined
+
+  async function stop(): Promise<void> {
+    gateway.stop()
+    keys.stop()
+    await drain(relay.connections, {
+      perSecond: settings.DRAIN_RATE || Number.POSITIVE_INFINITY,
+      timeoutMs: settings.DRAIN_TIMEOUT_SECONDS * 1_000,
+    })
+    relay.sweep.stop()
+    relay.logReads.stop()
+    await source.stop()
+    await relay.changelog.close()
+    await relay.audit.close()
+  }
+
+  return {
+    metrics,
+    verify: async (token) => revocations.judge(await auth.verify(token)),
+    start() {
+      keys.start()
+      source.start()
+    },
+    async whenReady() {
+      while (health.problems().length > 0 && stopping === undefined)
+        await new Promise((resolve) => setTimeout(resolve, 20))
+    },
+    attach: gateway.attach,
+    status: health.status,
+    report: upstream?.report ?? health.report,
+    exposition: upstream?.exposition ?? (() => metrics.registry.metrics()),
+    stop() {
+      health.stop()
+      stopping ??= stop()
+      return stopping
+    },
+  }
+}
+
+/** Makes each part out of those before it: what checks tokens, fans out, reads the log, and serves clients. */
+function wire({ settings, databaseUrl, version, log, upstream, floorMs, slowMs, clock }: RelayDeps) {
+  const laneBufferBytes = settings.LANE_BUFFER_MB * MEGABYTE
+  const heartbeatMs = settings.HEARTBEAT_SECONDS * 1_000
+
   const metrics = createMetrics()
-  const keys =
-    settings.JWKS_URL === undefined
-      ? settledKeys(settings)
-      : createJwks({
-          url: settings.JWKS_URL,
-          refreshMs: settings.JWKS_REFRESH_SECONDS * 1_000,
-          // Who brings a token at once has the answer before the time to authenticate is over.
-          timeoutMs: Math.min(MAX_FETCH_MS, settings.AUTH_TIMEOUT_SECONDS * 500),
-          log,
-          metrics,
-        })
+  const disconnects = createDisconnects()
+  const keys = createKeys(settings, log, metrics)
   const auth = createAuth(keys, settings)
+  const revocations = createRevocations()
   const changelog = createChangelog(databaseUrl, (error) =>
     log.debug({ event: "idle_connection_lost", error: error.message }),
   )
-  const revocations = createRevocations()
-  const recent = createReplayBuffer(settings.REPLAY_BUFFER_MB * 1_048_576)
-  const history = createLogReads({ changelog, recent, lineage: () => hub.lineage(), log, metrics })
-  const hub = createHub({
+
+  const connections = new Set<Connection>()
+  const router = createRouter()
+  const derivedBoard = createDerivedBoard(router)
+  const position = new Position()
+  const buffer = createReplayBuffer(settings.REPLAY_BUFFER_MB * MEGABYTE)
+  const live = createLive({ router, derivedBoard, position })
+  const shared = {
     log,
     metrics,
-    recent,
-    history,
     revocations,
-    refresh: (timeoutMs) => source.refresh(timeoutMs),
+    connections,
+    router,
+    position,
+    buffer,
+    live,
+    clock: systemClock,
+  }
+  const consumer = createHub({ ...shared, derivedBoard, laneBufferBytes })
+  const source =
+    upstream?.source(consumer) ??
+    createSource({ settings, databaseUrl, changelog, consumer, log, metrics, floorMs })
+
+  const logReads = createLogReads({ ...shared, changelog })
+  const replays = createReplays({ ...shared, logReads, source })
+  const membership = createMembership({ ...shared, replays, maxLanes: settings.MAX_LANES })
+  const sweep = startSweep({
+    ...shared,
+    replays,
     settings: {
-      maxLanes: settings.MAX_LANES,
-      laneBufferBytes: settings.LANE_BUFFER_MB * 1_048_576,
-      heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
+      laneBufferBytes,
+      heartbeatMs,
       authTimeoutMs: settings.AUTH_TIMEOUT_SECONDS * 1_000,
       maxAgeMs: settings.MAX_CONNECTION_AGE_SECONDS * 1_000 || undefined,
       slowMs,
     },
   })
-  const source: Source =
-    upstream?.source(hub.consumer) ??
-    createSource({ settings, databaseUrl, changelog, consumer: hub.consumer, log, metrics, floorMs })
+
   const limits = createLimits({ settings, trust: readTrust(settings.TRUST_PROXY), log, metrics, clock })
   const audit = createAudit({ to: settings.AUDIT_LOG, log, metrics })
-  const disconnects = createDisconnects()
   const gateway = createGateway({
-    hub,
+    hub: membership,
     auth,
     revocations,
     limits,
@@ -139,101 +181,23 @@ export function createRelay({
       allowedOrigins: settings.ALLOWED_ORIGINS,
       queryToken: settings.QUERY_TOKEN,
       maxErrors: settings.MAX_ERRORS,
-      heartbeatMs: settings.HEARTBEAT_SECONDS * 1_000,
+      heartbeatMs,
     },
   })
-  const startedAt = performance.now()
-  const instance = randomUUID()
-  let stopping: Promise<void> | undefined
+  const counter = createHubCounter({ connections, router, replays })
+  const health = createHealth({ ...shared, version, source, auth, keys, counter, limits, disconnects })
+  return { ...shared, keys, auth, changelog, source, logReads, sweep, audit, gateway, health }
+}
 
-  metrics.observe("relay_ready", "1 while clients are let in and changes arrive", () =>
-    problems().length === 0 ? 1 : 0,
-  )
-  metrics.observe("relay_connections", "Connections now", () => hub.size().connections)
-  metrics.observe("relay_users", "Users with live connections now", () => hub.size().users)
-  metrics.observe("relay_addresses", "Client addresses with connections now", limits.addresses)
-  metrics.observe("relay_replays", "Connections that are not live yet", () => hub.size().replaying)
-  metrics.observe("relay_lanes", "Lanes now", () => hub.size().lanes)
-  metrics.observe("relay_queued_bytes", "Bytes handed to sockets and not sent", () => hub.held().sockets)
-  metrics.observe("relay_lane_bytes", "Bytes in lanes for who is behind", () => hub.held().lanes)
-  metrics.observe("relay_revocations", "Revocations in force", () => revocations.list().length)
-
-  /** What keeps clients away, or changes from them. */
-  function problems(): string[] {
-    return [
-      ...problemsOf(source.state()),
-      ...(auth.ready() ? [] : keyProblems(keys.report())),
-      ...(stopping === undefined ? [] : ["stopping"]),
-    ]
-  }
-
-  return {
+/** Keys from the settings, or from the issuer of tokens. */
+function createKeys(settings: Readonly<Settings>, log: Log, metrics: Metrics): Keys {
+  if (settings.JWKS_URL === undefined) return settledKeys(settings)
+  return createJwks({
+    url: settings.JWKS_URL,
+    refreshMs: settings.JWKS_REFRESH_SECONDS * 1_000,
+    // A client that sends its token at once has its answer before the time to authenticate is over.
+    timeoutMs: Math.min(MAX_FETCH_MS, settings.AUTH_TIMEOUT_SECONDS * 500),
+    log,
     metrics,
-    verify: async (token) => revocations.judge(await auth.verify(token)),
-    start() {
-      keys.start()
-      source.start()
-    },
-    async whenReady() {
-      while (problems().length > 0 && stopping === undefined)
-        await new Promise((resolve) => setTimeout(resolve, 20))
-    },
-    attach: gateway.attach,
-    status() {
-      const found = problems()
-      return {
-        ready: found.length === 0,
-        problems: found,
-        keys: keys.report(),
-        hub: hub.stats(),
-        limits: limits.reached(),
-        disconnects: disconnects.report(),
-        ...source.state(),
-      }
-    },
-    report:
-      upstream?.report ??
-      (async () => {
-        // The report is most wanted when the database is away: it must not wait for it.
-        const tables = await source.tables()
-        const derived = source.derived()
-        const found = new Set([
-          ...problems(),
-          ...canaryProblems(source.state()),
-          ...keyProblems(keys.report()),
-          ...derivedProblems(derived),
-        ])
-        return reportOf({
-          problems: [...found],
-          version,
-          instance,
-          startedAt,
-          source: source.state(),
-          keys: keys.report(),
-          hub: hub.stats(),
-          limits: limits.reached(),
-          revocations: revocations.list().length,
-          disconnects: disconnects.report(),
-          totals: await totalsOf(metrics),
-          tables,
-          derived,
-        })
-      }),
-    exposition: upstream?.exposition ?? (() => metrics.registry.metrics()),
-    stop() {
-      stopping ??= (async () => {
-        gateway.stop()
-        keys.stop()
-        await hub.drain({
-          perSecond: settings.DRAIN_RATE || Number.POSITIVE_INFINITY,
-          timeoutMs: settings.DRAIN_TIMEOUT_SECONDS * 1_000,
-        })
-        history.stop()
-        await source.stop()
-        await changelog.close()
-        await audit.close()
-      })()
-      return stopping
-    },
-  }
+  })
 }

@@ -4,7 +4,7 @@ import type { Auth, AuthResult, Identity } from "../access/auth.ts"
 import type { Revocations } from "../access/revocations.ts"
 import { forbiddenOf, startChannels } from "../access/rights.ts"
 import type { Connection } from "../fanout/connection.ts"
-import type { Hub } from "../hub/hub.ts"
+import type { Membership } from "../hub/membership.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import { amendFilter } from "../protocol/filter.ts"
 import type { Log } from "../telemetry/log.ts"
@@ -15,7 +15,7 @@ import type { Limits } from "./limits.ts"
 import type { UpgradeParameters } from "./upgrade.ts"
 
 export interface AdmissionDeps {
-  hub: Pick<Hub, "crowded" | "join" | "reauthorise">
+  hub: Pick<Membership, "crowded" | "join" | "reauthorise">
   auth: Pick<Auth, "verify">
   revocations: Pick<Revocations, "judge">
   limits: Pick<Limits, "allowsChannels" | "addConnection">

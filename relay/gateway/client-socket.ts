@@ -4,7 +4,7 @@ import type { Duplex } from "node:stream"
 import type { RawData, WebSocket } from "ws"
 import { Connection } from "../fanout/connection.ts"
 import { createWire } from "../fanout/wire.ts"
-import type { Hub } from "../hub/hub.ts"
+import type { Membership } from "../hub/membership.ts"
 import type { SliceQueue } from "../lib/time-slice.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import type { Disconnects } from "../telemetry/disconnects.ts"
@@ -16,7 +16,7 @@ import type { Limits } from "./limits.ts"
 import type { UpgradeParameters } from "./upgrade.ts"
 
 export interface ClientSocketDeps {
-  hub: Pick<Hub, "track" | "release" | "forget">
+  hub: Pick<Membership, "track" | "release" | "forget">
   inbox: Inbox
   limits: Pick<Limits, "addSocket" | "removeSocket" | "removeConnection" | "takeFrame">
   audit: Pick<Audit, "record">

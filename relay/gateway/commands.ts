@@ -3,7 +3,7 @@
 import type { Identity } from "../access/auth.ts"
 import { forbiddenOf, laneChannels } from "../access/rights.ts"
 import type { Connection } from "../fanout/connection.ts"
-import type { Hub } from "../hub/hub.ts"
+import type { Membership } from "../hub/membership.ts"
 import type { ClientMessage } from "../protocol/client-message.ts"
 import { amendFilter } from "../protocol/filter.ts"
 import type { Audit } from "./audit.ts"
@@ -14,7 +14,7 @@ type Of<Type extends ClientMessage["type"]> = Extract<ClientMessage, { type: Typ
 export type Command = Exclude<ClientMessage, { type: "authenticate" }>
 
 export interface CommandsDeps {
-  hub: Pick<Hub, "crowded" | "rejoin">
+  hub: Pick<Membership, "crowded" | "rejoin">
   limits: Pick<Limits, "allowsChannels">
   audit: Pick<Audit, "record">
   faults: Faults

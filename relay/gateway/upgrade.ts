@@ -2,7 +2,7 @@
 
 import type { IncomingMessage } from "node:http"
 import type { Auth } from "../access/auth.ts"
-import type { Hub } from "../hub/hub.ts"
+import type { Membership } from "../hub/membership.ts"
 import { ChannelName, describeFault } from "../protocol/client-message.ts"
 import { FilterFields } from "../protocol/filter.ts"
 import type { Limits } from "./limits.ts"
@@ -22,7 +22,7 @@ export type UpgradeVerdict =
   | { accepted: false; status: number; result: string; retrySeconds?: number }
 
 export interface UpgradesDeps {
-  hub: Pick<Hub, "ready">
+  hub: Pick<Membership, "ready">
   auth: Pick<Auth, "ready">
   limits: Pick<Limits, "takeUpgrade">
   settings: { path: string; allowedOrigins: readonly string[]; queryToken: boolean }

@@ -1,10 +1,10 @@
-/** How old changes are when they have been handed to connections. */
+/** How old changes are when connections are handed them. */
 
 import type { Change } from "../change/change.ts"
 
 /**
- * The ages of the transactions among changes, in seconds: the time since the last row of each was written, by PostgreSQL's clock
- * and this machine's. The row precedes the commit, so that a transaction that dawdled counts as old.
+ * The ages of the transactions among changes, in seconds: the time since the last row of each was written, by PostgreSQL's
+ * clock and this machine's. The row precedes the commit, so that a transaction that committed late counts as old.
  * @param now milliseconds since 1970.
  */
 export function agesOf(changes: readonly Change[], now: number): number[] {

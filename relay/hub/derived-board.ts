@@ -1,4 +1,4 @@
-/** The board: the derived values that stand now, and the way of a new one to the lanes that see it. */
+/** The derived board: the present derived values, and the way of a new one to the lanes that see it. */
 
 import type { DerivedValue, DerivedValues } from "../derived/value.ts"
 import { flush } from "../fanout/flush.ts"
@@ -8,9 +8,9 @@ import type { Router } from "../fanout/router.ts"
 import { TimeSlice } from "../lib/time-slice.ts"
 
 export interface DerivedBoard {
-  /** Puts up what a derived message has now, and sends what differs. */
+  /** Replaces the values of a derived message, and sends those that differ. */
   show(set: DerivedValues): void
-  /** Puts up everything that a new lane sees. */
+  /** Gives a new lane every value that it sees. */
   fill(lane: Lane): void
 }
 

@@ -1,4 +1,4 @@
-/** The drain: connections are closed some at a time, so that those who take them over are not stormed. */
+/** The drain: closes connections a few at a time, so that they do not all reconnect elsewhere at once. */
 
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Connection } from "../fanout/connection.ts"
@@ -8,27 +8,27 @@ import { CloseCode } from "../protocol/close-code.ts"
 export interface Pace {
   /** Connections closed a second; Infinity: all at once. */
   perSecond: number
-  /** More are closed a second if they would not be closed within this time. */
+  /** It closes more a second if they would not all be closed within this time. */
   timeoutMs: number
 }
 
-/** The part of the time in which all are told; the rest is for their sockets to close. */
-const TOLD = 0.8
+/** The part of the time in which all are sent their close frame; the rest is for their sockets to close. */
+const SENDING = 0.8
 const LOOK_MS = 10
 
-/** Tells everybody to come back and waits, for so long at most, until they are gone. */
+/** Asks every client to reconnect and waits until they are gone, no longer than the timeout. */
 export async function drain(
   connections: ReadonlySet<Connection>,
   { perSecond, timeoutMs }: Pace,
 ): Promise<void> {
   const began = performance.now()
-  const perMs = Math.max(perSecond / 1_000, connections.size / (TOLD * timeoutMs))
+  const perMs = Math.max(perSecond / 1_000, connections.size / (SENDING * timeoutMs))
   const slice = new TimeSlice()
-  let told = 0
+  let sent = 0
   for (const connection of connections) {
-    while (told > (performance.now() - began) * perMs) await sleep(LOOK_MS)
+    while (sent > (performance.now() - began) * perMs) await sleep(LOOK_MS)
     connection.close(CloseCode.drain, "the relay is stopping: come back within 3 s")
-    told++
+    sent++
     if (slice.over) await slice.turn()
   }
   while (connections.size > 0 && performance.now() - began < timeoutMs) await sleep(LOOK_MS)

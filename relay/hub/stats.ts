@@ -1,33 +1,39 @@
-/** How many connections there are, whose, in which channels, and what is held for them. */
+/** Hub stats: how many connections there are, whose, in which channels, and what waits for them. */
 
 import type { Connection } from "../fanout/connection.ts"
 import type { Router } from "../fanout/router.ts"
 import type { Replays } from "../replay/replay.ts"
 import type { HubStats } from "../telemetry/counts.ts"
 
-export interface HubStatsDeps {
+export interface HubCounter {
+  /** What needs no counting. Users without a live connection are not included. */
+  size(): { connections: number; users: number; replaying: number; lanes: number }
+  /** What waits for slow connections: in their sockets, each for itself, and in lanes, once for all. Bytes. */
+  held(): { sockets: number; lanes: number }
+  stats(): HubStats
+}
+
+export interface HubCounterDeps {
   connections: ReadonlySet<Connection>
   router: Router
   replays: Replays
 }
 
-export function createHubStats({ connections, router, replays }: HubStatsDeps) {
+export function createHubCounter({ connections, router, replays }: HubCounterDeps): HubCounter {
   return {
-    /** What can be said without counting. Users whose only connections are not live yet are not among them. */
     size: () => ({
       connections: connections.size,
       users: router.users(),
       replaying: replays.size(),
       lanes: router.size(),
     }),
-    /** What waits for readers that are behind: in their sockets, each for itself, and in lanes, once for all. Bytes. */
-    held(): { sockets: number; lanes: number } {
+    held() {
       let [sockets, lanes] = [0, 0]
       for (const { queued } of connections) sockets += queued
       for (const { bytes } of router.lanes()) lanes += bytes
       return { sockets, lanes }
     },
-    stats(): HubStats {
+    stats() {
       const users = new Map<string, number>()
       const channels = new Map<string, number>()
       const add = (counts: Map<string, number>, name: string, more: number) =>

@@ -1,4 +1,4 @@
-/** The one sweep: everything that depends on time, for all connections, once a second. No connection has a timer. */
+/** The sweep: everything that depends on time, for all connections, once a second. No connection has a timer. */
 
 import type { Cursor } from "../change/cursor.ts"
 import type { Connection } from "../fanout/connection.ts"
@@ -6,12 +6,13 @@ import { announce } from "../fanout/flush.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
 import type { Lane } from "../fanout/lane.ts"
 import type { Router } from "../fanout/router.ts"
-import { TimeSlice } from "../lib/time-slice.ts"
+import { inSlices } from "../lib/time-slice.ts"
 import { createTimerLag } from "../lib/timer-lag.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import { encodeMessage } from "../protocol/encode.ts"
 import { frameText, PING_FRAME } from "../protocol/frame.ts"
-import type { Position, Replays } from "../replay/replay.ts"
+import type { Position } from "../replay/position.ts"
+import type { Replays } from "../replay/replay.ts"
 
 export interface SweepSettings {
   laneBufferBytes: number
@@ -19,66 +20,47 @@ export interface SweepSettings {
   authTimeoutMs: number
   /** The age at which a connection is closed at the latest. */
   maxAgeMs?: number | undefined
-  /** As RelayDeps has it. */
+  /** How long a socket may take nothing although something waits; 10,000 by default. */
   slowMs?: number | undefined
 }
 
 export interface SweepDeps {
   settings: SweepSettings
-  position(): Position
+  position: Pick<Position, "head" | "inBatch">
   connections: Iterable<Connection>
-  router: Router
-  replays: Replays
+  router: Pick<Router, "lanes">
+  replays: Pick<Replays, "connections">
 }
 
 /** A lane in which changes pass has a checkpoint as often as this. Milliseconds. */
 export const CHECKPOINT_MS = 1_000
-const TURN_MS = 1_000
+const TICK_MS = 1_000
 /** A socket that takes nothing for this long, although something waits, is a slow consumer. Milliseconds. */
 const SLOW_MS = 10_000
-/** Whoever was not heard for a heartbeat and this long is taken for dead. Milliseconds. */
+/** A client that is silent for a heartbeat and this long is taken for dead. Milliseconds. */
 const PONG_MS = 10_000
-
-/** Those who came together must not be told to leave together. */
+/** Connections that came together must not be closed together. */
 const AGE_SPREAD = 0.2
 
-/** Starts it; it keeps no process alive. */
-export function startSweep({ settings, position, connections, router, replays }: SweepDeps): {
+export interface Sweep {
   stop(): void
-} {
-  const { slowMs = SLOW_MS, maxAgeMs = Number.POSITIVE_INFINITY } = settings
+}
+
+/** Starts it; it keeps no process alive. */
+export function startSweep({ settings, position, connections, router, replays }: SweepDeps): Sweep {
   let heartbeatAt = performance.now()
-  let turning = false
-  const timerLag = createTimerLag(TURN_MS)
-  /** For how long nobody has been excused yet. Milliseconds. */
+  let ticking = false
+  const timerLag = createTimerLag(TICK_MS)
+  /** How late ticks were that no connection was excused for yet. Milliseconds. */
   let late = 0
 
-  function check(connection: Connection, now: number): void {
-    if (connection.closing) return
-    if (connection.identity === undefined) {
-      if (now - connection.connectedAt > settings.authTimeoutMs)
-        connection.close(CloseCode.notAuthenticated, "not authenticated in time")
-      return
-    }
-    if (Date.now() > connection.identity.expiresAt)
-      return connection.close(CloseCode.tokenExpired, "token expired")
-    if (connection.overrun || connection.stuckFor(now) > slowMs)
-      return connection.close(CloseCode.slowConsumer, "slow consumer")
-    if (now - connection.lastHeardAt > settings.heartbeatMs + PONG_MS)
-      return connection.close(CloseCode.noPong, "no pong")
-    if (now - connection.connectedAt > maxAgeMs * (1 - AGE_SPREAD * connection.chance))
-      connection.close(CloseCode.drain, "time to connect anew")
-  }
-
   async function checkAll(): Promise<void> {
-    const slice = new TimeSlice()
     const excused = late
     late = 0
-    for (const connection of connections) {
+    await inSlices(connections, (connection) => {
       connection.excuse(excused)
-      check(connection, performance.now())
-      if (slice.over) await slice.turn()
-    }
+      check(connection, performance.now(), settings)
+    })
   }
 
   async function heartbeat(): Promise<void> {
@@ -88,11 +70,7 @@ export function startSweep({ settings, position, connections, router, replays }:
       lane.checkpointAt = Number.NEGATIVE_INFINITY
     }
     await announce(router.lanes(), frames, settings.laneBufferBytes)
-    const slice = new TimeSlice()
-    for (const connection of replays.connections()) {
-      connection.push(frames)
-      if (slice.over) await slice.turn()
-    }
+    await inSlices(replays.connections(), (connection) => connection.push(frames))
   }
 
   /** The lanes that are owed a checkpoint, as long as the feed stands there. */
@@ -101,30 +79,49 @@ export function startSweep({ settings, position, connections, router, replays }:
       const now = performance.now()
       if (!lane.unmarked || now - lane.checkpointAt < CHECKPOINT_MS) continue
       // Never in the middle of a batch: what its cursor covers has not all been sent.
-      if (position().inBatch || position().head !== head) return
+      if (position.inBatch || position.head !== head) return
       lane.checkpointAt = now
       lane.unmarked = false
       yield lane
     }
   }
 
-  async function turn(): Promise<void> {
+  async function tick(): Promise<void> {
     await checkAll()
     if (performance.now() - heartbeatAt >= settings.heartbeatMs) {
       heartbeatAt = performance.now()
       await heartbeat()
     }
-    const { head } = position()
+    const { head } = position
     if (head !== undefined) await announce(unmarked(head), [checkpointFrame(head)], settings.laneBufferBytes)
   }
 
   const timer = setInterval(async () => {
     late += timerLag()
-    if (turning) return
-    turning = true
-    await turn()
-    turning = false
-  }, TURN_MS)
+    if (ticking) return
+    ticking = true
+    await tick()
+    ticking = false
+  }, TICK_MS)
   timer.unref()
   return { stop: () => clearInterval(timer) }
+}
+
+/** Closes a connection whose time is over. */
+function check(connection: Connection, now: number, settings: SweepSettings): void {
+  const { slowMs = SLOW_MS, maxAgeMs = Number.POSITIVE_INFINITY } = settings
+  if (connection.closing) return
+  if (connection.identity === undefined) {
+    if (now - connection.connectedAt > settings.authTimeoutMs)
+      connection.close(CloseCode.notAuthenticated, "not authenticated in time")
+    return
+  }
+  if (Date.now() > connection.identity.expiresAt)
+    return connection.close(CloseCode.tokenExpired, "token expired")
+  if (connection.overrun || connection.stuckFor(now) > slowMs)
+    return connection.close(CloseCode.slowConsumer, "slow consumer")
+  if (now - connection.lastHeardAt > settings.heartbeatMs + PONG_MS)
+    return connection.close(CloseCode.noPong, "no pong")
+  if (now - connection.connectedAt > maxAgeMs * (1 - AGE_SPREAD * connection.chance))
+    connection.close(CloseCode.drain, "time to connect anew")
 }

@@ -20,6 +20,15 @@ export class TimeSlice {
   }
 }
 
+/** Does something to each, in slices. */
+export async function inSlices<T>(items: Iterable<T>, act: (item: T) => void): Promise<void> {
+  const slice = new TimeSlice()
+  for (const item of items) {
+    act(item)
+    if (slice.over) await slice.turn()
+  }
+}
+
 /** Tasks that share the event loop in slices, in the order in which they asked. */
 export interface SliceQueue {
   /** Resolves when it is the caller's turn to work, which ends when it next awaits something. */

@@ -1,17 +1,19 @@
-/** FrameCache: what somebody at a position misses of some changes, as chunks of frames, made once for all who miss the same. */
+/** The frame cache: what returning clients miss of some changes, as frames that are made once for all that miss the same. */
 
 import type { Change } from "../change/change.ts"
 import { type Snapshot, visible } from "../change/cursor.ts"
 import { bytesOf, chunksOf, framesOf } from "../fanout/frames.ts"
 import { concernsEveryUser, type Subscription, usersOf, visibleChangesOf } from "../fanout/visibility.ts"
 
+/** What a client misses of some changes, as chunks of whole frames. */
 export interface MissedFrames {
   readonly chunks: readonly Buffer[]
   readonly bytes: number
-  /** Changes in it. */
+  /** How many changes they hold. */
   readonly count: number
 }
 
+/** Who misses changes: where it stands and what it may see. */
 export interface Missing {
   readonly has: Snapshot
   readonly subscription: Subscription
@@ -25,16 +27,16 @@ export interface FrameCache {
   of(changes: readonly Change[], closed: boolean, missing: Missing): MissedFrames
 }
 
-/** Beyond this the excerpt that was asked for longest ago is forgotten. Bytes. */
+/** Beyond this the least recently used frames are forgotten. Bytes. */
 const KEPT_BYTES = 16 * 1_048_576
 
-/** What is said of changes whoever asks. */
+/** What holds of changes for every client. */
 interface Digest {
   readonly id: number
   readonly xids: readonly bigint[]
-  /** Who has a channel of his own in them. */
+  /** The users whose own channels occur in them. */
   readonly users: ReadonlySet<string>
-  /** Whether they concern everybody's own channel: a TRUNCATE names no rows. */
+  /** Whether they concern every user's own channel: a TRUNCATE names no rows. */
   readonly everybody: boolean
 }
 
@@ -53,9 +55,9 @@ export function createFrameCache(): FrameCache {
     return digest
   }
 
-  function keep(key: string, excerpt: MissedFrames): void {
-    kept.set(key, excerpt)
-    bytes += excerpt.bytes + 2 * key.length
+  function keep(key: string, frames: MissedFrames): void {
+    kept.set(key, frames)
+    bytes += frames.bytes + 2 * key.length
     for (const [oldest, { bytes: size }] of kept) {
       if (bytes <= KEPT_BYTES) break
       kept.delete(oldest)
@@ -78,13 +80,9 @@ export function createFrameCache(): FrameCache {
       const missed = overlaps ? changes.filter((change) => !visible(has, BigInt(change.xid))) : changes
       const frames = framesOf(visibleChangesOf(missed, subscription, own), closed)
       const chunks = chunksOf(frames)
-      const excerpt = {
-        chunks,
-        bytes: bytesOf(chunks),
-        count: frames.length,
-      }
-      if (excerpt.count > 0) keep(key, excerpt)
-      return excerpt
+      const made = { chunks, bytes: bytesOf(chunks), count: frames.length }
+      if (made.count > 0) keep(key, made)
+      return made
     },
   }
 }

@@ -1,4 +1,4 @@
-/** The ring of recent batches: whoever was away for a short time is served from memory. Pure. */
+/** The replay buffer: the recent batches, from which a client that was away for a short time is served. Pure. */
 
 import type { Change } from "../change/change.ts"
 import { type Cursor, contains, type Snapshot } from "../change/cursor.ts"
@@ -15,12 +15,12 @@ export interface BufferedPart {
 }
 
 export interface ReplayBuffer {
-  /** Forgets everything: from here on all is remembered. */
+  /** Forgets everything and remembers all that follows the position. */
   begin(snapshot: Snapshot): void
   append(part: Omit<BatchPart, "revocations">): void
   /** Forgets the batch in progress, whose changes come again. @param cursor the position before it. */
   abandon(cursor: Cursor | undefined): void
-  /** Remembers what was read of the time before; it may reach into what is known, but leave no gap. */
+  /** Remembers older changes that were read from the log. They may overlap with what is known, but leave no gap. */
   prepend(since: Snapshot, pages: readonly (readonly Change[])[], until: Cursor): void
   /** Whether everything since the position is here. */
   covers(snapshot: Snapshot): boolean
@@ -29,15 +29,15 @@ export interface ReplayBuffer {
   end(): number
   /** A part; undefined at the end, null if it is forgotten. */
   at(index: number): BufferedPart | null | undefined
-  /** How much more it may remember without forgetting. Bytes, as `sizeOf` counts. */
+  /** How much more it can remember without forgetting. Bytes, as `sizeOf` counts. */
   room(): number
 }
 
-/** What a change holds in memory when it was sent to somebody: its text, as a string and in one or two frames. Bytes. */
+/** What a change occupies once it was sent: its text, as a string and in one or two frames. Bytes. */
 const CHANGE_BYTES = 1_000
 const BYTES_PER_CHARACTER = 3
 
-/** Makes an empty ring. It covers nothing before `begin`. */
+/** Makes an empty buffer. It covers nothing before `begin`. */
 export function createReplayBuffer(limitBytes: number): ReplayBuffer {
   let parts: BufferedPart[] = []
   let base = 0
@@ -45,7 +45,7 @@ export function createReplayBuffer(limitBytes: number): ReplayBuffer {
   let start: Snapshot | undefined
   let batch = 0
   let olderBatch = 0
-  /** The batch in progress is larger than the ring: nothing of it is kept. */
+  /** The batch in progress is larger than the buffer: nothing of it is kept. */
   let skipping = false
 
   function dropOldestBatch(): void {
@@ -115,7 +115,7 @@ export function createReplayBuffer(limitBytes: number): ReplayBuffer {
   }
 }
 
-/** What changes hold in memory, about. Bytes. */
+/** About what changes occupy in memory. Bytes. */
 export const sizeOf = (changes: readonly Change[]): number =>
   changes.reduce((sum, change) => sum + bytesOf(change), 0)
 

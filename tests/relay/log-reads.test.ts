@@ -12,7 +12,8 @@ import {
 import { readSettings } from "../../relay/config.ts"
 import { createChangelog } from "../../relay/feed/changelog.ts"
 import type { LogPage, Rest } from "../../relay/feed/log-session.ts"
-import { createLogReads, type Outcome, type Reader } from "../../relay/replay/log-reads.ts"
+import { createLogReads } from "../../relay/replay/log-reads.ts"
+import type { Outcome, Reader } from "../../relay/replay/read-group.ts"
 import { createReplayBuffer } from "../../relay/replay/replay-buffer.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
@@ -28,17 +29,22 @@ async function positionNow(db: Database): Promise<Cursor> {
   return parseCursor(row?.it ?? "") as Cursor
 }
 
-/** The real history on the real log. @param lineage what the feed knows. */
-function openHistory(t: Test, db: Database, lineage: () => string) {
+/** Real reads of the real log. @param lineage what the feed knows. */
+function openLogReads(t: Test, db: Database, lineage: () => string) {
   const changelog = createChangelog(db.url, () => {})
-  const recent = createReplayBuffer(64 * 1_048_576)
+  const buffer = createReplayBuffer(64 * 1_048_576)
   const log = createLog(readSettings({ JWT_SECRET: SECRET }), { write() {} })
-  const history = createLogReads({ changelog, recent, lineage, log, metrics: createMetrics() })
+  const position = {
+    get lineage() {
+      return lineage()
+    },
+  }
+  const logReads = createLogReads({ changelog, buffer, position, log, metrics: createMetrics() })
   t.teardown(async () => {
-    history.stop()
+    logReads.stop()
     await changelog.close()
   })
-  return { history, recent }
+  return { logReads, buffer }
 }
 
 interface Taker extends Reader {
@@ -105,9 +111,9 @@ t.test("those who share a read get each everything since their own position", as
         [first, second],
         [second, first],
       ]) {
-        const { history } = openHistory(t, db, () => lineage)
+        const { logReads } = openLogReads(t, db, () => lineage)
         const takers = pair.map((since) => taker(since))
-        const outcomes = await Promise.all(takers.map((one) => history.read(one)))
+        const outcomes = await Promise.all(takers.map((one) => logReads.read(one)))
         for (const { missed, since } of takers)
           t.same(missed, await lacking(db, since), `${since.text} beside ${pair.map(({ text }) => text)}`)
         t.match(outcomes, [{ kind: "done" }, { kind: "done" }])
@@ -123,10 +129,10 @@ t.test("those who were cut at different places go on each where it was", async (
   const db = await database(t)
   const { lineage, snapshot } = await positionNow(db)
   await db.query("insert into vote (votes) select n from generate_series(1, $1) n", [5 * PAGE])
-  const { history } = openHistory(t, db, () => lineage)
+  const { logReads } = openLogReads(t, db, () => lineage)
   const all = await lacking(db, snapshot)
   const takers = [3, 1, 2].map((pages) => taker(snapshot, pages))
-  const cuts = await Promise.all(takers.map((one) => history.read(one)))
+  const cuts = await Promise.all(takers.map((one) => logReads.read(one)))
   const rests = cuts.map(restOf)
   t.same(
     takers.map(({ missed }) => missed.length / PAGE),
@@ -135,7 +141,7 @@ t.test("those who were cut at different places go on each where it was", async (
   // What is written meanwhile belongs to another read.
   await db.query("insert into vote (votes) values (0)")
   const again = rests.map((rest) => taker(snapshot, undefined, rest))
-  const outcomes = await Promise.all(again.map((one) => history.read(one)))
+  const outcomes = await Promise.all(again.map((one) => logReads.read(one)))
   t.match(outcomes, [{ kind: "done" }, { kind: "done" }, { kind: "done" }])
   for (const [i, { missed }] of again.entries()) {
     const whole = [...(takers[i]?.missed ?? []), ...missed]
@@ -147,10 +153,10 @@ t.test("those who were cut at the same place share the next read", async (t) => 
   const db = await database(t)
   const { lineage, snapshot } = await positionNow(db)
   await db.query("insert into vote (votes) select n from generate_series(1, $1) n", [3 * PAGE])
-  const { history } = openHistory(t, db, () => lineage)
-  const cuts = await Promise.all([1, 1].map((pages) => history.read(taker(snapshot, pages))))
+  const { logReads } = openLogReads(t, db, () => lineage)
+  const cuts = await Promise.all([1, 1].map((pages) => logReads.read(taker(snapshot, pages))))
   const again = cuts.map((outcome) => taker(snapshot, undefined, restOf(outcome)))
-  await Promise.all(again.map((one) => history.read(one)))
+  await Promise.all(again.map((one) => logReads.read(one)))
   for (const { missed } of again) t.equal(missed.length, 2 * PAGE)
   t.equal(again[0]?.pages[0], again[1]?.pages[0])
 })
@@ -162,10 +168,10 @@ t.test("what was read is remembered, unless the log became another one meanwhile
   const { snapshot: later } = await positionNow(db)
   for (const dies of [false, true]) {
     let known = lineage
-    const { history, recent } = openHistory(t, db, () => known)
-    recent.begin(later)
+    const { logReads, buffer } = openLogReads(t, db, () => known)
+    buffer.begin(later)
     const reader = taker(snapshot)
-    await history.read({
+    await logReads.read({
       ...reader,
       take(page) {
         reader.take(page)
@@ -173,7 +179,7 @@ t.test("what was read is remembered, unless the log became another one meanwhile
       },
     })
     t.equal(reader.missed.length, 1)
-    t.equal(recent.covers(snapshot), !dies)
+    t.equal(buffer.covers(snapshot), !dies)
   }
 })
 
@@ -181,9 +187,9 @@ t.test("nothing is read of a log that the feed does not know", async (t) => {
   const db = await database(t)
   const { snapshot } = await positionNow(db)
   await db.query("insert into vote (votes) values (1)")
-  const { history, recent } = openHistory(t, db, () => "another")
-  recent.begin(snapshot)
+  const { logReads, buffer } = openLogReads(t, db, () => "another")
+  buffer.begin(snapshot)
   const reader = taker(snapshot)
-  t.match(await history.read(reader), { kind: "failed" })
+  t.match(await logReads.read(reader), { kind: "failed" })
   t.same(reader.missed, [])
 })

@@ -4,11 +4,10 @@ import t from "tap"
 import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import { Connection } from "../../relay/fanout/connection.ts"
 import { Lane } from "../../relay/fanout/lane.ts"
-import type { Router } from "../../relay/fanout/router.ts"
 import type { Wire } from "../../relay/fanout/wire.ts"
 import { startSweep } from "../../relay/hub/sweep.ts"
 import { Multimap } from "../../relay/lib/multimap.ts"
-import type { Position } from "../../relay/replay/replay.ts"
+import type { Position } from "../../relay/replay/position.ts"
 import { until } from "../helpers/wait.ts"
 
 t.jobs = 3
@@ -32,7 +31,11 @@ function laneOf(): { lane: Lane; sent: () => string[] } {
   return { lane, sent }
 }
 
-function start(position: () => Position, lanes: () => Iterable<Lane>, heartbeatMs = 1_000_000) {
+function start(
+  position: Pick<Position, "head" | "inBatch">,
+  lanes: () => Iterable<Lane>,
+  heartbeatMs = 1_000_000,
+) {
   let turns = 0
   const sweep = startSweep({
     settings: { laneBufferBytes: 1_000_000, heartbeatMs, authTimeoutMs: 1_000_000 },
@@ -43,22 +46,19 @@ function start(position: () => Position, lanes: () => Iterable<Lane>, heartbeatM
         return [].values()
       },
     },
-    router: { lanes } as Router,
-    replays: { connections: () => [] } as never,
+    router: { lanes },
+    replays: { connections: () => [] },
   })
   return { stop: sweep.stop, turned: (more: number) => until("it turns", () => turns >= more) }
 }
 
 t.test("no checkpoint in the middle of a batch, and one after it", async (t) => {
   const { lane, sent } = laneOf()
-  let inBatch = true
-  const sweep = start(
-    () => ({ head: BEFORE, lineages: new Set(), inBatch }),
-    () => [lane],
-  )
+  const position = { head: BEFORE, inBatch: true }
+  const sweep = start(position, () => [lane])
   await sweep.turned(3)
   t.same(sent(), [])
-  inBatch = false
+  position.inBatch = false
   await until("it is told", () => sent().length > 0)
   sweep.stop()
   t.match(sent(), [/"checkpoint","cursor":"l:5:5:"/])
@@ -70,15 +70,12 @@ t.test(
   async (t) => {
     const first = laneOf()
     const second = laneOf()
-    let head = BEFORE
-    const sweep = start(
-      () => ({ head, lineages: new Set(), inBatch: false }),
-      function* () {
-        yield first.lane
-        if (first.lane.end === 1) head = AFTER
-        yield second.lane
-      },
-    )
+    const position = { head: BEFORE, inBatch: false }
+    const sweep = start(position, function* () {
+      yield first.lane
+      if (first.lane.end === 1) position.head = AFTER
+      yield second.lane
+    })
     await until("both are told", () => second.sent().length > 0)
     sweep.stop()
     t.match(first.sent()[0], /"cursor":"l:5:5:"/)
@@ -89,16 +86,12 @@ t.test(
 t.test("a heartbeat that falls into a batch is followed by its checkpoint", async (t) => {
   const { lane, sent } = laneOf()
   lane.unmarked = false
-  let inBatch = true
-  const sweep = start(
-    () => ({ head: BEFORE, lineages: new Set(), inBatch }),
-    () => [lane],
-    1,
-  )
+  const position = { head: BEFORE, inBatch: true }
+  const sweep = start(position, () => [lane], 1)
   await until("it beats", () => sent().length > 0)
   t.match(sent()[0], /"type":"ping"/)
   t.notMatch(sent().join(), /checkpoint/)
-  inBatch = false
+  position.inBatch = false
   await until("it is told", () => sent().some((frame) => frame.includes("checkpoint")))
   sweep.stop()
 })
@@ -129,15 +122,15 @@ t.test("a relay that did not run for a while blames nobody for what could not re
   let turns = 0
   const sweep = startSweep({
     settings: { laneBufferBytes: 1, heartbeatMs: 1, authTimeoutMs: 5_000, slowMs: 5_000 },
-    position: () => ({ head: undefined, lineages: new Set(), inBatch: false }),
+    position: { head: undefined, inBatch: false },
     connections: {
       *[Symbol.iterator]() {
         for (const { connection } of Object.values(all)) yield connection
         turns++
       },
     },
-    router: { lanes: () => [] } as unknown as Router,
-    replays: { connections: () => [] } as never,
+    router: { lanes: () => [] },
+    replays: { connections: () => [] },
   })
   const turned = async () => {
     const before = turns

@@ -87,7 +87,7 @@ t.test("the sweep over connections without end", async (t) => {
   const connections = endless(connection)
   const sweep = startSweep({
     settings: { laneBufferBytes: 1_000, heartbeatMs: 1_000_000, authTimeoutMs: 1_000_000 },
-    position: () => ({ head: undefined, lineages: new Set(), inBatch: false }),
+    position: { head: undefined, inBatch: false },
     connections: connections.values,
     router: createRouter(),
     replays: undefined as never,

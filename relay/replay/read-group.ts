@@ -1,0 +1,120 @@
+/** A read group: returning clients that share one read of the log, each from its own position. */
+
+import { contains, intersection, type Snapshot } from "../change/cursor.ts"
+import type { LogPage, Rest } from "../feed/log-session.ts"
+import { inSlices } from "../lib/time-slice.ts"
+
+/** A client that misses what the log holds since a position. */
+export interface Reader {
+  readonly since: Snapshot
+  /** What an earlier read of the same left over. */
+  readonly rest: Rest | undefined
+  /** Takes a page; some of its changes may be visible in `since`. */
+  take(page: LogPage): void
+  /** Whether it can take another. */
+  ready(): boolean
+  /** Resolves when it can, or is gone. */
+  whenReady(): Promise<void>
+  gone(): boolean
+}
+
+export type Outcome =
+  /** Everything up to here was taken. */
+  | { kind: "done"; until: Snapshot }
+  /** It did not keep up, or the time of one read was over: ask again for the rest. */
+  | { kind: "cut"; rest: Rest }
+  /** The log does not hold it any more. */
+  | { kind: "too_old" }
+  | { kind: "failed" }
+
+/** A reader whose read has not ended. */
+export interface PendingRead {
+  readonly reader: Reader
+  settle(outcome: Outcome): void
+}
+
+/** How long a page waits for the slower readers. Milliseconds. */
+const PATIENCE_MS = 250
+
+export class ReadGroup {
+  /** Every member misses only what lies after this. */
+  readonly since: Snapshot
+  readonly rest: Rest | undefined
+  readonly #members: Set<PendingRead>
+
+  /** @param members at least one, with the same `rest`. */
+  constructor(members: readonly [PendingRead, ...PendingRead[]]) {
+    const positions = new Map(members.map(({ reader: { since } }) => [since.text, since]))
+    this.since = [...positions.values()].reduce(intersection)
+    this.rest = members[0].reader.rest
+    this.#members = new Set(members)
+  }
+
+  get empty(): boolean {
+    return this.#members.size === 0
+  }
+
+  /** Dismisses readers that miss something which is no longer in the log. */
+  dismissOlderThan(horizon: Snapshot): void {
+    for (const member of this.#members)
+      if (!contains(member.reader.since, horizon)) this.#dismiss(member, { kind: "too_old" })
+  }
+
+  async give(page: LogPage): Promise<void> {
+    await inSlices(this.#members, ({ reader }) => reader.take(page))
+  }
+
+  /** Waits for a while for the readers that cannot take more. */
+  async waitForSlow(): Promise<void> {
+    const busy = [...this.#members].filter(({ reader }) => !reader.ready())
+    if (busy.length === 0) return
+    let timer: NodeJS.Timeout | undefined
+    const enough = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, PATIENCE_MS)
+    })
+    await Promise.race([Promise.all(busy.map(({ reader }) => reader.whenReady())), enough])
+    clearTimeout(timer)
+  }
+
+  dismissGone(): void {
+    for (const member of this.#members) if (member.reader.gone()) this.#dismiss(member, { kind: "failed" })
+  }
+
+  /** Dismisses readers that cannot take more: they go on with another read. */
+  dismissSlow(rest: Rest): void {
+    for (const member of this.#members)
+      if (!member.reader.ready()) this.#dismiss(member, { kind: "cut", rest })
+  }
+
+  /** Dismisses all that are left. */
+  dismissAll(outcome: Outcome): void {
+    for (const member of this.#members) this.#dismiss(member, outcome)
+  }
+
+  #dismiss(member: PendingRead, outcome: Outcome): void {
+    this.#members.delete(member)
+    member.settle(outcome)
+  }
+}
+
+/** Takes the readers that can share a read with the one that has waited longest. */
+export function nextGroup(waiting: readonly [PendingRead, ...PendingRead[]]): {
+  group: ReadGroup
+  others: PendingRead[]
+} {
+  const [oldest, ...later] = waiting
+  const youngest = waiting.reduce((xmin, { reader }) => max(xmin, reader.since.xmin), 0n)
+  const reach = reachOf(oldest.reader, youngest)
+  const sharing: [PendingRead, ...PendingRead[]] = [oldest]
+  const others: PendingRead[] = []
+  for (const one of later) (reachOf(one.reader, youngest) === reach ? sharing : others).push(one)
+  return { group: new ReadGroup(sharing), others }
+}
+
+/** Readers that are about equally far back share a read, and so do those that were cut at the same place. */
+function reachOf({ since, rest }: Reader, youngest: bigint): string {
+  if (rest !== undefined) return `${rest.until.text} ${rest.after}`
+  return String((youngest - since.xmin).toString(2).length)
+}
+
+const max = (a: bigint, b: bigint): bigint => (a > b ? a : b)
