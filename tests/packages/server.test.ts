@@ -127,20 +127,24 @@ t.test("commitcast", async (t) => {
   t.test("its types stand by themselves", async (t) => {
     const options =
       "--noEmit --strict --exactOptionalPropertyTypes --skipLibCheck false --target es2022 --types node"
-    const types = (module: string) =>
+    const types = (file: string, module: string) =>
       finish(project, tool("tsc"), [
         ...options.split(" "),
         ...["--typeRoots", join(ROOT, "node_modules/@types"), "--module", module],
         ...(module === "esnext" ? ["--moduleResolution", "bundler"] : []),
-        "program.mts",
+        file,
       ])
     await writeFile(join(project, "program.mts"), TYPED)
-    for (const module of ["esnext", "node16", "nodenext"]) t.match(await types(module), { code: 0, out: "" })
-    await writeFile(
-      join(project, "program.mts"),
-      TYPED.replace("maxConnections: 100", 'maxConnections: "many"'),
-    )
-    t.match(await types("nodenext"), { code: 1, out: /program.mts\(9,3\): error TS2322/ })
+    for (const module of ["esnext", "node16", "nodenext"])
+      t.match(await types("program.mts", module), { code: 0, out: "" })
+    await writeFile(join(project, "program.cts"), TYPED.replaceAll("await ", ""))
+    t.match(await types("program.cts", "nodenext"), { code: 0, out: "" })
+    const wrong = TYPED.replace("maxConnections: 100", 'maxConnections: "many"')
+    await writeFile(join(project, "program.mts"), wrong)
+    t.match(await types("program.mts", "nodenext"), {
+      code: 1,
+      out: /program.mts\(9,3\): error TS2322/,
+    })
   })
 
   t.test("publint and are-the-types-wrong find nothing", async (t) => {
