@@ -11,7 +11,6 @@ import { workDirectory } from "../helpers/command.ts"
 import { until } from "../helpers/wait.ts"
 
 const ROOT = dirname(fileURLToPath(import.meta.resolve("#root/package.json")))
-const START_MS = 60_000
 
 interface Started {
   npm: ChildProcess
@@ -44,7 +43,7 @@ async function npmStart(t: Test, shell: string): Promise<Started> {
   const ended = new Promise<number | string | null>((resolve) => {
     npm.once("exit", (code, signal) => resolve(code ?? signal))
   })
-  await until("it is ready", () => /"event":"ready"/.test(printed) || npm.exitCode !== null, START_MS)
+  await until("it is ready", () => /"event":"ready"/.test(printed) || npm.exitCode !== null)
   const state = await readState(directory)
   if (state === undefined) throw new Error(`it did not start: ${printed}`)
   const pids = [state.pid, state.postgres_pid]
