@@ -132,7 +132,7 @@ t.test("the demo's numbers are derived from the first installation on, and are r
   t.match(results["2"], { votes: 7, candidates: [{ name: "Only", votes: 7 }] })
   const statistics = await numbers("dashboard_update", "dashboard")
   t.match(statistics["1"], {
-    election: "DerivedBoard election",
+    election: "Board election",
     guarantees: { total: 2, by_status: { confirmed: 1, pledged: 1 }, by_committee: { 1: 2 } },
     attendance: {
       present: 2,
