@@ -13,6 +13,7 @@ import { createDerivedBoard } from "../../relay/hub/derived-board.ts"
 import { createHub } from "../../relay/hub/hub.ts"
 import { createLive } from "../../relay/hub/live.ts"
 import { createMembership } from "../../relay/hub/membership.ts"
+import type { Clock } from "../../relay/lib/clock.ts"
 import type { LogReads } from "../../relay/replay/log-reads.ts"
 import { Position } from "../../relay/replay/position.ts"
 import { createReplays } from "../../relay/replay/replay.ts"
@@ -53,14 +54,16 @@ export interface HubOptions {
   source?: Pick<Source, "refresh">
   logReads?: LogReads
   maxLanes?: number
+  clock?: Pick<Clock, "now">
 }
 
-/** One whose feed stands at 10, and for which time stands still. */
+/** One whose feed stands at 10, and for which time stands still unless a test has it pass. */
 export function buildHub({
   buffer = createReplayBuffer(1_000_000),
   source = { refresh: async () => true },
   logReads = { read: async () => assert.fail("all is in memory"), stop() {} },
   maxLanes = 1_000,
+  clock = { now: () => 0 },
 }: HubOptions = {}) {
   const metrics = createMetrics()
   const connections = new Set<Connection>()
@@ -69,7 +72,6 @@ export function buildHub({
   const derivedBoard = createDerivedBoard(router)
   const position = new Position()
   const live = createLive({ router, derivedBoard, position })
-  const clock = { now: () => 0 }
   const shared = { log: quietLog, metrics, revocations, connections, router, position, buffer, live, clock }
   const hub = createHub({ ...shared, derivedBoard, laneBufferBytes: 1_000_000 })
   const replays = createReplays({ ...shared, logReads, source })

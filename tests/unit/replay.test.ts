@@ -10,7 +10,14 @@ const PARTS = 20_000
 
 t.test("others have their turn while it passes batches that the client sees nothing of", async (t) => {
   const buffer = createReplayBuffer(Number.POSITIVE_INFINITY)
-  const { position, membership, connect } = buildHub({ buffer })
+  let time = 0
+  const clock = {
+    now: () => {
+      time += 0.01
+      return time
+    },
+  }
+  const { position, membership, connect } = buildHub({ buffer, clock })
   for (let i = 0; i < PARTS; i++)
     buffer.append({ changes: [message(10 + i)], cursor: cursorAt(11 + i), first: true, final: true })
   const head = cursorAt(10 + PARTS)
