@@ -25,7 +25,7 @@ const Down = z.object({
 })
 
 export const FeedMessage = z.discriminatedUnion("kind", [
-  z.object({ kind: z.literal("meet"), lineage: z.string(), lineages: z.array(z.string()) }),
+  z.object({ kind: z.literal("adopt"), lineage: z.string(), lineages: z.array(z.string()) }),
   z.object({ kind: z.literal("position"), cursor: CursorText, revocations: Revocation.array() }),
   z.object({
     kind: z.literal("part"),
@@ -39,7 +39,7 @@ export const FeedMessage = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("lost") }),
   z.object({ kind: z.literal("reset") }),
   z.object({
-    kind: z.literal("figures"),
+    kind: z.literal("derived"),
     set: z.object({
       name: z.string(),
       values: z.array(

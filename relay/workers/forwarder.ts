@@ -26,9 +26,9 @@ export interface Forwarder {
 export function createForwarder(revocations: Revocations): Forwarder {
   const members = new Set<Share>()
   const newcomers = new Set<Share>()
-  let met: FeedMessageText | undefined
+  let adopted: FeedMessageText | undefined
   /** What each derived message has now, for those who come. */
-  const figures = new Map<string, FeedMessageText>()
+  const derived = new Map<string, FeedMessageText>()
   let head: Cursor | undefined
   /** The position before the batch in progress; undefined between two. */
   let before: Cursor | undefined
@@ -47,10 +47,10 @@ export function createForwarder(revocations: Revocations): Forwarder {
   })
 
   function admit(): void {
-    if (met === undefined) return
-    send(met, newcomers)
+    if (adopted === undefined) return
+    send(adopted, newcomers)
     if (head !== undefined) send(positionOf(head), newcomers)
-    for (const set of figures.values()) send(set, newcomers)
+    for (const set of derived.values()) send(set, newcomers)
     for (const share of newcomers) members.add(share)
     newcomers.clear()
   }
@@ -83,15 +83,15 @@ export function createForwarder(revocations: Revocations): Forwarder {
       admit()
     },
     showDerived(set) {
-      const message: FeedMessageText = { kind: "figures", set: { ...set, values: [...set.values] } }
-      if (set.values.length === 0) figures.delete(set.name)
-      else figures.set(set.name, message)
+      const message: FeedMessageText = { kind: "derived", set: { ...set, values: [...set.values] } }
+      if (set.values.length === 0) derived.delete(set.name)
+      else derived.set(set.name, message)
       send(message)
     },
     adopt(lineage, lineages) {
-      met = { kind: "meet", lineage, lineages: [...lineages] }
+      adopted = { kind: "adopt", lineage, lineages: [...lineages] }
       if (head !== undefined) head = { lineage, snapshot: head.snapshot }
-      send(met)
+      send(adopted)
       admit()
     },
     lost() {

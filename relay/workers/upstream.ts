@@ -64,7 +64,7 @@ export function createUpstream({ stream, onQuestion, onStop, onClosed }: Upstrea
 
   async function pass(message: Exclude<FeedMessage, { kind: "status" | "stop" }>): Promise<void> {
     switch (message.kind) {
-      case "meet":
+      case "adopt":
         return consumer?.adopt(message.lineage, new Set(message.lineages))
       case "position":
         return consumer?.begin(message.cursor, message.revocations)
@@ -72,7 +72,7 @@ export function createUpstream({ stream, onQuestion, onStop, onClosed }: Upstrea
         return consumer?.lost()
       case "reset":
         return consumer?.reset()
-      case "figures":
+      case "derived":
         return consumer?.showDerived(message.set)
       case "part": {
         const { rows, revocations, cursor, first, final } = message

@@ -75,7 +75,7 @@ t.test("a worker begins where the feed is, and gets what comes then", async (t) 
   const { forwarder, deliver } = start()
   await deliver([1], 10)
   const worker = join(forwarder)
-  t.same(worker.told, ["meet", "begin 10"])
+  t.same(worker.told, ["adopt", "begin 10"])
   void deliver([2, 3], 20)
   t.same(worker.told.slice(2), ["2,3."])
 })
@@ -87,8 +87,8 @@ t.test("one that comes is told the numbers that stand, and nothing of those that
   consumer.showDerived({ name: "a", values: [figure] })
   consumer.showDerived({ name: "b", values: [figure] })
   consumer.showDerived({ name: "a", values: [] })
-  t.same(before.told, ["meet", "begin 5", "figures", "figures", "figures"])
-  t.same(join(forwarder).told, ["meet", "begin 5", "figures"])
+  t.same(before.told, ["adopt", "begin 5", "derived", "derived", "derived"])
+  t.same(join(forwarder).told, ["adopt", "begin 5", "derived"])
 })
 
 t.test("one that comes in the middle of a batch begins after it", async (t) => {
@@ -97,7 +97,7 @@ t.test("one that comes in the middle of a batch begins after it", async (t) => {
   const worker = join(forwarder)
   t.same(worker.told, [])
   await deliver([2], 10, false, true)
-  t.same(worker.told, ["meet", "begin 10"])
+  t.same(worker.told, ["adopt", "begin 10"])
 })
 
 t.test("one that comes in the middle of a batch that is lost begins before it", async (t) => {
@@ -105,7 +105,7 @@ t.test("one that comes in the middle of a batch that is lost begins before it", 
   await deliver([1], 10, true, false)
   const worker = join(forwarder)
   consumer.lost()
-  t.same(worker.told, ["meet", "begin 5"])
+  t.same(worker.told, ["adopt", "begin 5"])
   void deliver([1, 2], 10)
   t.same(worker.told.slice(2), ["1,2."])
 })
@@ -115,11 +115,11 @@ t.test("before the feed has a position, and after it has lost it, nobody is told
   const first = join(forwarder)
   t.same(first.told, [])
   forwarder.consumer.adopt("abc", new Set(["abc"]))
-  t.same(first.told, ["meet"])
+  t.same(first.told, ["adopt"])
   forwarder.consumer.begin(cursor(5), [])
   forwarder.consumer.reset()
-  t.same(first.told, ["meet", "begin 5", "reset"])
-  t.same(join(forwarder).told, ["meet"])
+  t.same(first.told, ["adopt", "begin 5", "reset"])
+  t.same(join(forwarder).told, ["adopt"])
 })
 
 t.test("the feed waits for the slowest worker, one part behind, and not for one that is gone", async (t) => {
@@ -151,7 +151,7 @@ t.test("a new lineage is told before what is of it", async (t: Test) => {
   const { forwarder, consumer } = start()
   const worker = join(forwarder)
   consumer.adopt("def", new Set(["def"]))
-  t.same(worker.told, ["meet", "begin 5", "meet"])
+  t.same(worker.told, ["adopt", "begin 5", "adopt"])
 })
 
 t.test(
@@ -172,6 +172,6 @@ t.test(
       first: true,
       final: true,
     })
-    t.same(join(forwarder).told, ["meet", "begin 6 b d"])
+    t.same(join(forwarder).told, ["adopt", "begin 6 b d"])
   },
 )
