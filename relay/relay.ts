@@ -89,6 +89,7 @@ export function createRelay(deps: RelayDeps): Relay {
     await source.stop()
     await relay.changelog.close()
     await relay.audit.close()
+    gateway.detach()
   }
 
   return {

@@ -10,6 +10,7 @@ import type { Disconnects } from "../telemetry/disconnects.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import { type AdmissionDeps, createAdmission } from "./admission.ts"
+import { type Attachment, attachTo } from "./attachments.ts"
 import type { Audit } from "./audit.ts"
 import { ClientSocket, type ClientSocketDeps } from "./client-socket.ts"
 import { type CommandsDeps, createCommands } from "./commands.ts"
@@ -44,6 +45,8 @@ export interface Gateway {
   attach(server: Server): void
   /** Refuses new connections from now on. */
   stop(): void
+  /** Leaves the upgrades of its servers to others. */
+  detach(): void
 }
 
 /** The one subprotocol that is answered: the token beside it must not come back. */
@@ -65,6 +68,8 @@ export function createGateway({ clock = () => performance.now(), ...deps }: Gate
   const upgrades = createUpgrades(deps)
   const socketDeps = { ...deps, inbox, drained: createSliceQueue(), clock }
   const server = createWebSocketServer()
+  /** What detaches it from each server. */
+  const detach = new Map<Server, () => void>()
   // What ws finds wrong is answered and counted like anything else.
   server.on("wsClientError", (_error, socket, request) => refuse(request, socket, 400, "bad_request"))
 
@@ -93,15 +98,22 @@ export function createGateway({ clock = () => performance.now(), ...deps }: Gate
 
   return {
     attach(http) {
-      http.on("upgrade", (request, socket, head) => {
-        // A program's own server may have other listeners for upgrades, each on a path of its own.
-        if (http.listenerCount("upgrade") > 1 && !upgrades.isForRelay(request)) return
-        if (isAnswering(socket)) socket.destroy()
-        else if (request.headers.upgrade?.toLowerCase() === "websocket") upgrade(request, socket, head)
-        else answerPlainly(http, request, socket)
-      })
+      if (detach.has(http)) return
+      const attachment: Attachment = {
+        isForRelay: upgrades.isForRelay,
+        take(request, socket, head) {
+          if (isAnswering(socket)) socket.destroy()
+          else if (request.headers.upgrade?.toLowerCase() === "websocket") upgrade(request, socket, head)
+          else answerPlainly(http, request, socket)
+        },
+      }
+      detach.set(http, attachTo(http, attachment))
     },
     stop: upgrades.stop,
+    detach() {
+      for (const end of detach.values()) end()
+      detach.clear()
+    },
   }
 }
 

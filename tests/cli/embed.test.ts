@@ -1,13 +1,15 @@
 /** A relay within a program: its settings, its start and its end. */
 
 import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
+import { type AddressInfo, connect } from "node:net"
+import type { Duplex } from "node:stream"
 import t, { type Test } from "tap"
 import { ConfigError, createRelay, type RelayOptions } from "../../cli/serve/embed.ts"
 import { openClient } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
 import { startProxy } from "../helpers/proxy.ts"
 import { SECRET, token } from "../helpers/relay.ts"
+import { until } from "../helpers/wait.ts"
 
 /** One that logs nothing, attached to a server; stopped with the test. */
 async function embed(t: Test, options: RelayOptions) {
@@ -58,6 +60,50 @@ t.test("of a server with other WebSockets it takes its own path alone", async (t
   })
   await relay.start()
   await t.rejects(openClient(t, `ws://${address}/other`), /418/)
+  const client = await openClient(t, `ws://${address}/ws?token=${token()}`)
+  await client.first("connection_success", ({ type }) => type === "connection_success")
+})
+
+t.test("an upgrade that nobody takes harms no program when its client hangs up", async (t) => {
+  const db = await database(t)
+  const { server, address } = await embed(t, { databaseUrl: db.url })
+  let taken: Duplex | undefined
+  server.on("upgrade", (_request, socket: Duplex) => {
+    taken = socket
+  })
+  const client = connect(Number(new URL(`http://${address}`).port), "127.0.0.1")
+  client.on("error", () => {})
+  client.write("GET /nobody HTTP/1.1\r\nHost: it\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+  await until("the upgrade has come", () => taken !== undefined)
+  client.resetAndDestroy()
+  await until("its socket is gone", () => taken?.destroyed === true)
+})
+
+t.test("relays that share a server take a path each, and what is for none is refused once", async (t) => {
+  const db = await database(t)
+  const { relay, server, address } = await embed(t, { databaseUrl: db.url, wsPath: "/one" })
+  const other = createRelay({ databaseUrl: db.url, jwtSecret: SECRET, logLevel: "silent", wsPath: "/two" })
+  t.teardown(() => other.stop())
+  other.attach(server)
+  relay.attach(server)
+  await Promise.all([relay.start(), other.start()])
+  for (const path of ["/one", "/two"]) {
+    const client = await openClient(t, `ws://${address}${path}?token=${token()}`)
+    await client.first("connection_success", ({ type }) => type === "connection_success")
+  }
+  await t.rejects(openClient(t, `ws://${address}/three`), /404/)
+})
+
+t.test("a relay that is stopped leaves its path to the next one", async (t) => {
+  const db = await database(t)
+  const { relay, server, address } = await embed(t, { databaseUrl: db.url })
+  await relay.start()
+  await relay.stop()
+  t.equal(server.listenerCount("upgrade"), 0)
+  const next = createRelay({ databaseUrl: db.url, jwtSecret: SECRET, logLevel: "silent" })
+  t.teardown(() => next.stop())
+  next.attach(server)
+  await next.start()
   const client = await openClient(t, `ws://${address}/ws?token=${token()}`)
   await client.first("connection_success", ({ type }) => type === "connection_success")
 })
