@@ -2,6 +2,8 @@
 
 /** How often it is looked for. Milliseconds. */
 const INTERVAL_MS = 500
+/** Read at once: an orphan has another parent. */
+const PARENT = process.ppid
 
 /**
  * npm sends a signal to the shell that it runs a script with. Not every shell passes it on, and what it ran would go on, an orphan.
@@ -10,9 +12,8 @@ const INTERVAL_MS = 500
  */
 export function watchParent(onGone: () => void): () => void {
   if (process.env.npm_lifecycle_event === undefined) return () => {}
-  const parent = process.ppid
   const timer = setInterval(() => {
-    if (isThere(parent)) return
+    if (isThere(PARENT)) return
     clearInterval(timer)
     onGone()
   }, INTERVAL_MS).unref()

@@ -41,14 +41,16 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
   checkAuditLog(given.AUDIT_LOG)
   const log = createLog(given)
   const stopped = new AbortController()
-  const embedded = given.DATABASE_URL === undefined ? await openDefault(given, log) : undefined
+  let embedded: Embedded | undefined
   let service: Service | undefined
   let failure: unknown
+  // Before there is anything that a signal could leave behind.
   onSignals(log, stopped)
   const changed = changedSettings(given)
   if (Object.keys(changed).length > 0)
     log.info({ event: "settings", ...changed }, "the settings that are not as by default")
   try {
+    if (given.DATABASE_URL === undefined) embedded = await openDefault(given, log)
     const databaseUrl = embedded?.databaseUrl ?? (given.DATABASE_URL as string)
     const settings = embedded === undefined ? given : { ...given, ...(await embeddedKeys(given)) }
     const deps = { settings, databaseUrl, version: packageVersion(), log }
