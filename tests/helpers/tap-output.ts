@@ -15,6 +15,8 @@ export interface FileResult extends Counts {
   error?: string
 }
 
+const ENDED_EARLY = "it ended early"
+
 export function readOutput(text: string): FileResult[] {
   const files = new Map<string, FileResult>()
   const resultOf = (file: string): FileResult => {
@@ -31,7 +33,7 @@ export function readOutput(text: string): FileResult[] {
     else if (ok) result.passed++
     else {
       result.failed++
-      result.error ??= names.join(" > ") || "it ended early"
+      result.error ??= names.join(" > ") || ENDED_EARLY
     }
   })
   // Of each file.
@@ -39,6 +41,12 @@ export function readOutput(text: string): FileResult[] {
     resultOf(name).ok = ok
   })
   parser.end(text)
+  // One that is killed in the middle of a test fails without a result of its own.
+  for (const result of files.values()) {
+    if (result.ok || result.failed > 0) continue
+    result.failed = 1
+    result.error = ENDED_EARLY
+  }
   return [...files.values()]
 }
 

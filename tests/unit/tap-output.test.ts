@@ -59,6 +59,21 @@ t.test("the sum is what tap itself counts", async (t) => {
   t.strictSame(sum([]), { passed: 0, failed: 0, skipped: 0 })
 })
 
+t.test("a file that was killed in the middle of a test has failed once", async (t) => {
+  const output = `# Subtest: tests/d.test.ts
+    ok 1 - fine
+    # test count(1) != plan(null)
+not ok 1 - tests/d.test.ts # time=7ms
+  ---
+  exitCode: null
+  signal: SIGKILL
+  ...
+`
+  t.strictSame(readOutput(output), [
+    { file: "tests/d.test.ts", ok: false, passed: 1, failed: 1, skipped: 0, error: "it ended early" },
+  ])
+})
+
 t.test("a run without output has no files", async (t) => {
   t.strictSame(readOutput(""), [])
 })
