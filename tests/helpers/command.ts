@@ -1,7 +1,7 @@
 /** The command line as a person runs it: a process of its own. */
 
 import { type ChildProcess, spawn } from "node:child_process"
-import { mkdtemp, rm } from "node:fs/promises"
+import { chmod, mkdtemp, rm } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
@@ -25,6 +25,8 @@ export interface Run {
 /** A directory of the test's own, for .commitcast and .env. */
 export async function workDirectory(t: Test): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), "commitcast-run-"))
+  // Where root runs the tests, a PostgreSQL that cannot reach it keeps its data elsewhere, and nothing removes that.
+  await chmod(path, 0o755)
   t.teardown(() => rm(path, { recursive: true, force: true }))
   return path
 }
