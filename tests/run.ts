@@ -11,6 +11,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { z } from "zod"
 import { codeOf } from "../cli/embedded/errors.ts"
+import { readJson } from "../relay/lib/json.ts"
 import { type Counts, type FileResult, readOutput, sum } from "./helpers/tap-output.ts"
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url))
@@ -41,7 +42,7 @@ const args = process.argv.slice(2)
 const first = await runTap(args)
 const { results, flaky } = await rerunFailures(first)
 const counts = sum(results)
-const runs = args.length === 0 ? await record(counts, flaky) : []
+const runs = args.length === 0 && !first.interrupted ? await record(counts, flaky) : []
 for (const { file, error } of flaky) {
   const times = runs.filter((run) => run.flaky.includes(file)).length
   console.log(
@@ -93,7 +94,8 @@ async function record(counts: Counts, flaky: readonly FileResult[]): Promise<Run
   const run: Run = { at: new Date().toISOString(), ...counts, flaky: flaky.map(({ file }) => file) }
   await appendFile(RECORD, `${JSON.stringify(run)}\n`)
   const lines = (await readFile(RECORD, "utf8")).trimEnd().split("\n")
-  return lines.slice(-RUNS).map((line) => Run.parse(JSON.parse(line)))
+  // A line may be cut where the machine stopped.
+  return lines.slice(-RUNS).flatMap((line) => Run.safeParse(readJson(line)).data ?? [])
 }
 
 function lineOf({ passed, failed, skipped }: Counts): string {

@@ -65,9 +65,11 @@ export function createRelay(options: RelayOptions): Relay {
   const { DATABASE_URL: databaseUrl } = settings
   if (databaseUrl === undefined)
     throw new ConfigError("DATABASE_URL (databaseUrl) is missing: the database to relay from")
-  checkAuditLog(settings.AUDIT_LOG)
-  const log = createLog(settings)
-  const relay = wireRelay({ settings, databaseUrl, version: packageVersion(), log })
+  const { log, relay } = namingOptions(() => {
+    checkAuditLog(settings.AUDIT_LOG)
+    const log = createLog(settings)
+    return { log, relay: wireRelay({ settings, databaseUrl, version: packageVersion(), log }) }
+  })
   const stopped = new AbortController()
   let starting: Promise<void> | undefined
   let stopping: Promise<void> | undefined
@@ -111,5 +113,21 @@ function settingsOf(options: RelayOptions): Readonly<Settings> {
     if (name === undefined) throw new ConfigError(`${option} is no setting of a relay within a program`)
     return [name, value]
   })
-  return readSettings(environmentOf(Object.fromEntries(given)))
+  return namingOptions(() => readSettings(environmentOf(Object.fromEntries(given))))
+}
+
+/** A program knows a setting by its option, not by its flag. */
+function namingOptions<T>(make: () => T): T {
+  try {
+    return make()
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    throw new ConfigError(
+      error.message.replace(
+        /([A-Z][A-Z_]+) \(--[a-z-]+\)/g,
+        (_, name: string) => `${name} (${optionOf(name)})`,
+      ),
+      { cause: error },
+    )
+  }
 }

@@ -130,9 +130,13 @@ t.test("what is wrong with the options is said when the relay is made", async (t
   const jwtSecret = SECRET
   const cases: Array<[name: string, options: unknown, message: RegExp]> = [
     ["no database", { databaseUrl: undefined, jwtSecret }, /^DATABASE_URL .*is missing/],
-    ["no key", { databaseUrl }, /^JWT_SECRET .*is missing/],
-    ["a short secret", { databaseUrl, jwtSecret: "short" }, /^JWT_SECRET .*32 bytes/],
-    ["a wrong type", { databaseUrl, jwtSecret, maxConnections: "many" }, /^MAX_CONNECTIONS .*is wrong/],
+    ["no key", { databaseUrl }, /^JWT_SECRET \(jwtSecret\) is missing/],
+    ["a short secret", { databaseUrl, jwtSecret: "short" }, /^JWT_SECRET \(jwtSecret\) .*32 bytes/],
+    [
+      "a wrong type",
+      { databaseUrl, jwtSecret, maxConnections: "many" },
+      /^MAX_CONNECTIONS \(maxConnections\) is wrong/,
+    ],
     ["an unknown name", { databaseUrl, jwtSecret, jwtSecrets: [] }, /^jwtSecrets is no setting/],
     ["a port", { databaseUrl, jwtSecret, port: 8080 }, /^port is no setting/],
   ]
