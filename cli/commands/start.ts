@@ -69,8 +69,10 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
     })
     if (embedded !== undefined) await createElection(databaseUrl)
     await installWhenReachable(databaseUrl, log, stopped.signal)
-    service.start()
-    await Promise.race([service.whenReady(), aborted(stopped.signal)])
+    if (!stopped.signal.aborted) {
+      service.start()
+      await Promise.race([service.whenReady(), aborted(stopped.signal)])
+    }
     if (!stopped.signal.aborted) {
       await announce(url, settings, embedded)
       const restart = async () => {

@@ -147,6 +147,16 @@ t.test("a database that is down at the start is waited for: alive, not ready, th
   t.equal((await fetch(`${url}/health/ready`)).status, 200)
 })
 
+t.test("a relay that is stopped before its database has answered touches it no more", async (t) => {
+  const cwd = await workDirectory(t)
+  const nowhere = "postgres://nobody@127.0.0.1:1/none"
+  const relay = run(t, cwd, ["start", "--port", "0", "--jwt-secret", SECRET, "--database-url", nowhere])
+  await relay.prints("an attempt", /database_down/)
+  relay.child.kill("SIGTERM")
+  t.equal(await relay.ended, 0, relay.err())
+  t.notMatch(relay.err(), /canary_failed|chores_failed/)
+})
+
 t.test("what cannot work is one line that names it, and exit code 2", async (t) => {
   const db = await database(t)
   const cwd = await workDirectory(t)
