@@ -235,10 +235,26 @@ export function readSettings(...sources: Array<Record<string, string | undefined
   if (!result.success) {
     const issue = result.error.issues[0]
     const name = String(issue?.path[0])
-    throw new ConfigError(`${name} (${flagOf(name)}) is wrong: ${issue?.message}`)
+    throw new ConfigError(`${name} (${flagOf(name)}) is wrong: ${issue && demandOf(issue)}`)
   }
   checkKeySettings(result.data)
   return Object.freeze(result.data)
+}
+
+/** What a value must be. Zod's own words are about types, such as "expected number, received NaN". */
+function demandOf(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case "invalid_type":
+      return issue.expected === "int" ? "must be a whole number" : `must be a ${issue.expected}`
+    case "too_small":
+      return `must be ${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`
+    case "too_big":
+      return `must be ${issue.inclusive ? "at most" : "less than"} ${issue.maximum}`
+    case "invalid_value":
+      return `must be one of ${issue.values.join(", ")}`
+    default:
+      return issue.message
+  }
 }
 
 function checkKeySettings(settings: Settings): void {

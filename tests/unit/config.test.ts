@@ -106,6 +106,22 @@ const WRONG: Record<string, string[]> = {
   LOG_FORMAT: ["xml"],
 }
 
+t.test("a wrong setting is refused with what it must be", async (t) => {
+  const cases: Array<[name: string, value: string, demand: string]> = [
+    ["PORT", "abc", "must be a number"],
+    ["PORT", "1.5", "must be a whole number"],
+    ["PORT", "-1", "must be at least 0"],
+    ["PORT", "70000", "must be at most 65535"],
+    ["HEARTBEAT_SECONDS", "0", "must be more than 0"],
+    ["BELL", "loud", "must be one of adaptive, always, off"],
+    ["WORKERS", "many", "must be a number from 1 to 256, or auto"],
+  ]
+  for (const [name, value, demand] of cases)
+    t.throws(() => readSettings({ [name]: value }), {
+      message: `${name} (${flagOf(name)}) is wrong: ${demand}`,
+    })
+})
+
 t.test("a wrong setting is named with its flag, and its value is not repeated", async (t) => {
   for (const [name, values] of Object.entries(WRONG)) {
     for (const value of values) {
