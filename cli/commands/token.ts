@@ -1,9 +1,12 @@
 /** Mints tokens with the running settings' secret, for people who try it and for scripts. */
 
+import { join } from "node:path"
 import type { Command } from "commander"
 import jwt from "jsonwebtoken"
 import { ConfigError, type Settings } from "../../relay/config.ts"
+import { exists } from "../embedded/file.ts"
 import { readSecrets } from "../embedded/secrets.ts"
+import { invocation } from "../invocation.ts"
 import { addCommand, DATABASE, KEYS, print, splitList } from "./arguments.ts"
 import { settingsOf } from "./settings.ts"
 
@@ -29,7 +32,12 @@ export async function findSecret(
     throw new ConfigError("JWKS_URL only checks tokens: the issuer whose keys it has must sign them")
   if (settings.DATABASE_URL !== undefined)
     throw new ConfigError("JWT_SECRET is not set: tokens are signed with it")
-  return (await readSecrets(settings.COMMITCAST_DIR)).jwt_secret
+  const { COMMITCAST_DIR: dir } = settings
+  if (!(await exists(join(dir, "data"))))
+    throw new ConfigError(
+      `JWT_SECRET is not set, and there is no embedded PostgreSQL in ${dir}: set it, or run ${invocation("start")} first`,
+    )
+  return (await readSecrets(dir)).jwt_secret
 }
 
 /** Signs a token. @throws ConfigError if the duration is not one. */

@@ -32,6 +32,13 @@ t.test("a secret may lie in a file, with a line break at its end or without", as
   }
 })
 
+t.test("without a secret and an embedded PostgreSQL a token is refused with what to do", async (t) => {
+  const { code, out, err } = await finish(t, await workDirectory(t), ["token", "--user", "7"])
+  t.equal(code, 2)
+  t.equal(out, "")
+  t.match(err, /^commitcast: JWT_SECRET is not set, and .*: set it, or run .* start first\n$/)
+})
+
 t.test("the file of a later source wins over the value of an earlier one", async (t) => {
   const { cwd, path } = await withFile(t, SECRET)
   await writeFile(join(cwd, ".env"), `JWT_SECRET=${"x".repeat(40)}\nDATABASE_URL=${URL_OF_A_DATABASE}\n`)
