@@ -71,7 +71,9 @@ export function tail(options: TailOptions): Promise<void> {
   }
   feed.on("change", show)
   feed.on("message", show)
-  feed.on("error", (error) => note(error.message))
+  feed.on("error", ({ code, message }) => {
+    if (code !== "refused") note(message) // that one is thrown, below
+  })
   feed.on("resync", ({ reason }) => {
     if (reason !== "no_cursor") note(`changes may have been missed (${reason})`)
   })

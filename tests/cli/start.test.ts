@@ -31,6 +31,8 @@ t.test(
     await tail.prints("connected", /connected/)
     const text = run(t, cwd, ["tail", "--format", "text"])
     await text.prints("connected", /connected/)
+    const refused = await finish(t, cwd, ["tail", "--token", "none"])
+    t.same([refused.code, refused.err], [1, "commitcast: closed with 4500: invalid token\n"], "said once")
     const filters = [
       ["--where", '{"votes":{"gt":42}}'],
       ["--actions", "delete"],
