@@ -6,6 +6,7 @@ import { chmod, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import t, { type Test } from "tap"
+import { codeOf } from "../../cli/embedded/errors.ts"
 import { processStart } from "../../cli/embedded/process.ts"
 import { readState } from "../../cli/embedded/state.ts"
 import { workDirectory } from "../helpers/command.ts"
@@ -55,7 +56,12 @@ async function npmBegin(t: Test, shell: string): Promise<Npm> {
     silent = true
   })
   t.teardown(() => {
-    if (!silent) process.kill(-(npm.pid as number), "SIGKILL")
+    try {
+      if (!silent) process.kill(-(npm.pid as number), "SIGKILL")
+    } catch (error) {
+      // Its processes may be gone before their streams are read to the end.
+      if (codeOf(error) !== "ESRCH") throw error
+    }
   })
   return { npm, directory, ended, printed: () => printed, silent: () => silent }
 }
