@@ -44,8 +44,5 @@ function oldestOf(sql: string): number | undefined {
 }
 
 /** The statement that applies one migration and notes it. */
-export function applySql({ version, name, hash, oldest, sql }: Migration): string {
-  // The first ones made a table that has no such column.
-  const [column, value] = oldest === undefined ? ["", ""] : [", oldest", `, ${oldest}`]
-  return `${sql}\ninsert into relay.migration (version, name, hash${column}) values (${version}, '${name}', '${hash}'${value});\n`
-}
+export const applySql = ({ version, name, hash, oldest, sql }: Migration): string =>
+  `${sql}\ninsert into relay.migration (version, name, hash, oldest) values (${version}, '${name}', '${hash}', ${oldest ?? "null"});\n`

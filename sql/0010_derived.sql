@@ -20,21 +20,23 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select to_regprocedure(name || '()')::oid
 $$;
 
--- The application's function runs in it with the caller's search_path, as anywhere else, and so it sets none.
 create function relay.derive(type text, channel text) returns table (id text, data text)
-language plpgsql stable as $$
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
 #variable_conflict use_variable
 declare
   v_name text := d.function from relay.derived d where (d.type, d.channel) = (type, channel);
-  v_function pg_catalog.pg_proc := p from pg_catalog.pg_proc p where p.oid = relay.derived_function(v_name);
+  v_function pg_proc := p from pg_proc p where p.oid = relay.derived_function(v_name);
 begin
   if v_function.oid is null then
     raise exception 'the function of % is gone', type using errcode = 'undefined_function',
       hint = format('Make %s() again, or select relay.drop_derived(%L, %L).', v_name, type, channel);
   end if;
-  return query execute format(
-    case when v_function.proretset or v_function.prorettype = 'record'::regtype then 'select f.id::text, f.data::text from %s() f(id, data)'
-         else 'select null::text, f.data::text from %s() f(data)' end, v_name);
+  -- The application's function finds its tables as in any other session of this role. Undone at the end of this one.
+  perform set_config('search_path', (select reset_val from pg_settings where name = 'search_path'), true);
+  return query execute pg_catalog.format(
+    case when v_function.proretset or v_function.prorettype operator(pg_catalog.=) 'pg_catalog.record'::pg_catalog.regtype
+         then 'select f.id::pg_catalog.text, f.data::pg_catalog.text from %s() f(id, data)'
+         else 'select null::pg_catalog.text, f.data::pg_catalog.text from %s() f(data)' end, v_name);
 end
 $$;
 comment on function relay.derive(text, text) is
@@ -49,15 +51,15 @@ create function relay.define_derived(
   max_age interval default '10 seconds',
   action text default null
 ) returns void
-language plpgsql volatile as $$
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
 #variable_conflict use_variable
 declare
   v_name text := (select format('%I.%I', n.nspname, p.proname) from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.oid = function);
   v_untracked regclass := (select t from unnest(tables) t where not exists (select from relay.tracking k where k.target = t) limit 1);
 begin
-  if type !~ '^[a-z][a-z0-9_]{0,62}$' or type in ('connection_success', 'checkpoint', 'message',
+  if (type ~ '^[a-z][a-z0-9_]{0,62}$') is not true or type in ('connection_success', 'checkpoint', 'message',
       'subscribed', 'unsubscribed', 'ping', 'pong', 'authenticated', 'error') then
-    raise exception 'type % cannot be used: lower-case letters, digits and underscores, and not a name of the protocol', quote_literal(type)
+    raise exception 'type % cannot be used: lower-case letters, digits and underscores, and not a name of the protocol', quote_nullable(type)
       using errcode = 'invalid_parameter_value';
   end if;
   if action !~ '^[a-z][a-z0-9_]{0,62}$' or action in ('create', 'update', 'delete', 'leave', 'truncate', 'bulk_load') then
@@ -68,8 +70,8 @@ begin
     raise exception 'type % is that of a tracked table', quote_literal(type) using errcode = 'invalid_parameter_value',
       hint = 'Tell the messages apart by an action of their own: action => ''results''.';
   end if;
-  if channel !~ '^[a-z][a-z0-9_]{0,62}$' or channel = 'user' then
-    raise exception 'channel % cannot be used: a prefix without an id, and not user', quote_literal(channel)
+  if (channel ~ '^[a-z][a-z0-9_]{0,62}$') is not true or channel = 'user' then
+    raise exception 'channel % cannot be used: a prefix without an id, and not user', quote_nullable(channel)
       using errcode = 'invalid_parameter_value', hint = 'Ids are what the function returns beside each value.';
   end if;
   if (min_interval >= '100 milliseconds' and max_age >= min_interval and max_age <= '1 day') is not true then

@@ -28,7 +28,7 @@ comment on function relay.revocation_text(relay.revocation) is
 create function relay.log_revocation(r relay.revocation) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
-  insert into relay.change (op, type, meta) values ('revocation', 'revocation', relay.revocation_text(r));
+  perform relay.log(2, relay.revocation_text(r));
   -- Whoever can connect hears it: not of whom.
   perform relay.ring('', 'revocation', 1);
 end

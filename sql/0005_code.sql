@@ -1,0 +1,214 @@
+-- The code that is made for each tracked table: the functions of its triggers.
+
+create function relay.capture_functions(tracking_id integer) returns text[]
+language sql immutable set search_path = pg_catalog, relay, pg_temp as $$
+  select array['capture_rows_' || tracking_id, 'capture_insert_' || tracking_id, 'capture_update_' || tracking_id,
+               'capture_delete_' || tracking_id, 'capture_truncate_' || tracking_id]
+$$;
+
+create function relay.insert_sql(t relay.tracking, slot integer, op text, whole boolean, live boolean default false) returns text
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_what integer := t.what + array_position('{insert,update,delete}'::text[], op) - 1;
+  v_records text[] := case op when 'insert' then '{new}' when 'delete' then '{old}' else '{old,new}' end::text[];
+  v_versions text := case op when 'insert' then ', new.ctid' when 'update' then ', old.ctid, new.ctid' else ', old.ctid, old.xmin' end
+    || case (select relkind from pg_class where oid = t.target) when 'p' then ', TG_RELID' else '' end;
+begin
+  if live then
+    return case when whole then format('insert into relay.change_%s (what, data) values (relay.hush(%s), pg_catalog.row_to_json(new)::pg_catalog.text)', slot, v_what)
+                else format('insert into relay.change_%s (what, data) select relay.hush(%s), pg_catalog.row_to_json(r)::pg_catalog.text from (select %s) r', slot, v_what, relay.row_columns(t, 'new', true)) end;
+  elsif whole then
+    return format('insert into relay.change_%s (what, data) values (relay.hush(%s), pg_catalog.json_build_array(%s%s)::pg_catalog.text)',
+      slot, v_what, array_to_string(v_records, ', '), v_versions);
+  end if;
+  return (
+    select format('insert into relay.change_%s (what, data) select relay.hush(%s), pg_catalog.json_build_array(%s%s)::pg_catalog.text from %s',
+      slot, v_what, string_agg('row_' || r, ', ' order by o), v_versions,
+      string_agg(format('(select %s) row_%s', relay.row_columns(t, r, true), r), ', ' order by o))
+    from unnest(v_records) with ordinality u(r, o));
+end
+$$;
+comment on function relay.insert_sql(relay.tracking, integer, text, boolean, boolean) is
+  'The statement that writes one change. whole: the rows as they are, for which PostgreSQL need not put other ones together. live: of an inserted row that nothing has touched since, so that its version need not be told.';
+
+create function relay.row_code(t relay.tracking, op text, slot integer) returns text
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $function$
+declare
+  v_whole boolean := relay.is_whole(t);
+  v_number integer := array_position('{insert,update,delete}'::text[], op) - 1;
+  v_record text := case op when 'delete' then 'old' else 'new' end;
+  v_bulk text := $$pg_catalog.current_setting('relay.bulk_load', true)$$;
+  v_state text := $$pg_catalog.pg_sequence_last_value('relay.state'::pg_catalog.regclass)$$;
+  -- Constants to the planner: a null of the row type that this trigger is called with, and the table as a regclass.
+  v_fits text := format('relay.fits(case when false then %s end, %L::pg_catalog.regclass, %L, %s, %s)', v_record, t.target::oid::text, t.name, t.id, v_whole::text);
+  -- A row of this size has no more than some 12 MB of JSON, however well it was compressed.
+  v_small text := case op when 'update' then 'pg_catalog.pg_column_size(old) operator(pg_catalog.<) 8192 and ' else '' end
+    || format('pg_catalog.pg_column_size(%s) operator(pg_catalog.<) 8192', v_record);
+  -- A new row that was updated or deleted before its trigger came, by a function in RETURNING for example, has an xmax,
+  -- and so has one that was locked. Its version is told then, by which a reader finds the order.
+  v_live text := case op when 'insert' then ' and new.xmax operator(pg_catalog.=) 0' else '' end;
+  v_using text := case op when 'insert' then 'new, new.ctid' when 'delete' then 'old, old.ctid, old.xmin' else 'old, new, old.ctid, new.ctid' end;
+begin
+  return format($code$
+declare
+  v_settings pg_catalog.text[];
+  v_way pg_catalog.text;
+  v_data pg_catalog.text;
+  v_reduced pg_catalog.text;
+begin
+  if %1$s is null and %2$s and %3$s operator(pg_catalog.=) %4$s and %5$s%15$s then
+    %16$s;
+    return null;
+  elsif %1$s operator(pg_catalog.=) 'on' then
+    return null;
+  elsif %1$s operator(pg_catalog.=) 'summary' then
+    perform relay.summarise(%7$s, %8$s, %9$L, %10$L, TG_RELID);
+    return null;
+  elsif %2$s and %5$s and (%3$s operator(pg_catalog.=) %11$s or %3$s operator(pg_catalog.=) %4$s) then
+    %6$s;
+    perform relay.ring(%9$L, %10$L, 1);
+    return null;
+  end if;
+  v_way := relay.rare_way(%12$s, %8$s, %9$L, TG_RELID);
+  if v_way operator(pg_catalog.=) 'none' then
+    return null;
+  end if;
+  if v_way operator(pg_catalog.=) 'row' then
+    v_settings := relay.pin_settings();
+    begin
+      execute relay.data_sql(%12$s, %10$L, TG_RELID, false) into v_data using %13$s;
+    exception when others then
+      v_data := null;
+    end;
+    if v_data is null or pg_catalog.octet_length(v_data) operator(pg_catalog.>) %14$s then
+      begin
+        execute relay.data_sql(%12$s, %10$L, TG_RELID, true) into v_reduced using %13$s;
+      exception when others then
+        v_reduced := null;
+      end;
+    end if;
+    perform relay.unpin_settings(v_settings);
+  end if;
+  perform relay.log_row(%12$s, %7$s, %10$L, v_data, v_reduced);
+  perform relay.ring(%9$L, %10$L, 1);
+  return null;
+end $code$,
+    v_bulk, v_fits, v_state, slot + 4, v_small, relay.insert_sql(t, slot, op, v_whole),
+    t.what, t.target::oid, t.name, op, slot, t.id, v_using, t.max_bytes,
+    v_live, relay.insert_sql(t, slot, op, v_whole, op = 'insert'));
+end
+$function$;
+comment on function relay.row_code(relay.tracking, text, integer) is
+  'The body of a row trigger''s function. Its first condition is the way of nearly every row: a relay polls, the usual table is filled, the code fits, the row is not large. Everything is qualified, because a SET clause for search_path would cost more than the condition.';
+
+create function relay.rows_code(t relay.tracking, slot integer) returns text
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $function$
+declare
+  v_whole boolean := relay.is_whole(t);
+  v_row text := case when v_whole then 'r' else 'i' end;
+  v_from text := case when v_whole then '' else format(', lateral (select %s) i', relay.row_columns(t, 'r', true)) end;
+  v_only text[] := t.key || array(select s.value from jsonb_each_text(t.scope) s);
+begin
+  return format($code$
+declare
+  v_rows pg_catalog.int8;
+  v_bulk pg_catalog.text := pg_catalog.current_setting('relay.bulk_load', true);
+begin
+  if v_bulk operator(pg_catalog.=) 'on' then
+    return null;
+  end if;
+  if not relay.log_is_there() or relay.is_paused() or not relay.is_own(TG_RELID, %1$s, %2$L) then
+    return null;
+  end if;
+  if v_bulk operator(pg_catalog.=) 'summary' or not relay.fits(null::pg_catalog.int4, %3$L::pg_catalog.regclass, %2$L, %4$s, %5$s) then
+    select pg_catalog.count(*) into v_rows from new_rows;
+    if v_rows operator(pg_catalog.>) 0 then
+      perform relay.log(%6$s + 7, pg_catalog.json_build_object('op', 'insert', 'rows', v_rows)::pg_catalog.text);
+    end if;
+  elsif relay.slot() operator(pg_catalog.=) %7$s then
+    insert into relay.change_%7$s (what, data) %8$s;
+    get diagnostics v_rows = row_count;
+  else
+    perform relay.log(l.what, l.data) from (%8$s) l(what, data);
+    get diagnostics v_rows = row_count;
+  end if;
+  if v_rows operator(pg_catalog.>) 0 then
+    perform relay.ring(%2$L, 'insert', v_rows);
+  end if;
+  return null;
+end $code$,
+    t.target::oid, t.name, t.target::oid::text, t.id, v_whole::text, t.what, slot,
+    format('select case when s.large then relay.hush(%1$s) + 3 else relay.hush(%1$s) end, case when s.large then pg_catalog.json_build_array(k)::pg_catalog.text else pg_catalog.json_build_array(%2$s)::pg_catalog.text end'
+      || ' from new_rows r%3$s, lateral (select %4$s) k, lateral (select pg_catalog.pg_column_size(r) operator(pg_catalog.>) 65536) s(large)',
+      t.what, v_row, v_from, relay.row_columns(t, 'r', true, v_only)));
+end
+$function$;
+comment on function relay.rows_code(relay.tracking, integer) is
+  'The body of a statement trigger''s function, which logs all rows of an INSERT at once. Rows of more than 64 kB count as too large.';
+
+create function relay.code_of(t relay.tracking, function text) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
+  select case split_part(function, '_', 2)
+    when 'rows' then relay.rows_code(t, relay.slot())
+    when 'truncate' then format(' begin perform relay.log_truncate(%s, %s, %L, TG_RELID); return null; end ', t.what, t.target::oid, t.name)
+    else relay.row_code(t, split_part(function, '_', 2), relay.slot()) end
+$$;
+
+create function relay.is_current(t relay.tracking) returns boolean
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select not exists (
+    select from unnest(relay.capture_functions(t.id)) f
+    left join pg_proc p on p.proname = f and p.pronamespace = 'relay'::regnamespace
+    where p.prosrc is distinct from relay.code_of(t, f))
+$$;
+comment on function relay.is_current(relay.tracking) is
+  'Whether the code is the one that would be made now. After an ALTER of the table, a rotation, or a restore from a dump it is slow, and never wrong.';
+
+create function relay.capture_code(t relay.tracking) returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_settings text := relay.settings_for(array(select c.type from relay.present_columns(t) c where c.type is not null));
+  v_owner name := (select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'relay');
+  v_name text;
+begin
+  foreach v_name in array relay.capture_functions(t.id) loop
+    execute format('create or replace function relay.%I() returns trigger language plpgsql volatile security definer %s as %L',
+      v_name, v_settings, relay.code_of(t, v_name));
+    execute format('revoke all on function relay.%I() from public', v_name);
+    execute format('alter function relay.%I() owner to %I', v_name, v_owner);
+  end loop;
+end
+$$;
+
+create function relay.renew() returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
+declare
+  t relay.tracking;
+  v_count bigint := 0;
+begin
+  if exists (select from relay.tracking k where exists (select from pg_class c where c.oid = k.target) and not relay.is_current(k)) then
+    lock table relay.tracking in share row exclusive mode;
+    insert into relay.what (id, type, op) values (1, 'message', 'message'), (2, 'revocation', 'revocation'), (3, 'canary', 'canary')
+    on conflict do nothing;
+    for t in select k.* from relay.tracking k where exists (select from pg_class c where c.oid = k.target) loop
+      -- A restored table has its columns numbered anew; one that has lost some is left for somebody to track again.
+      if t.made_for <> t.target::oid and (select count(*) from relay.present_columns(t)) = jsonb_array_length(t.columns) then
+        update relay.tracking k
+        set made_for = t.target::oid, columns = (
+          select jsonb_agg(c || jsonb_build_object('num', a.attnum) order by o)
+          from jsonb_array_elements(t.columns) with ordinality u(c, o)
+          join pg_attribute a on a.attrelid = t.target and a.attname = c->>'name')
+        where k.id = t.id
+        returning * into t;
+      end if;
+      if not relay.is_current(t) then
+        perform relay.capture_code(t);
+        v_count := v_count + 1;
+      end if;
+    end loop;
+  end if;
+  return v_count;
+end
+$$;
+comment on function relay.renew() is
+  'Makes the code of all tables anew whose code has become slow: that were altered or restored, or since the log was rotated. Columns stay as they were tracked. Takes no lock that writers need. Returns how many.';
