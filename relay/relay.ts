@@ -10,6 +10,7 @@ import type { Connection } from "./fanout/connection.ts"
 import { createRouter } from "./fanout/router.ts"
 import { createChangelog } from "./feed/changelog.ts"
 import { createSource } from "./feed/source.ts"
+import { createUnreadable } from "./feed/unreadable.ts"
 import { createAudit } from "./gateway/audit.ts"
 import { createGateway } from "./gateway/gateway.ts"
 import { createLimits } from "./gateway/limits.ts"
@@ -125,8 +126,11 @@ function wire({ settings, databaseUrl, version, log, upstream, floorMs, slowMs, 
   const keys = createKeys(settings, log, metrics)
   const auth = createAuth(keys, settings)
   const revocations = createRevocations()
-  const changelog = createChangelog(databaseUrl, (error) =>
-    log.debug({ event: "idle_connection_lost", error: error.message }),
+  const unreadable = createUnreadable({ log, metrics })
+  const changelog = createChangelog(
+    databaseUrl,
+    (error) => log.debug({ event: "idle_connection_lost", error: error.message }),
+    unreadable.note,
   )
 
   const connections = new Set<Connection>()
@@ -149,7 +153,7 @@ function wire({ settings, databaseUrl, version, log, upstream, floorMs, slowMs, 
   const consumer = createHub({ ...shared, derivedBoard, laneBufferBytes })
   const source =
     upstream?.source(consumer) ??
-    createSource({ settings, databaseUrl, changelog, consumer, log, metrics, floorMs })
+    createSource({ settings, databaseUrl, changelog, unreadable, consumer, log, metrics, floorMs })
 
   const logReads = createLogReads({ ...shared, changelog })
   const replays = createReplays({ ...shared, logReads, source })

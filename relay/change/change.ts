@@ -1,33 +1,40 @@
 /** A committed change: one row of the changelog, and what can be said of it without knowing who asks. Pure. */
 
 import { z } from "zod"
-import { looksWhole, type Row, scalarText, scanRow } from "./row.ts"
+import { capturedText, cutCaptured } from "./captured.ts"
+import { type Row, scalarText, scanRow } from "./row.ts"
 
-/** What the capture writes beside a row. */
-const Meta = z.object({
+/** What of a change is not the row, and is only there for some operations. */
+const Facts = z.object({
+  op: z.string().optional(),
+  rows: z.number().optional(),
+  partition: z.string().optional(),
+})
+
+/** What is the same for many changes of a table. */
+export const Meta = Facts.extend({
   key: z.array(z.string()).default([]),
   exact: z.array(z.string()).default([]),
   scope: z.record(z.string(), z.string()).default({}),
   /** Columns and the roles that may see them. Pairs, because zod would skip a column __proto__ of a record. */
   restricted: z.array(z.tuple([z.string(), z.array(z.string())])).default([]),
-  op: z.string().optional(),
-  rows: z.number().optional(),
-  partition: z.string().optional(),
-  channel: z.string().optional(),
 })
 export type Meta = z.infer<typeof Meta>
 
-/** A row of relay.change, every value as PostgreSQL's text. */
+export const Op = z.enum(["insert", "update", "delete", "truncate", "bulk_load", "message"])
+export type Op = z.infer<typeof Op>
+
+/** A row of the log and what it is (relay.what), every value as PostgreSQL's text. */
 export const LogRow = z.object({
   seq: z.string(),
   xid: z.string(),
   at: z.string(),
   table: z.string().nullable(),
-  op: z.enum(["insert", "update", "delete", "truncate", "bulk_load", "message"]),
   type: z.string(),
-  old: z.string().nullable(),
-  new: z.string().nullable(),
+  op: Op,
+  oversize: z.boolean(),
   meta: z.string().nullable(),
+  data: z.string().nullable(),
 })
 export type LogRow = z.infer<typeof LogRow>
 
@@ -82,6 +89,11 @@ export interface RowChange {
   readonly before: Image | undefined
   /** insert and update. */
   readonly after: Image | undefined
+  /** Whether the row was too large to be logged: its images have the columns of its key and its channels only. */
+  readonly oversize: boolean
+  /** Which version of the row each image is: `leaf:(block,offset)`. Undefined where the capture could not know. */
+  readonly oldVersion: string | undefined
+  readonly newVersion: string | undefined
 }
 
 export interface TableChange {
@@ -112,27 +124,17 @@ export type Change = RowChange | TableChange | Message
 /** The channel that every row is on, and that every connection joins by default. */
 export const ALL = "election_updates"
 
-/** What the changes of one table have in common. */
-interface TableInfo {
-  readonly table: string
-  readonly type: string
-  readonly meta: Meta
-  /** That of `meta`. */
-  readonly text: string
-}
+/** By its text: the same for each row of a table, so it is parsed once, and kept once for all changes in memory. */
+const metas = new Map<string, Meta>()
 
-const tableInfos = new Map<string, TableInfo>()
-
-/** The same for each row of a table, so it is parsed once, and kept once for all changes in memory. */
-function tableInfoOf(row: LogRow): TableInfo {
-  const table = row.table ?? ""
-  const text = row.meta ?? "{}"
-  const known = tableInfos.get(table)
-  if (known?.text === text && known.type === row.type) return known
-  const info = { table, type: row.type, meta: Meta.parse(JSON.parse(text)), text }
-  if (tableInfos.size >= 1_000) tableInfos.clear()
-  tableInfos.set(table, info)
-  return info
+/** @throws ZodError or SyntaxError. */
+export function readMeta(text: string | null): Meta {
+  const known = metas.get(text ?? "{}")
+  if (known !== undefined) return known
+  const meta = Meta.parse(JSON.parse(text ?? "{}"))
+  if (metas.size >= 1_000) metas.clear()
+  metas.set(text ?? "{}", meta)
+  return meta
 }
 
 function channelsOf(text: string, scope: Meta["scope"]): readonly string[] {
@@ -145,59 +147,89 @@ function channelsOf(text: string, scope: Meta["scope"]): readonly string[] {
   return channels
 }
 
-function readImage(text: string | null, { scope }: Meta): Image | undefined {
-  if (text === null) return undefined
-  if (!looksWhole(text)) throw new SyntaxError("a row must be a JSON object")
-  return new Image(text, scope)
-}
-
 /**
- * Reads a row of the changelog.
- * @throws ZodError or SyntaxError if the row is not what the capture writes.
+ * Reads a row of the log.
+ * @throws ZodError, SyntaxError or RangeError if it is not what the capture writes. The message may hold row data.
  */
-export function readChange(input: unknown): Change {
-  const row = LogRow.parse(input)
-  const { table, type, meta } = tableInfoOf(row)
-  const { seq: id, xid, at, op } = row
-  switch (op) {
+export function readChange(row: LogRow): Change {
+  switch (row.op) {
     case "insert":
     case "update":
-    case "delete": {
-      const before = readImage(row.old, meta)
-      const after = readImage(row.new, meta)
-      return { kind: "row", op, id, xid, at, table, type, meta, before, after }
-    }
+    case "delete":
+      return readRowChange(row, row.op)
     case "truncate":
-    case "bulk_load":
-      return { kind: "table", op, id, xid, at, table, type, meta }
+    case "bulk_load": {
+      const base = tableBase(row)
+      const facts = Facts.parse(JSON.parse(row.data ?? "{}"))
+      const meta = Object.keys(facts).length === 0 ? base.meta : { ...base.meta, ...facts }
+      return { kind: "table", op: row.op, ...base, meta }
+    }
     case "message":
-      return { kind: "message", op, id, xid, at, channel: meta.channel ?? "", payload: row.new ?? "null" }
+      return readMessage(row)
   }
 }
+
+function tableBase({ seq: id, xid, at, table, type, meta }: LogRow) {
+  if (table === null) throw new SyntaxError("a change must have a table")
+  return { id, xid, at, table, type, meta: readMeta(meta) }
+}
+
+function readRowChange(row: LogRow, op: RowChange["op"]): RowChange {
+  const base = tableBase(row)
+  const { key, scope } = base.meta
+  const { images, versions } = cutCaptured(row.data ?? "", op === "update" ? 2 : 1, key)
+  const [first, last] = [images[0] as string, images.at(-1) as string]
+  return {
+    kind: "row",
+    op,
+    ...base,
+    before: op === "insert" ? undefined : new Image(first, scope),
+    after: op === "delete" ? undefined : new Image(last, scope),
+    oversize: row.oversize,
+    oldVersion: op === "insert" ? undefined : versions[0],
+    newVersion: op === "delete" ? undefined : versions.at(-1),
+  }
+}
+
+function readMessage({ seq: id, xid, at, data }: LogRow): Message {
+  const { channel } = Addressed.parse(JSON.parse(data ?? ""))
+  const payload = scanRow(data ?? "").get("payload") ?? "null"
+  return { kind: "message", op: "message", id, xid, at, channel, payload }
+}
+
+const Addressed = z.object({ channel: z.string().min(1) })
+
+/** Whether an update left the row as it was. */
+export const isNothing = (change: Change): boolean =>
+  change.kind === "row" &&
+  change.op === "update" &&
+  !change.oversize &&
+  change.before?.text === change.after?.text
 
 const metaTexts = new WeakMap<Meta, string>()
 
 /** The row that `readChange` reads as this change, for another process. */
 export function logRowOf(change: Change): LogRow {
-  const base = { seq: change.id, xid: change.xid, at: change.at, op: change.op }
+  const base = { seq: change.id, xid: change.xid, at: change.at, op: change.op, oversize: false }
   if (change.kind === "message") {
-    const meta = JSON.stringify({ channel: change.channel })
-    return { ...base, table: null, type: "message", old: null, new: change.payload, meta }
+    const data = `{"channel":${JSON.stringify(change.channel)},"payload":${change.payload}}`
+    return { ...base, table: null, type: "message", meta: null, data }
+  }
+  const { table, type } = change
+  if (change.kind === "table") {
+    const { op, rows, partition, ...meta } = change.meta
+    const data = JSON.stringify({ op, rows, partition })
+    return { ...base, table, type, meta: JSON.stringify(meta), data }
   }
   let meta = metaTexts.get(change.meta)
   if (meta === undefined) {
     meta = JSON.stringify(change.meta)
     metaTexts.set(change.meta, meta)
   }
-  const images = change.kind === "row" ? change : { before: undefined, after: undefined }
-  return {
-    ...base,
-    table: change.table,
-    type: change.type,
-    old: images.before?.text ?? null,
-    new: images.after?.text ?? null,
-    meta,
-  }
+  const { before, after, oldVersion, newVersion, oversize } = change
+  const images = [before, after].flatMap((image) => image?.text ?? [])
+  const versions = [oldVersion, newVersion].flatMap((version) => version ?? [])
+  return { ...base, oversize, table, type, meta, data: capturedText({ images, versions }) }
 }
 
 /** The key of a row as JSON text; bigint and numeric columns as strings. */

@@ -6,10 +6,6 @@
 /** Column name to the JSON text of its value, in the row's order. */
 export type Row = ReadonlyMap<string, string>
 
-/** Whether a text begins and ends as a row does, which is enough for what PostgreSQL wrote. */
-export const looksWhole = (text: string): boolean =>
-  text.charCodeAt(0) === OPEN_BRACE && text.charCodeAt(text.length - 1) === CLOSE_BRACE
-
 /**
  * Cuts the text of a JSON object into its top-level values.
  * @param text what row_to_json wrote: valid JSON, possibly with white space inside json columns.
@@ -54,7 +50,8 @@ const CLOSE_BRACE = 0x7d
 const OPEN_BRACKET = 0x5b
 const CLOSE_BRACKET = 0x5d
 
-function skipSpace(text: string, from: number): number {
+/** The first position from this one on that is not white space. */
+export function skipSpace(text: string, from: number): number {
   let at = from
   while (text.charCodeAt(at) <= 0x20) at++
   return at
@@ -73,7 +70,8 @@ function isEscaped(text: string, quote: number): boolean {
   return backslashes % 2 === 1
 }
 
-function endOfValue(text: string, from: number): number {
+/** Where the value that begins here ends. @throws SyntaxError if it does not. */
+export function endOfValue(text: string, from: number): number {
   const first = text.charCodeAt(from)
   if (first === QUOTE) return endOfString(text, from)
   if (first !== OPEN_BRACE && first !== OPEN_BRACKET) {

@@ -7,7 +7,8 @@
 
 import { z } from "zod"
 import type { Metrics } from "../telemetry/metrics.ts"
-import type { Head, Session } from "./log-session.ts"
+import type { Head } from "./head.ts"
+import type { Session } from "./log-session.ts"
 import type { ReadResult } from "./reader.ts"
 
 type BellMode =

@@ -2,7 +2,10 @@
 
 import pg from "pg"
 import { z } from "zod"
-import { openSession, QUERY_TIMEOUT_MS, type Session } from "./log-session.ts"
+import type { UnreadableRow } from "./entries.ts"
+import { QUERY_TIMEOUT_MS } from "./log-connection.ts"
+import { openSession, type Session } from "./log-session.ts"
+import { SLOTS } from "./queries.ts"
 
 /** A tracked table as relay.tracked shows it. */
 export const TrackedTable = z.object({
@@ -27,8 +30,17 @@ export interface Changelog {
   close(): Promise<void>
 }
 
-/** Connects to the changelog of one database. */
-export function createChangelog(connectionString: string, onIdleError: (error: Error) => void): Changelog {
+const LOG_BYTES = SLOTS.map((slot) => `pg_total_relation_size('relay.change_${slot}'::regclass)`).join(" + ")
+
+/**
+ * Connects to the changelog of one database.
+ * @param onUnreadable its sessions have passed over rows.
+ */
+export function createChangelog(
+  connectionString: string,
+  onIdleError: (error: Error) => void,
+  onUnreadable: (rows: readonly UnreadableRow[]) => void = () => {},
+): Changelog {
   const pool = new pg.Pool({
     connectionString,
     max: 2,
@@ -38,7 +50,7 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
   })
   pool.on("error", onIdleError)
   return {
-    open: () => openSession(connectionString),
+    open: () => openSession({ connectionString, onUnreadable }),
     async tracked() {
       const result = await pool.query({
         text: "select name, type, level, problem, not_captured from relay.tracked order by name",
@@ -81,9 +93,7 @@ export function createChangelog(connectionString: string, onIdleError: (error: E
       }
     },
     async size() {
-      const { rows } = await pool.query<{ bytes: string }>(
-        "select sum(pg_total_relation_size(inhrelid))::text as bytes from pg_inherits where inhparent = 'relay.change'::regclass",
-      )
+      const { rows } = await pool.query<{ bytes: string }>(`select (${LOG_BYTES})::text as bytes`)
       return Number(rows[0]?.bytes ?? 0)
     },
     async writeCanary(canary) {

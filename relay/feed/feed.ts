@@ -150,16 +150,15 @@ export class Feed {
 
   /** One read, and what follows from it. */
   async #advance(session: Session, cursor: Cursor): Promise<void> {
-    if (this.#supervisor.state.kind === "down") {
-      this.#supervisor.up({ cursor })
-      this.#deps.log.info({ event: "feed_up", lineage: session.lineage }, "reading the changelog")
-    }
     const answer = this.#refreshes.begin()
     const beganAt = this.#clock.now()
     const result = await this.#reader.read(session, cursor.snapshot, (snapshot) => {
       this.#cursor = { lineage: session.lineage, snapshot }
     })
     if (result === undefined) return this.#reset("horizon")
+    // Only now, so that a read which fails again and again is tried less and less often.
+    if (this.#supervisor.state.kind === "down")
+      this.#deps.log.info({ event: "feed_up", lineage: session.lineage }, "reading the changelog")
     this.#supervisor.up({ cursor: { lineage: session.lineage, snapshot: result.snapshot } })
     this.#readUpTo = beganAt
     await this.#bell.afterRead(session, result)

@@ -1,42 +1,119 @@
 /** The queries of a reading session. */
 
-export const COLUMNS = `seq, xid, at, "table", op, type, old, new, meta`
+import { z } from "zod"
+
+/** The tables of the log, by slot. */
+export const SLOTS = [0, 1, 2] as const
+export type Slot = (typeof SLOTS)[number]
+
+/** A short read brings no row that is larger than this. Bytes. */
+export const SHORT_ROW_BYTES = 65_536
+/** A larger row of a long read comes by a query of its own. Bytes. */
+export const INLINE_BYTES = 16_384
+/** A larger row is not read at all. Bytes. */
+export const MAX_ROW_BYTES = 67_108_864
+
+const integer = z.string().regex(/^\d+$/)
+/** The lineage's row, which every read compares with what is there. */
+export const Identity = z.object({ number: integer, system: integer, database: integer, log: integer })
+export type Identity = z.infer<typeof Identity>
+
+export const IDENTITY = `
+  select number::text, system_identifier::text as system, database::oid::text, log::oid::text
+  from relay.lineage where id = $1`
+
+/** Stands for a lineage of which some row is of another server, database or log. */
+const FOREIGN = 2_147_483_647
 
 /**
- * Rows, new snapshot, horizon and lease in one statement, so that they belong together. The upper bound keeps out xids
- * of another cluster, which a restored log may hold, until this one's have come that far. The lineage is null while the
- * log has one of another cluster. What stands beside the rows uses the columns that are text already: casting the other
- * columns would cast them in each row.
+ * The head: what is true of the rows beside it. It comes first, has no xid, and packs everything into its data: the
+ * lineage's number, the version of relay.horizon, the state, what is left of the lease, snapshot, horizon and newest seq.
+ * A function of a sequence is read after the snapshot was taken, so a row that is visible was written before.
  */
-export const select = (snapshot: string, condition: string) => `
-  select null::bigint as seq, null::xid8 as xid, null::timestamptz as at,
-         (select (array_agg(id order by number desc))[1] from relay.lineage
-          having bool_and(log = 'relay.change'::regclass) and count(distinct (system_identifier, database)) = 1) as "table",
-         h::text as op, ${snapshot}::text as type,
-         (pg_sequence_last_value('relay.lease') - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint::text as old,
-         pg_sequence_last_value('relay.change_seq')::text as new, null as meta
-  from relay.horizon
-  union all
-  select ${COLUMNS} from relay.change
-  where xid >= pg_snapshot_xmax($1::pg_snapshot) and xid < pg_snapshot_xmax(pg_current_snapshot()) ${condition}
-  union all
-  select ${COLUMNS} from relay.change
-  where xid = any(array(select pg_snapshot_xip($1::pg_snapshot))) ${condition}
-  order by seq nulls first`
+const head = ({ log, system, database }: Identity, snapshot: string) => `
+  select null::bigint as seq, null::xid8 as xid, null::timestamptz as at, null::integer as what,
+         concat(
+           (select max(case when log = '${log}'::oid and 'relay.change_0'::regclass = '${log}'::oid
+                             and system_identifier = '${system}'::bigint and database = '${database}'::oid
+                            then number else ${FOREIGN} end) from relay.lineage), '|',
+           horizon.xmin, '|', pg_sequence_last_value('relay.state'), '|',
+           (pg_sequence_last_value('relay.lease') - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint, '|',
+           ${snapshot}, '|', h, '|', pg_sequence_last_value('relay.change_seq')) as data`
 
-export const READ = select("pg_current_snapshot()", "")
+/** The upper bound keeps out xids of another cluster, which a restored log may hold, until this one's have come that far. */
+const SINCE = "xid >= $1::xid8 and xid < pg_snapshot_xmax(pg_current_snapshot())"
 
-/** A long read may go on where another was cut: up to the snapshot of that one, and after its last seq. */
-export const LONG_READ = select(
-  "coalesce($2::pg_snapshot, pg_current_snapshot())",
-  "and seq > $3::bigint and ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, $2::pg_snapshot))",
+const union = (parts: readonly string[]): string => parts.join(" union all ")
+
+/**
+ * A read of tables of the log: head and rows in one statement, so that they belong together. Rows since `$1`, at most
+ * `$2` of them, and those of the transactions `$3`, in any order. One that is too large comes with an empty text.
+ */
+export function shortRead(identity: Identity, slots: readonly Slot[], inFlight: boolean): string {
+  const data = `case when octet_length(data) > ${SHORT_ROW_BYTES} then '' else data end as data`
+  const rows = slots.flatMap((slot) =>
+    [SINCE, ...(inFlight ? ["xid = any($3::xid8[])"] : [])].map(
+      (condition) => `select seq, xid, at, what, ${data} from relay.change_${slot} where ${condition}`,
+    ),
+  )
+  return `${head(identity, "pg_current_snapshot()")} from relay.horizon
+    union all (select * from (${union(rows)}) r limit $2::int)`
+}
+
+/** Lock first: otherwise a rotation could empty a table after the snapshot was taken. */
+export const BEGIN_PAGES = `begin; lock table ${SLOTS.map((slot) => `relay.change_${slot}`)} in access share mode`
+
+/**
+ * A read in pages, of all tables: head, then the rows since `$1` and those of the transactions `$2` in order. It may go on
+ * where another was cut: after the seq `$3`, up to the snapshot `$4`. A large row comes without its data, but with its
+ * size and its place.
+ */
+export function longRead(identity: Identity): string {
+  const columns = (slot: Slot) => `seq, xid, at, what,
+    case when octet_length(data) <= ${INLINE_BYTES} then data end as data, octet_length(data) as bytes,
+    case when octet_length(data) > ${INLINE_BYTES} then '${slot}' || ctid::text end as place`
+  const rest =
+    "seq > $3::bigint and ($4::pg_snapshot is null or pg_visible_in_snapshot(xid, $4::pg_snapshot))"
+  const rows = SLOTS.flatMap((slot) =>
+    [SINCE, "xid = any($2::xid8[])"].map(
+      (condition) => `select ${columns(slot)} from relay.change_${slot} where ${condition} and ${rest}`,
+    ),
+  )
+  const first = head(identity, "coalesce($4::pg_snapshot, pg_current_snapshot())")
+  return `${union([`${first}, null::integer as bytes, null as place from relay.horizon`, ...rows])}
+    order by seq nulls first`
+}
+
+/** The data of rows by their places, which are given for each slot. */
+export const PLACED = union(
+  SLOTS.map(
+    (slot) =>
+      `select '${slot}' || ctid::text, data from relay.change_${slot} where ctid = any($${slot + 1}::tid[])`,
+  ),
 )
+
+export const WHATS = `
+  select id::text, "table", type, op, oversize::text, meta from relay.what where id = any($1::int[])`
+/** One kind of change of each table. */
+export const TABLES = `
+  select distinct on ("table") id::text, "table", type, op, oversize::text, meta from relay.what
+  where "table" is not null and type is not null and op in ('insert', 'update', 'delete', 'truncate', 'bulk_load')
+  order by "table", id desc`
 
 /** Makes the reading session use the index, whatever the statistics say. */
 export const SESSION = `
+  set search_path = pg_catalog, pg_temp;
   set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set default_transaction_isolation = 'read committed';
   set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off;
   set max_parallel_workers_per_gather = 0; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0`
+
+/**
+ * A database without an encoding may hold bytes that are no UTF-8, and PostgreSQL would refuse to send them. Unconverted
+ * they come. @returns whether it is one.
+ */
+export const ENCODING = `
+  select set_config('client_encoding', 'SQL_ASCII', false) is not null
+  from (select where current_setting('server_encoding') = 'SQL_ASCII') ascii`
 
 export const LINEAGES = `
   select id from relay.lineage where number >= (select max(number) from relay.lineage where not continues)`

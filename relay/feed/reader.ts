@@ -4,7 +4,10 @@ import type { Change } from "../change/change.ts"
 import { contains, type Snapshot } from "../change/cursor.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { BatchPart, FeedConsumer } from "./batch.ts"
-import type { Head, LogPage, Session } from "./log-session.ts"
+import type { Head } from "./head.ts"
+import { isTimeout } from "./log-connection.ts"
+import type { LogPage } from "./log-pages.ts"
+import type { Session } from "./log-session.ts"
 
 /** What a read has shown beside the changes that it delivered. */
 export interface ReadResult {
@@ -27,6 +30,8 @@ const PAGE = 1_000
 export class Reader {
   readonly #deps: ReaderDeps
   #backlog = 0
+  /** The size of a page. One that does not come in time is tried smaller. */
+  #size = PAGE
 
   constructor(deps: ReaderDeps) {
     this.#deps = deps
@@ -47,31 +52,44 @@ export class Reader {
     since: Snapshot,
     onDelivered: (snapshot: Snapshot) => void,
   ): Promise<ReadResult | undefined> {
+    try {
+      const result = await this.#readOnce(session, since, onDelivered)
+      this.#size = Math.min(PAGE, this.#size * 2)
+      return result
+    } catch (error) {
+      if (isTimeout(error)) this.#size = Math.ceil(this.#size / 4)
+      throw error
+    } finally {
+      this.#backlog = 0
+    }
+  }
+
+  async #readOnce(
+    session: Session,
+    since: Snapshot,
+    onDelivered: (snapshot: Snapshot) => void,
+  ): Promise<ReadResult | undefined> {
     const { metrics, onCanaries } = this.#deps
     const stop = metrics.read.startTimer()
-    const page = await session.read(since, PAGE)
+    const page = await session.read(since, this.#size)
     stop()
     if (!contains(since, page.head.horizon)) return undefined
-    const parts = page.cut ? session.pages(since, PAGE) : [{ ...page, final: true }]
+    const parts = page.cut ? session.pages(since, this.#size) : [{ ...page, last: undefined, final: true }]
     const transactions = new Set<string>()
     let { head } = page
     let count = 0
     let first = true
-    try {
-      for await (const part of parts) {
-        head = part.head
-        if (!contains(since, head.horizon)) return undefined
-        for (const { xid } of part.changes) transactions.add(xid)
-        count += part.changes.length
-        if (page.cut) this.#backlog = leftFrom(part)
-        if (part.changes.length > 0 || since.text !== head.snapshot.text)
-          await this.#deliver(part, { lineage: session.lineage, snapshot: head.snapshot }, first)
-        onCanaries(part.canaries)
-        if (part.final) onDelivered(head.snapshot)
-        first = false
-      }
-    } finally {
-      this.#backlog = 0
+    for await (const part of parts) {
+      head = part.head
+      if (!contains(since, head.horizon)) return undefined
+      for (const { xid } of part.changes) transactions.add(xid)
+      count += part.changes.length
+      if (page.cut) this.#backlog = leftFrom(part)
+      if (part.changes.length > 0 || since.text !== head.snapshot.text)
+        await this.#deliver(part, { lineage: session.lineage, snapshot: head.snapshot }, first)
+      onCanaries(part.canaries)
+      if (part.final) onDelivered(head.snapshot)
+      first = false
     }
     if (count > 0) metrics.batch.observe(count)
     return { snapshot: head.snapshot, leaseMs: head.leaseMs, transactions }

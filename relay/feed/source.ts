@@ -14,6 +14,7 @@ import { createChores } from "./chores.ts"
 import { Feed, type FeedState } from "./feed.ts"
 import { openListenSession } from "./listen-session.ts"
 import { Listener, type ListenerState } from "./listener.ts"
+import type { Unreadable, UnreadableReport } from "./unreadable.ts"
 
 export interface SourceState {
   listener: ListenerState
@@ -22,6 +23,8 @@ export interface SourceState {
   lagMs: number
   bell: BellReport
   canary: CanaryState
+  /** Rows of the log that were passed over. */
+  unreadable: UnreadableReport
 }
 
 /** What the consumer of a feed may ask of where it comes from. */
@@ -42,6 +45,8 @@ export interface SourceDeps {
   settings: Readonly<Settings>
   databaseUrl: string
   changelog: Changelog
+  /** What the changelog's sessions have passed over. */
+  unreadable: Pick<Unreadable, "report">
   consumer: FeedConsumer
   log: Log
   metrics: Metrics
@@ -57,6 +62,7 @@ export function createSource({
   settings,
   databaseUrl,
   changelog,
+  unreadable,
   consumer,
   log,
   metrics,
@@ -114,6 +120,7 @@ export function createSource({
       lagMs: feed.lagMs,
       bell: feed.bell,
       canary: canary.state(),
+      unreadable: unreadable.report(),
     }),
     refresh: (timeoutMs) => feed.refresh(timeoutMs),
     tables: chores.tables,

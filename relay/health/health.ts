@@ -10,7 +10,7 @@ import type { HubCounter } from "../hub/stats.ts"
 import { type Counts, type HubStats, totalsOf } from "../telemetry/counts.ts"
 import type { Disconnects, DisconnectsReport } from "../telemetry/disconnects.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
-import { canaryProblems, derivedProblems, keyProblems, problemsOf } from "./readiness.ts"
+import { canaryProblems, derivedProblems, keyProblems, problemsOf, unreadableProblems } from "./readiness.ts"
 import { type Report, reportOf } from "./report.ts"
 
 export interface RelayStatus extends SourceState {
@@ -80,6 +80,7 @@ export function createHealth(deps: HealthDeps): Health {
       const found = new Set([
         ...problems(),
         ...canaryProblems(source.state()),
+        ...unreadableProblems(source.state()),
         ...keyProblems(keys.report()),
         ...derivedProblems(derived),
       ])

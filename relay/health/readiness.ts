@@ -38,3 +38,11 @@ export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
   derived.flatMap(({ type, channel, error }) =>
     error === null ? [] : [`${type} of ${channel} cannot be computed: ${error}`],
   )
+
+/** What those rows changed is loaded again by whoever could have seen it, and all others arrive. */
+export const unreadableProblems = ({ unreadable }: SourceState): string[] =>
+  unreadable.rows === 0
+    ? []
+    : [
+        `rows of the log could not be read: ${unreadable.rows} since the start, the last one with seq ${unreadable.last_seq ?? "null"}`,
+      ]

@@ -7,6 +7,7 @@ import { DerivedReport } from "../derived/report.ts"
 import { BellReport } from "../feed/bell.ts"
 import { TrackedTable } from "../feed/changelog.ts"
 import type { SourceState } from "../feed/source.ts"
+import { UnreadableReport } from "../feed/unreadable.ts"
 import { Counts, HubStats, Totals } from "../telemetry/counts.ts"
 import { DisconnectsReport } from "../telemetry/disconnects.ts"
 
@@ -34,6 +35,8 @@ export const Report = z.object({
     /** When the relay last read a canary of its own from the log; null if it writes none. */
     proven_seconds_ago: z.number().nullable(),
     bell: BellReport,
+    /** Rows of the log that could not be read. Whoever could have seen one was told to load its table again. */
+    unreadable: UnreadableReport,
     error: z.string().nullable(),
   }),
   /** What tokens are checked with. */
@@ -97,7 +100,7 @@ export function reportOf({
   tables,
   derived,
 }: Findings): Report {
-  const { listener, feed, lagMs, bell, canary } = source
+  const { listener, feed, lagMs, bell, canary, unreadable } = source
   const secondsSince = (at: number) => Math.round((performance.now() - at) / 100) / 10
   return {
     status: problems.length === 0 ? "ok" : "degraded",
@@ -119,6 +122,7 @@ export function reportOf({
       cursor: feed.kind === "up" ? cursorText(feed.cursor) : null,
       proven_seconds_ago: canary.provenAt === null ? null : secondsSince(canary.provenAt),
       bell,
+      unreadable,
       error: feed.kind === "down" ? (feed.error ?? null) : null,
     },
     keys,

@@ -9,7 +9,7 @@ import { type Cursor, contains, cursorText, type Snapshot, union } from "../chan
 import type { Connection } from "../fanout/connection.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
 import { type Subscription, subscriptionKey } from "../fanout/visibility.ts"
-import type { Rest } from "../feed/log-session.ts"
+import type { Rest } from "../feed/log-pages.ts"
 import type { Source } from "../feed/source.ts"
 import type { Clock } from "../lib/clock.ts"
 import type { SliceQueue } from "../lib/time-slice.ts"

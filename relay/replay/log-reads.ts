@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import type { Change } from "../change/change.ts"
 import { contains } from "../change/cursor.ts"
 import type { Changelog } from "../feed/changelog.ts"
+import { isTimeout } from "../feed/log-connection.ts"
 import type { Session } from "../feed/log-session.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
@@ -42,6 +43,8 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
   let waiting: PendingRead[] = []
   let reading = 0
   let stopped = false
+  /** The size of a page. One that does not come in time is tried smaller. */
+  let size = PAGE
 
   async function work(): Promise<void> {
     reading++
@@ -55,9 +58,11 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
       try {
         session ??= await changelog.open()
         metrics.logReads.inc({ result: await readFor(group, session) })
+        size = Math.min(PAGE, size * 2)
       } catch (error) {
         session?.close()
         session = undefined
+        if (isTimeout(error)) size = Math.ceil(size / 4)
         metrics.logReads.inc({ result: "failed" })
         log.warn({ event: "log_read_failed", error: (error as Error).message }, "a read of the log failed")
       }
@@ -75,14 +80,14 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
     const kept = new KeptPages(rest === undefined ? buffer.room() : 0)
     let deadline: number | undefined
     let after = rest?.after ?? "0"
-    for await (const page of session.pages(since, PAGE, rest)) {
+    for await (const page of session.pages(since, size, rest)) {
       // The first page comes when all are sorted, which may take its time.
       deadline ??= performance.now() + READ_MS
       const { snapshot, horizon } = page.head
       group.dismissOlderThan(horizon)
       await group.give(page)
       kept.add(page.changes)
-      after = page.changes.at(-1)?.id ?? after
+      after = page.last ?? after
       if (page.final) {
         // The feed may have begun anew, on another log, since the read began.
         const whole = rest === undefined && contains(since, horizon) && lineage === position.lineage

@@ -1,7 +1,7 @@
 /** A read group: returning clients that share one read of the log, each from its own position. */
 
 import { contains, intersection, type Snapshot } from "../change/cursor.ts"
-import type { LogPage, Rest } from "../feed/log-session.ts"
+import type { LogPage, Rest } from "../feed/log-pages.ts"
 import { inSlices } from "../lib/time-slice.ts"
 
 /** A client that misses what the log holds since a position. */

@@ -91,6 +91,12 @@ export function createMetrics() {
       "table",
       "op",
     ]),
+    unreadable: counterOf(
+      "relay_unreadable_rows_total",
+      "Rows of the log that could not be read and were passed over, by why",
+      "fault",
+      ["unknown", "malformed", "too_large", "encoding"],
+    ),
     deliveries: counter("relay_deliveries_total", "Changes handed to connections"),
     unrouted: counter("relay_unrouted_total", "Changes that no connection was subscribed to"),
     bells: counter("relay_bells_total", "Notifications, by what they were", ["kind"]),

@@ -6,6 +6,7 @@ import { Revocation } from "../change/revocation.ts"
 import { BellReport } from "../feed/bell.ts"
 import { CanaryState } from "../feed/canary.ts"
 import type { SourceState } from "../feed/source.ts"
+import { UnreadableReport } from "../feed/unreadable.ts"
 
 const CursorText = z.string().transform((text, context): Cursor => {
   const cursor = parseCursor(text)
@@ -29,7 +30,7 @@ export const FeedMessage = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("position"), cursor: CursorText, revocations: Revocation.array() }),
   z.object({
     kind: z.literal("part"),
-    /** Rows of the log; `readChange` checks each. */
+    /** Rows of the log, each a LogRow. */
     rows: z.array(z.unknown()),
     revocations: Revocation.array(),
     cursor: CursorText,
@@ -68,6 +69,7 @@ export const FeedMessage = z.discriminatedUnion("kind", [
     lagMs: z.number(),
     bell: BellReport,
     canary: CanaryState,
+    unreadable: UnreadableReport,
   }),
   z.object({ kind: z.literal("stop") }),
 ])
@@ -81,7 +83,7 @@ const machineTime = (at: number): number => at + machineOffset()
 const machineOffset = (): number => Number(process.hrtime.bigint()) / 1e6 - performance.now()
 
 /** The source's state as a message. */
-export function statusOf({ listener, feed, lagMs, bell, canary }: SourceState): FeedMessageText {
+export function statusOf({ listener, feed, lagMs, bell, canary, unreadable }: SourceState): FeedMessageText {
   return {
     kind: "status",
     at: machineTime(performance.now()),
@@ -96,6 +98,7 @@ export function statusOf({ listener, feed, lagMs, bell, canary }: SourceState): 
     lagMs,
     bell,
     canary: shifted(canary, machineOffset()),
+    unreadable,
   }
 }
 
@@ -106,7 +109,7 @@ function shifted({ provenAt, waitingSince, error }: CanaryState, ms: number): Ca
 }
 
 /** The state that a message carries, by the clock of this process. */
-export function stateOf({ at, listener, feed, lagMs, bell, canary }: SourceStatus): SourceState {
+export function stateOf({ at, listener, feed, lagMs, bell, canary, unreadable }: SourceStatus): SourceState {
   const offset = machineOffset()
   return {
     listener:
@@ -117,5 +120,6 @@ export function stateOf({ at, listener, feed, lagMs, bell, canary }: SourceStatu
     lagMs: lagMs + performance.now() + offset - at,
     bell,
     canary: shifted(canary, -offset),
+    unreadable,
   }
 }

@@ -5,7 +5,13 @@ import { z } from "zod"
 import { KeysReport, worstOf } from "../access/keys.ts"
 import type { Revocations } from "../access/revocations.ts"
 import type { Source } from "../feed/source.ts"
-import { canaryProblems, derivedProblems, keyProblems, problemsOf } from "../health/readiness.ts"
+import {
+  canaryProblems,
+  derivedProblems,
+  keyProblems,
+  problemsOf,
+  unreadableProblems,
+} from "../health/readiness.ts"
 import { type Report, reportOf } from "../health/report.ts"
 import { Counts, HubStats, sumOf, sumOfCounts, sumOfTotals, Totals, totalsOf } from "../telemetry/counts.ts"
 import { DisconnectsReport, sumOfDisconnects } from "../telemetry/disconnects.ts"
@@ -53,6 +59,7 @@ export async function jointReport(deps: JointReportDeps): Promise<Report> {
     problems: [
       ...problemsOf(source.state()),
       ...canaryProblems(source.state()),
+      ...unreadableProblems(source.state()),
       ...keyProblems(keys),
       ...derivedProblems(source.derived()),
       ...(missing > 0 ? [`${missing} of ${size} workers do not answer`] : []),

@@ -7,6 +7,7 @@ import { createRevocations } from "../access/revocations.ts"
 import type { Settings } from "../config.ts"
 import { createChangelog } from "../feed/changelog.ts"
 import { createSource } from "../feed/source.ts"
+import { createUnreadable } from "../feed/unreadable.ts"
 import { problemsOf } from "../health/readiness.ts"
 import { HubStats, sumOf } from "../telemetry/counts.ts"
 import type { Log } from "../telemetry/log.ts"
@@ -45,13 +46,16 @@ export function createPrimary({ settings, databaseUrl, version, size, log }: Pri
   // The workers have keys of their own.
   if (settings.JWKS_URL === undefined) settledKeys(settings)
   const metrics = createMetrics()
-  const changelog = createChangelog(databaseUrl, (error) =>
-    log.debug({ event: "idle_connection_lost", error: error.message }),
+  const unreadable = createUnreadable({ log, metrics })
+  const changelog = createChangelog(
+    databaseUrl,
+    (error) => log.debug({ event: "idle_connection_lost", error: error.message }),
+    unreadable.note,
   )
   const revocations = createRevocations()
   const forwarder = createForwarder(revocations)
   const { consumer } = forwarder
-  const source = createSource({ settings, databaseUrl, changelog, consumer, log, metrics })
+  const source = createSource({ settings, databaseUrl, changelog, unreadable, consumer, log, metrics })
   const pool = createWorkerPool({ forwarder, status: () => statusOf(source.state()), log })
   const all = {
     version,

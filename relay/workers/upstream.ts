@@ -2,10 +2,11 @@
 
 import type { Duplex } from "node:stream"
 import { z } from "zod"
+import { type Change, LogRow, readChange } from "../change/change.ts"
 import type { FeedConsumer } from "../feed/batch.ts"
-import { readChanges } from "../feed/log-session.ts"
 import type { Source, SourceState } from "../feed/source.ts"
 import { Report } from "../health/report.ts"
+import { TimeSlice } from "../lib/time-slice.ts"
 import { FeedMessage, type SourceStatus, stateOf } from "./feed-message.ts"
 import { createIpcChannel, type Question } from "./ipc.ts"
 
@@ -42,6 +43,7 @@ const UNKNOWN: SourceState = {
   lagMs: Number.POSITIVE_INFINITY,
   bell: { mode: "quiet", heard: 0, skipped: 0, polls: 0 },
   canary: { provenAt: null, waitingSince: null, error: null },
+  unreadable: { rows: 0, last_seq: null },
 }
 
 export function createUpstream({ stream, onQuestion, onStop, onClosed }: UpstreamDeps): Upstream {
@@ -106,4 +108,15 @@ export function createUpstream({ stream, onQuestion, onStop, onClosed }: Upstrea
     },
     exposition: async () => z.string().parse(await ipc.ask("metrics", ANSWER_MS)),
   }
+}
+
+/** Reads changes, in slices. @throws if the primary sent something else: it has read each of them itself. */
+async function readChanges(rows: readonly unknown[]): Promise<Change[]> {
+  const slice = new TimeSlice()
+  const changes: Change[] = []
+  for (const row of rows) {
+    changes.push(readChange(LogRow.parse(row)))
+    if (slice.over) await slice.turn()
+  }
+  return changes
 }

@@ -11,7 +11,7 @@ import {
 } from "../../relay/change/cursor.ts"
 import { readSettings } from "../../relay/config.ts"
 import { createChangelog } from "../../relay/feed/changelog.ts"
-import type { LogPage, Rest } from "../../relay/feed/log-session.ts"
+import type { LogPage, Rest } from "../../relay/feed/log-pages.ts"
 import { createLogReads } from "../../relay/replay/log-reads.ts"
 import type { Outcome, Reader } from "../../relay/replay/read-group.ts"
 import { createReplayBuffer } from "../../relay/replay/replay-buffer.ts"

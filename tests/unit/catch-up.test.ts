@@ -117,6 +117,7 @@ t.test("what is forgotten while the socket drains comes from the log", async (t)
     changes: [message(11)],
     revocations: [],
     canaries: [],
+    last: undefined,
     final: true,
   })
   end({ kind: "done", until: snapshotAt(12) })
@@ -227,6 +228,7 @@ t.test(
           changes: [message(6)],
           revocations: [],
           canaries: [],
+          last: undefined,
           final: false,
         })
       end({ kind: "too_old" })

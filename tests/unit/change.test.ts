@@ -5,13 +5,16 @@ import fc from "fast-check"
 import t from "tap"
 import {
   changedColumns,
+  isNothing,
   keyText,
+  type LogRow,
   logRowOf,
   type Meta,
   type RowChange,
-  readChange,
+  readChange as readRow,
 } from "../../relay/change/change.ts"
 import { scanRow } from "../../relay/change/row.ts"
+import { readChange, logRow as rowOf } from "../helpers/change.ts"
 
 const META = {
   key: ["id"],
@@ -19,7 +22,7 @@ const META = {
   scope: { committee: "committee_id", user: "user_id" },
 }
 
-/** A row of the changelog as the reading session gets it. */
+/** What a row of the changelog shows. */
 const logRow = (fields: Record<string, unknown> = {}) => ({
   seq: "12",
   xid: "770",
@@ -114,29 +117,94 @@ t.test("tables of one meta keep their names, and a table that is tracked anew it
 })
 
 t.test("a row is cut when somebody asks what is in it, and as often", async (t) => {
-  const change = readChange(logRow({ new: '{"id":1,"committee_id":"8}' })) as RowChange
-  t.throws(() => change.after?.channels, SyntaxError)
-  t.throws(() => change.after?.channels, SyntaxError)
-  t.throws(() => change.after?.row, SyntaxError)
   const { after } = readChange(logRow()) as RowChange
   t.equal(after?.channels, after?.channels, "the channels are kept")
   t.same(after?.row, after?.row)
 })
 
-t.test("what the capture does not write is refused", async (t) => {
-  const wrong: Record<string, Record<string, unknown>> = {
-    "no seq": { seq: null },
-    "an unknown op": { op: "upsert" },
-    "a row that is no object": { new: "[1]" },
-    "a row that begins as none": { new: "1}" },
-    "a row that is cut off": { new: '{"id":"' },
-    "meta that is no JSON": { meta: "{" },
-    "meta of other types": { meta: '{"key":"id"}' },
-    "a scope of numbers": { meta: '{"scope":{"committee":1}}' },
-    "a restriction that is none": { meta: '{"restricted":{"note":["admin"]}}' },
+/** A row of the log with these data. */
+const withData = (op: LogRow["op"], data: string | null, fields: Partial<LogRow> = {}): LogRow => ({
+  ...rowOf(logRow()),
+  op,
+  data,
+  ...fields,
+})
+
+t.test("captured data are cut into images, versions and partition, wherever white space is", async (t) => {
+  const [old, after] = ['{"id":1,"note":"}, {\\" ["}', '{"id":2,"note": {"a" : [1, "]"]}\n}']
+  const found = (op: LogRow["op"], data: string) => {
+    const { before, after, oldVersion, newVersion } = readRow(withData(op, data)) as RowChange
+    return [before?.text, after?.text, oldVersion, newVersion]
   }
-  for (const [what, fields] of Object.entries(wrong)) t.throws(() => readChange(logRow(fields)), what)
-  t.throws(() => readChange(null))
+  t.same(found("insert", `[${after}]`), [undefined, after, undefined, undefined])
+  t.same(found("insert", `[${after}, "(0,1)"]`), [undefined, after, undefined, ":(0,1)"])
+  t.same(found("insert", `[${after}, "16450"]`), [undefined, after, undefined, undefined])
+  t.same(found("insert", `[ ${after} ,"(0,1)" , "16450" ]`), [undefined, after, undefined, "16450:(0,1)"])
+  t.same(found("delete", `[${old}, "(7,65535)"]`), [old, undefined, ":(7,65535)", undefined])
+  t.same(found("update", `[${old}, ${after}]`), [old, after, undefined, undefined])
+  t.same(found("update", `[${old},${after},"(0,1)","(0,2)"]`), [old, after, ":(0,1)", ":(0,2)"])
+  t.same(found("update", `[${old}, ${after}, "(0,1)", "(0,2)", "9"]`), [old, after, "9:(0,1)", "9:(0,2)"])
+})
+
+t.test("any two rows are cut where they meet", async (t) => {
+  const row = fc
+    .dictionary(fc.string(), fc.jsonValue())
+    .map((fields) => JSON.stringify({ ...fields, id: 1 }, null, 1))
+  const property = fc.property(row, row, fc.boolean(), (old, after, told) => {
+    const data = `[${old}, ${after}${told ? ', "(0,1)", "(0,2)"' : ""}]`
+    const change = readRow(withData("update", data)) as RowChange
+    assert.deepEqual([change.before?.text, change.after?.text], [old, after])
+    assert.equal(change.newVersion, told ? ":(0,2)" : undefined)
+  })
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 500 }))
+})
+
+t.test("an update that left its row as it was is nothing, unless the row is not all there", async (t) => {
+  const same = '[{"id":1,"a":2}, {"id":1,"a":2}, "(0,1)", "(0,2)"]'
+  t.ok(isNothing(readRow(withData("update", same))))
+  t.notOk(isNothing(readRow(withData("update", same, { oversize: true }))))
+  t.notOk(isNothing(readRow(withData("update", '[{"id":1,"a":2}, {"id":1,"a":3}]'))))
+  t.notOk(isNothing(readRow(withData("insert", '[{"id":1,"a":2}]'))))
+})
+
+t.test("a bulk load may carry nothing, or what is known of it", async (t) => {
+  t.match(readRow(withData("bulk_load", null)), { kind: "table", op: "bulk_load", meta: META })
+  const known = '{"op": "insert", "rows": 3, "partition": "public.p"}'
+  t.match(readRow(withData("bulk_load", known)), { meta: { op: "insert", rows: 3, partition: "public.p" } })
+})
+
+t.test("what the capture does not write is refused", async (t) => {
+  const wrong: Record<string, LogRow> = {
+    "no data": withData("insert", null),
+    "empty data": withData("insert", ""),
+    "no JSON": withData("insert", "[{"),
+    "no array": withData("insert", '{"id":1}'),
+    "no row": withData("insert", "[]"),
+    "a row that is no object": withData("insert", "[1]"),
+    "a row that is null": withData("insert", "[null]"),
+    "a row that is an array": withData("insert", "[[1]]"),
+    "a row without its key": withData("insert", '[{"committee_id":8}]'),
+    "a row that is cut off": withData("insert", '[{"id":"'),
+    "a row with a broken value": withData("insert", '[{"id":1,"a":tru}]'),
+    "one row of an update": withData("update", '[{"id":1}, "(0,1)", "(0,2)"]'),
+    "too many rows": withData("delete", '[{"id":1}, {"id":2}]'),
+    "too few places": withData("update", '[{"id":1}, {"id":2}, "(0,1)"]'),
+    "a place that is none": withData("insert", '[{"id":1}, "0,1"]'),
+    "a partition that is none": withData("insert", '[{"id":1}, "(0,1)", "sale_1"]'),
+    "more after the partition": withData("insert", '[{"id":1}, "(0,1)", "1", "2"]'),
+    "a row of no table": withData("insert", '[{"id":1}]', { table: null }),
+    "facts that are none": withData("bulk_load", '{"rows":"many"}'),
+    "a message to nobody": withData("message", '{"channel": null, "payload": 1}'),
+    "a message to no name": withData("message", '{"channel": "", "payload": 1}'),
+    "a message of nothing": withData("message", null),
+    "meta that is no JSON": withData("insert", '[{"id":1}]', { meta: "{" }),
+    "meta of other types": withData("insert", '[{"id":1}]', { meta: '{"key":"id"}' }),
+    "a scope of numbers": withData("insert", '[{"id":1}]', { meta: '{"scope":{"committee":1}}' }),
+    "a restriction that is none": withData("insert", '[{"id":1}]', {
+      meta: '{"restricted":{"note":["admin"]}}',
+    }),
+  }
+  for (const [what, row] of Object.entries(wrong)) t.throws(() => readRow(row), what)
 })
 
 const meta = (fields: Partial<Meta>): Meta => ({ key: [], exact: [], scope: {}, restricted: [], ...fields })
@@ -165,27 +233,20 @@ t.test("the columns that differ are those whose text differs, in the order of th
 })
 
 t.test("a change that another process reads again is the same change", async (t) => {
-  const old = '{"id":12345678901234567890,"committee_id":7,"note":"\u00e9 \\" \n"}'
+  const old = '{"id":12345678901234567890,"committee_id":7,"note":"\u00e9 \\" \\n"}'
+  const restricted = JSON.stringify({ ...META, restricted: [["__proto__", ["a", "b"]]] })
   for (const row of [
-    logRow(),
-    logRow({ op: "update", old }),
-    logRow({ op: "update", old, meta: JSON.stringify({ ...META, restricted: [["__proto__", ["a", "b"]]] }) }),
-    logRow({ op: "delete", old, new: null }),
-    logRow({ op: "truncate", new: null }),
-    logRow({
-      op: "bulk_load",
-      new: null,
-      meta: JSON.stringify({ ...META, op: "insert", rows: 50, partition: "public.p" }),
-    }),
-    logRow({
-      op: "message",
-      type: "message",
-      table: null,
-      new: '{"a":1.0}',
-      meta: '{"channel":"committee:7"}',
-    }),
+    rowOf(logRow()),
+    rowOf(logRow({ op: "update", old })),
+    rowOf(logRow({ op: "update", old, meta: restricted })),
+    withData("update", `[${old}, {"id":1}, "(0,1)", "(0,2)", "16450"]`),
+    withData("insert", `[${old}, "(0,1)"]`, { oversize: true }),
+    rowOf(logRow({ op: "delete", old, new: null })),
+    rowOf(logRow({ op: "truncate", new: null })),
+    withData("bulk_load", '{"op": "insert", "rows": 50, "partition": "public.p"}'),
+    withData("message", '{"channel": "committee:7", "payload": {"a":1.0}}', { table: null, type: "message" }),
   ]) {
-    const change = readChange(row)
-    t.same(readChange(JSON.parse(JSON.stringify(logRowOf(change)))), change, row.op)
+    const change = readRow(row)
+    t.same(readRow(JSON.parse(JSON.stringify(logRowOf(change)))), change, row.op)
   }
 })

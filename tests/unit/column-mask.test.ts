@@ -3,10 +3,11 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import { type Change, readChange } from "../../relay/change/change.ts"
+import type { Change } from "../../relay/change/change.ts"
 import { isRestricted, maskOf, NO_MASK, shown, shownText } from "../../relay/change/column-mask.ts"
 import { scanRow } from "../../relay/change/row.ts"
 import { frameOf } from "../../relay/fanout/frames.ts"
+import { readChange } from "../helpers/change.ts"
 
 const COLUMNS = ["id", "name", "note", 'q"uote', "__proto__", "constructor"]
 const ROLES = ["admin", "teller", "__proto__"]

@@ -1,11 +1,12 @@
 /** When functions of derived messages run: at most so often, never twice at once, and not for nothing. */
 
 import t from "tap"
-import { type Change, readChange } from "../../relay/change/change.ts"
+import type { Change } from "../../relay/change/change.ts"
 import type { Definition } from "../../relay/derived/definition.ts"
 import { createDerived } from "../../relay/derived/derived.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
+import { readChange } from "../helpers/change.ts"
 import { createTestClock, settled } from "../helpers/clock.ts"
 import { createHolds } from "../helpers/holds.ts"
 

@@ -3,11 +3,12 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
-import { type RowChange, readChange } from "../../relay/change/change.ts"
+import type { RowChange } from "../../relay/change/change.ts"
 import { NO_MASK } from "../../relay/change/column-mask.ts"
 import { ChannelName, ClientMessage } from "../../relay/protocol/client-message.ts"
 import { CloseCode } from "../../relay/protocol/close-code.ts"
 import { encodeChange, encodeMessage } from "../../relay/protocol/encode.ts"
+import { readChange } from "../helpers/change.ts"
 
 const accepts = (message: unknown) => ClientMessage.safeParse(message).success
 

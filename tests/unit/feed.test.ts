@@ -1,13 +1,16 @@
 /** The feed in orders of events that real servers rarely show: what comes in the middle of a read, and what ends there. */
 
 import t from "tap"
-import { type Change, readChange } from "../../relay/change/change.ts"
+import type { Change } from "../../relay/change/change.ts"
 import { parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import type { FeedConsumer } from "../../relay/feed/batch.ts"
 import { Feed } from "../../relay/feed/feed.ts"
-import type { Head, LogPage, Session } from "../../relay/feed/log-session.ts"
+import type { Head } from "../../relay/feed/head.ts"
+import type { LogPage } from "../../relay/feed/log-pages.ts"
+import type { Session } from "../../relay/feed/log-session.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
+import { readChange } from "../helpers/change.ts"
 import { createTestClock, settled } from "../helpers/clock.ts"
 import { createHolds } from "../helpers/holds.ts"
 
@@ -79,7 +82,7 @@ function createFakeLog() {
       for (let from = 0; from < found.length; from += size) {
         await holds.pass("page")
         const final = from + size >= found.length
-        yield { head: shown, ...contentOf(found.slice(from, from + size)), final }
+        yield { head: shown, ...contentOf(found.slice(from, from + size)), last: undefined, final }
       }
       await holds.pass("end of pages")
     },

@@ -2,10 +2,11 @@
 
 import t, { type Test } from "tap"
 import { createRevocations } from "../../relay/access/revocations.ts"
-import { type Change, readChange } from "../../relay/change/change.ts"
+import { type Change, LogRow } from "../../relay/change/change.ts"
 import { parseCursor } from "../../relay/change/cursor.ts"
 import { FeedMessage } from "../../relay/workers/feed-message.ts"
 import { createForwarder, type Forwarder } from "../../relay/workers/forwarder.ts"
+import { readChange } from "../helpers/change.ts"
 
 const cursor = (xmax: number) => {
   const parsed = parseCursor(`abc:${xmax}:${xmax}:`)
@@ -34,7 +35,7 @@ function join(forwarder: Forwarder) {
       const { message } = JSON.parse(line.toString()) as { message: unknown }
       const parsed = FeedMessage.parse(message)
       if (parsed.kind === "part")
-        told.push(`${parsed.rows.map((row) => readChange(row).id).join()}${parsed.final ? "." : ""}`)
+        told.push(`${parsed.rows.map((row) => LogRow.parse(row).seq).join()}${parsed.final ? "." : ""}`)
       else if (parsed.kind === "position")
         told.push(
           [`begin ${parsed.cursor.snapshot.xmax}`, ...parsed.revocations.map(({ value }) => value)].join(" "),

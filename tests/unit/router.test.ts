@@ -4,12 +4,13 @@ import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
 import type { Rights } from "../../relay/access/rights.ts"
-import { type Change, readChange } from "../../relay/change/change.ts"
+import type { Change } from "../../relay/change/change.ts"
 import type { Lane, Member } from "../../relay/fanout/lane.ts"
 import { createRouter, type Router } from "../../relay/fanout/router.ts"
 import { type Subscription, view } from "../../relay/fanout/visibility.ts"
 import { TimeSlice } from "../../relay/lib/time-slice.ts"
 import { amendFilter, type Filter, FilterFields } from "../../relay/protocol/filter.ts"
+import { readChange } from "../helpers/change.ts"
 
 const EVERYTHING: Rights = { committees: null, elections: null, channels: null, roles: new Set(["teller"]) }
 const META = JSON.stringify({

@@ -1,7 +1,7 @@
 /** However much there is to do, the event loop turns: what never ends must not hold up anybody either. */
 
 import t, { type Test } from "tap"
-import { type Change, readChange } from "../../relay/change/change.ts"
+import type { Change } from "../../relay/change/change.ts"
 import { Connection } from "../../relay/fanout/connection.ts"
 import { announce, flush } from "../../relay/fanout/flush.ts"
 import { Lane } from "../../relay/fanout/lane.ts"
@@ -9,6 +9,7 @@ import { createRouter } from "../../relay/fanout/router.ts"
 import { startSweep } from "../../relay/hub/sweep.ts"
 import { Multimap } from "../../relay/lib/multimap.ts"
 import { createSliceQueue, TimeSlice } from "../../relay/lib/time-slice.ts"
+import { readChange } from "../helpers/change.ts"
 import { until } from "../helpers/wait.ts"
 
 const SUBSCRIPTION = {

@@ -4,10 +4,11 @@ import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
 import { mayJoin, type Rights } from "../../relay/access/rights.ts"
-import { type Change, readChange } from "../../relay/change/change.ts"
+import type { Change } from "../../relay/change/change.ts"
 import { frameOf } from "../../relay/fanout/frames.ts"
 import { type Subscription, subscriptionKey, view, visibleChangeOf } from "../../relay/fanout/visibility.ts"
 import { amendFilter, FilterFields } from "../../relay/protocol/filter.ts"
+import { readChange } from "../helpers/change.ts"
 
 /** A row by its scope columns; a table without a column has no such property. */
 type Scope = Partial<Record<"committee" | "election" | "user", number | null>>

@@ -1,0 +1,61 @@
+/** The connection of a reading session: every value comes as PostgreSQL's text. */
+
+import { Socket } from "node:net"
+import pg from "pg"
+
+/** How long a query on the log may take. Milliseconds. */
+export const QUERY_TIMEOUT_MS = 10_000
+
+/** One row, in the order of its columns. */
+export type Values = Array<string | null>
+
+export interface LogConnection {
+  connect(): Promise<void>
+  /** Several statements, whose results nobody wants. */
+  run(statements: string): Promise<void>
+  /** The rows of one. pg returns them as arrays: making its objects took more time than everything else. */
+  rows(query: { name?: string; text: string; values?: unknown[]; query_timeout?: number }): Promise<Values[]>
+  /** The rows as objects, where they are few. */
+  objects(text: string, values?: unknown[]): Promise<Array<Record<string, string | null>>>
+  /** The one value that a statement returns. */
+  one(text: string, values?: unknown[]): Promise<string>
+  close(): void
+}
+
+const asText = { getTypeParser: () => (value: string) => value }
+
+/** Makes it; it is not connected yet. */
+export function createLogConnection(connectionString: string): LogConnection {
+  const socket = new Socket()
+  const client = new pg.Client({
+    connectionString,
+    application_name: "commitcast feed",
+    stream: () => socket,
+    keepAlive: true,
+    query_timeout: QUERY_TIMEOUT_MS,
+    connectionTimeoutMillis: QUERY_TIMEOUT_MS,
+    types: asText as pg.CustomTypesConfig,
+  })
+  // A running query rejects by itself. If none is running, the next one rejects.
+  client.on("error", () => {})
+  const rows: LogConnection["rows"] = async (query) =>
+    (await client.query<Values>({ ...query, rowMode: "array" })).rows
+  return {
+    async connect() {
+      await client.connect()
+    },
+    async run(statements) {
+      await client.query(statements)
+    },
+    rows,
+    objects: async (text, values = []) => (await client.query({ text, values })).rows,
+    one: async (text, values = []) => (await rows({ text, values }))[0]?.[0] as string,
+    close() {
+      client.end().catch(() => {})
+      socket.destroySoon()
+    },
+  }
+}
+
+/** Whether a query failed because it took too long. */
+export const isTimeout = (error: unknown): boolean => (error as Error).message === "Query read timeout"
