@@ -290,11 +290,7 @@ for (const version of VERSIONS) {
           const name = asked.findLast((query) => query.name !== undefined)?.name
           const declared = asked.findLast(({ text }) => text.startsWith("declare")) as pg.QueryConfig
           for (const [read, tables, query] of [
-            [
-              "read",
-              6,
-              { text: `execute commitcast_read_012_in_flight('${since.xmax}', 1000, '{${xids}}')` },
-            ],
+            ["read", 2, { text: `execute ${name}('${since.xmax}', 1000, '{${xids}}')` }],
             ["read of one table", 1, { text: `execute commitcast_read_0('${since.xmax}', 1000)` }],
             ["pages", 6, declared],
           ] as const) {
