@@ -16,9 +16,24 @@ interface About {
   tx: Tx
 }
 
-interface RowChange extends About {
+/** A change that has all that its action has. */
+interface Whole extends About {
+  oversize?: undefined
+}
+
+interface RowChange extends Whole {
   key: Values
   data: Values
+  channels: string[]
+}
+
+/** A row that is too large to be sent: it has to be loaded. */
+interface OversizeChange extends About {
+  action: "create" | "update" | "delete"
+  key: Values
+  data: null
+  oversize: true
+  previous_key?: Values | undefined
   channels: string[]
 }
 
@@ -32,9 +47,10 @@ export type ChangeMessage =
       previous_key?: Values | undefined
     })
   | (RowChange & { action: "delete" })
-  | (About & { action: "leave"; key: Values })
-  | (About & { action: "truncate"; channels: string[]; partition?: string | undefined })
-  | (About & {
+  | OversizeChange
+  | (Whole & { action: "leave"; key: Values })
+  | (Whole & { action: "truncate"; channels: string[]; partition?: string | undefined })
+  | (Whole & {
       action: "bulk_load"
       channels: string[]
       operation?: string | undefined

@@ -17,9 +17,11 @@ export type AnyRows = {
 }
 
 type Typed<Change, Type, Data> = Change extends unknown
-  ? Omit<Change, "type" | "data" | "before"> & { type: Type } & (Change extends { data: unknown }
+  ? Omit<Change, "type" | "data" | "before"> & { type: Type } & (Change extends { data: object }
         ? { data: Data }
-        : unknown) &
+        : Change extends { data: null }
+          ? { data: null }
+          : unknown) &
       (Change extends { before: unknown } ? { before: Partial<Data> } : unknown)
   : never
 

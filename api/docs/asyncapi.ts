@@ -5,8 +5,9 @@ import { ClientMessage } from "../../relay/protocol/client-message.ts"
 import { CloseCode } from "../../relay/protocol/close-code.ts"
 import {
   ApplicationMessage,
-  ChangeMessage,
+  CHANGES,
   DerivedMessage,
+  OversizeMessage,
   ServerMessage,
 } from "../../relay/protocol/server-message.ts"
 import { SAMPLES } from "./samples.ts"
@@ -60,6 +61,7 @@ const SUMMARIES: Record<string, string> = {
   "change.update": "A row was updated.",
   "change.delete": "A row was deleted; the whole of it is here for the last time.",
   "change.leave": "A row left what is subscribed. Only its key is told.",
+  "change.oversize": "A row that is too large to be sent: load it, by its key.",
   "change.truncate": "A table, or a part of it, was emptied.",
   "change.bulk_load": "Many rows were written at once and are not told one by one: load them.",
   message: "A message of the application.",
@@ -82,9 +84,8 @@ const received = (): Record<string, Message> =>
 const sent = (): Record<string, Message> =>
   Object.fromEntries([
     ...ServerMessage.options.map((option) => message(option.shape.type.value, option, "output")),
-    ...ChangeMessage.options.map((option) =>
-      message(`change.${option.shape.action.value}`, option, "output"),
-    ),
+    ...CHANGES.map((option) => message(`change.${option.shape.action.value}`, option, "output")),
+    message("change.oversize", OversizeMessage, "output"),
     message("message", ApplicationMessage, "output"),
     message("derived", DerivedMessage, "output"),
   ])

@@ -65,6 +65,14 @@ export const SAMPLES: Record<string, object> = {
   },
   "change.delete": { ...change, action: "delete", key: { id: "2" }, data: row, channels },
   "change.leave": { ...change, action: "leave", key: { id: "2" } },
+  "change.oversize": {
+    ...change,
+    action: "update",
+    key: { id: "2" },
+    data: null,
+    oversize: true,
+    channels,
+  },
   "change.truncate": { ...change, action: "truncate", channels: ["election_updates"] },
   "change.bulk_load": {
     ...change,

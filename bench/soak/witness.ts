@@ -55,6 +55,7 @@ export function openWitness(url: string, databaseUrl: string): Witness {
     },
   })
   feed.on("voting_update", (change) => {
+    if (change.oversize) return
     if (change.action === "create" || change.action === "update")
       copy.set(String(change.data.id), Number(change.data.votes))
     else if (change.action === "delete") copy.delete(String(change.data.id))

@@ -210,7 +210,8 @@ const metaTexts = new WeakMap<Meta, string>()
 
 /** The row that `readChange` reads as this change, for another process. */
 export function logRowOf(change: Change): LogRow {
-  const base = { seq: change.id, xid: change.xid, at: change.at, op: change.op, oversize: false }
+  const oversize = change.kind === "row" && change.oversize
+  const base = { seq: change.id, xid: change.xid, at: change.at, op: change.op, oversize }
   if (change.kind === "message") {
     const data = `{"channel":${JSON.stringify(change.channel)},"payload":${change.payload}}`
     return { ...base, table: null, type: "message", meta: null, data }
@@ -226,10 +227,10 @@ export function logRowOf(change: Change): LogRow {
     meta = JSON.stringify(change.meta)
     metaTexts.set(change.meta, meta)
   }
-  const { before, after, oldVersion, newVersion, oversize } = change
+  const { before, after, oldVersion, newVersion } = change
   const images = [before, after].flatMap((image) => image?.text ?? [])
   const versions = [oldVersion, newVersion].flatMap((version) => version ?? [])
-  return { ...base, oversize, table, type, meta, data: capturedText({ images, versions }) }
+  return { ...base, table, type, meta, data: capturedText({ images, versions }) }
 }
 
 /** The key of a row as JSON text; bigint and numeric columns as strings. */

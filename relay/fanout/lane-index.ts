@@ -72,7 +72,10 @@ export function createLaneIndex(): LaneIndex {
       }
       const collectAll = (image: Image) => {
         image.channels.forEach(collect)
-        for (const column of byColumn.names()) namesByValue(meta, image, column).forEach(collect)
+        for (const column of byColumn.names()) {
+          if (!change.oversize || image.row.has(column)) namesByValue(meta, image, column).forEach(collect)
+          else for (const lane of byColumn.get(column)) found.add(lane)
+        }
       }
       if (change.before !== undefined) collectAll(change.before)
       if (change.after !== undefined) collectAll(change.after)

@@ -12,7 +12,7 @@ import {
 } from "../change/change.ts"
 import { type Mask, maskOf, NO_MASK, shown } from "../change/column-mask.ts"
 import { actionOf, type View } from "../protocol/encode.ts"
-import { type Filter, rowPasses } from "../protocol/filter.ts"
+import { type Filter, rowPasses, UNKNOWN } from "../protocol/filter.ts"
 
 export interface Subscription {
   readonly channels: ReadonlySet<string>
@@ -44,8 +44,10 @@ function viewOfAny(change: Change, subscription: Subscription, own: string | und
   switch (change.kind) {
     case "row": {
       const mask = maskOf(change.meta, subscription.rights.roles)
-      const before = change.before !== undefined && sees(change.before, mask, subscription, own)
-      const after = change.after !== undefined && sees(change.after, mask, subscription, own)
+      const seen = (image: Image | undefined) =>
+        image !== undefined && sees(image, change.oversize, mask, subscription, own)
+      const before = seen(change.before)
+      const after = seen(change.after)
       if (change.op !== "update") return before || after ? "whole" : "none"
       if (!before) return after ? "enter" : "none"
       if (!after) return "leave"
@@ -61,9 +63,12 @@ function viewOfAny(change: Change, subscription: Subscription, own: string | und
   }
 }
 
-/** Whether a visible column has changed: that a hidden value changed, and when, must not show. */
-function differs({ before, after }: RowChange, { columns }: Mask): boolean {
-  if (columns.size === 0 || before === undefined || after === undefined) return true
+/**
+ * Whether a visible column has changed: that a hidden value changed, and when, must not show. Of a row that is oversize
+ * nobody knows, and a client that is told nothing would keep what is no more.
+ */
+function differs({ before, after, oversize }: RowChange, { columns }: Mask): boolean {
+  if (columns.size === 0 || oversize || before === undefined || after === undefined) return true
   return changedColumns(before.row, after.row).some((name) => !columns.has(name))
 }
 
@@ -122,6 +127,7 @@ export const concernsEveryUser = ({ meta }: TableChange): boolean => Object.hasO
 
 function sees(
   image: Image,
+  oversize: boolean,
   mask: Mask,
   { channels, rights, filter }: Subscription,
   own: string | undefined,
@@ -131,9 +137,14 @@ function sees(
     (rights.channels === null || image.channels.some((channel) => rights.channels?.has(channel))) &&
     (rights.committees === null || hasScope(image, "committee", rights.committees)) &&
     (rights.elections === null || hasScope(image, "election", rights.elections)) &&
-    // A filter must not reveal what is not shown.
-    (filter === undefined || rowPasses(filter, (column) => shown(image.row, column, mask)))
+    (filter === undefined || rowPasses(filter, (column) => knownValue(image, column, oversize, mask)))
   )
+}
+
+/** What a filter may know of a column: it must not reveal what is not shown. */
+function knownValue({ row }: Image, column: string, oversize: boolean, mask: Mask) {
+  const lost = oversize && !row.has(column) && !mask.columns.has(column)
+  return lost ? UNKNOWN : shown(row, column, mask)
 }
 
 function hasScope(image: Image, prefix: string, allowed: ReadonlySet<string>): boolean {

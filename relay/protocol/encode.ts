@@ -4,7 +4,9 @@ import {
   ALL,
   type Change,
   changedColumns,
+  type Image,
   keyText,
+  type Meta,
   type RowChange,
   type TableChange,
 } from "../change/change.ts"
@@ -53,21 +55,30 @@ function rowFields(change: RowChange, view: Exclude<View, "none">, mask: Mask): 
   const { before, after, meta } = change
   const image = view === "leave" || change.op === "delete" ? before : after
   if (image === undefined) return ""
-  const key = `"key":${keyText(meta, scanRow(image.text, meta.key))},`
+  const key = `"key":${keyOf(image, meta)},`
   if (view === "leave") return key
-  const data = `${key}"data":${mask.columns.size === 0 ? image.text : shownText(image.row, mask)},`
   const channels = `"channels":${JSON.stringify(image.channels)},`
-  if (change.op !== "update" || view === "enter" || before === undefined) return data + channels
+  const updates = change.op === "update" && view === "whole"
+  if (change.oversize)
+    return `${key}"data":null,"oversize":true,${updates ? previousKey(change) : ""}${channels}`
+  const data = `${key}"data":${mask.columns.size === 0 ? image.text : shownText(image.row, mask)},`
+  if (!updates || before === undefined) return data + channels
   return data + differences(change, before.row, image.row, mask) + channels
 }
 
 function differences(change: RowChange, before: Row, after: Row, { columns }: Mask): string {
   const names = changedColumns(before, after).filter((name) => !columns.has(name))
   const values = names.map((name) => `${JSON.stringify(name)}:${before.get(name) ?? "null"}`)
-  const moved = names.some((name) => change.meta.key.includes(name))
-    ? `"previous_key":${keyText(change.meta, before)},`
-    : ""
+  const moved = names.some((name) => change.meta.key.includes(name)) ? previousKey(change) : ""
   return `"changed":${JSON.stringify(names)},"before":{${values.join(",")}},${moved}`
+}
+
+const keyOf = ({ text }: Image, meta: Meta): string => keyText(meta, scanRow(text, meta.key))
+
+/** The key that the row had, if it had another. */
+function previousKey({ before, after, meta }: RowChange): string {
+  const key = before && keyOf(before, meta)
+  return key === undefined || (after && keyOf(after, meta)) === key ? "" : `"previous_key":${key},`
 }
 
 /** PostgreSQL's `2026-11-03 20:15:00.25+00` (the reading session is in UTC and ISO) as RFC 3339. */

@@ -7,8 +7,8 @@ const Values = z.record(z.string(), z.unknown())
 const channels = z.array(z.string())
 const about = { type: z.string(), id: z.string(), at: z.iso.datetime(), table: z.string(), tx: Tx }
 
-/** A committed change of a tracked table. */
-export const ChangeMessage = z.discriminatedUnion("action", [
+/** A change of a row. */
+const RowMessage = z.discriminatedUnion("action", [
   z.strictObject({ ...about, action: z.literal("create"), key: Values, data: Values, channels }),
   z.strictObject({
     ...about,
@@ -22,6 +22,21 @@ export const ChangeMessage = z.discriminatedUnion("action", [
   }),
   z.strictObject({ ...about, action: z.literal("delete"), key: Values, data: Values, channels }),
   z.strictObject({ ...about, action: z.literal("leave"), key: Values }),
+])
+
+/** A change of a row that is too large to be sent: clients load it. */
+export const OversizeMessage = z.strictObject({
+  ...about,
+  action: z.enum(["create", "update", "delete"]),
+  key: Values,
+  data: z.null(),
+  oversize: z.literal(true),
+  previous_key: Values.optional(),
+  channels,
+})
+
+/** A change of a table that names no rows. */
+const TableMessage = z.discriminatedUnion("action", [
   z.strictObject({ ...about, action: z.literal("truncate"), channels, partition: z.string().optional() }),
   z.strictObject({
     ...about,
@@ -32,6 +47,12 @@ export const ChangeMessage = z.discriminatedUnion("action", [
     partition: z.string().optional(),
   }),
 ])
+
+/** The changes by their action. */
+export const CHANGES = [...RowMessage.options, ...TableMessage.options]
+
+/** A committed change of a tracked table. */
+export const ChangeMessage = z.union([RowMessage, OversizeMessage, TableMessage])
 export type ChangeMessage = z.infer<typeof ChangeMessage>
 
 /** A message of the application, from relay.broadcast or relay.send_to_user. */

@@ -114,7 +114,7 @@ t.test("channels may come and go while the state is loaded", async (t) => {
   await db.query("insert into vote (committee_id) values (1), (2), (3)")
   await count(2)
   t.same(
-    changes.map((change) => ("data" in change ? change.data.committee_id : undefined)),
+    changes.map((change) => ("data" in change ? change.data?.committee_id : undefined)),
     [1, 3],
   )
 })

@@ -22,7 +22,10 @@ const same = <A, B>(
 function typed(feed: Feed<{ voting_update: Vote; ballot_update: Ballot }>): void {
   feed.on("voting_update", (change) => {
     same<typeof change.type, "voting_update">(true)
-    if (change.action === "update") {
+    if (change.oversize) {
+      same<typeof change.data, null>(true)
+      same<typeof change.action, "create" | "update" | "delete">(true)
+    } else if (change.action === "update") {
       same<typeof change.data, Vote>(true)
       same<typeof change.before, Partial<Vote>>(true)
       same<typeof change.changed, string[]>(true)
@@ -34,7 +37,8 @@ function typed(feed: Feed<{ voting_update: Vote; ballot_update: Ballot }>): void
     if (change.action === "bulk_load") same<typeof change.rows, number | undefined>(true)
   })
   feed.on("change", (change) => {
-    if (change.type === "ballot_update" && change.action === "delete") same<typeof change.data, Ballot>(true)
+    if (change.type === "ballot_update" && change.action === "delete")
+      same<typeof change.data, Ballot | null>(true)
   })
   feed.on("message", ({ payload, channel }) => {
     same<typeof payload, unknown>(true)
@@ -53,7 +57,8 @@ function typed(feed: Feed<{ voting_update: Vote; ballot_update: Ballot }>): void
 
 function untyped(feed: Feed): void {
   feed.on("guarantee_update", (change) => {
-    if (change.action === "create") same<typeof change.data, Record<string, unknown>>(true)
+    if (change.action === "create" && !change.oversize)
+      same<typeof change.data, Record<string, unknown>>(true)
   })
   feed.on("anything", (change) => same<typeof change.id, string>(true))
 }

@@ -15,7 +15,8 @@ export const asyncApiOf = (url: string): Promise<AsyncApi> => get(url, "/docs/as
 export const openApiOf = (url: string): Promise<OpenApi> => get(url, "/docs/openapi.json")
 
 /** The name under which a frame of the relay is described. */
-function nameOf({ action, tx, data, type }: Received): string {
+function nameOf({ action, tx, data, type, oversize }: Received): string {
+  if (oversize === true) return "change.oversize"
   if (tx !== undefined) return action === undefined ? "message" : `change.${action}`
   return data === undefined ? type : "derived"
 }

@@ -66,7 +66,7 @@ export function openFeed(t: Test, options: Partial<Options> & Pick<Options, "url
     states,
     resyncs,
     errors,
-    rows: () => changes.map((change) => Number("data" in change ? change.data.id : 0)),
+    rows: () => changes.map((change) => Number("data" in change ? change.data?.id : 0)),
     wait,
     reaches: (kind) => wait(`the state ${kind}`, () => feed.state.kind === kind),
     came: (kind, times) =>

@@ -50,7 +50,7 @@ export function follow(t: Test, url: string, databaseUrl: string, options: Parti
   })
   test.feed.on("change", (change) => {
     const fault = (what: string) => faults.push(`${what}: ${JSON.stringify(change)}`)
-    if (!("data" in change)) {
+    if (!("data" in change) || change.oversize) {
       fault("no row")
       return
     }

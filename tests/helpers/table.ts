@@ -22,7 +22,7 @@ export function buildTable(): Table {
       rows = new Map(loaded.map((row) => [String(row.id), row]))
     },
     apply(change) {
-      if (!("data" in change)) return void fault(change, "no row")
+      if (!("data" in change) || change.oversize) return void fault(change, "no row")
       const id = String(change.data.id)
       const held = rows.get(id)
       switch (change.action) {

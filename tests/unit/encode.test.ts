@@ -8,6 +8,7 @@ import { NO_MASK } from "../../relay/change/column-mask.ts"
 import { ChannelName, ClientMessage } from "../../relay/protocol/client-message.ts"
 import { CloseCode } from "../../relay/protocol/close-code.ts"
 import { encodeChange, encodeMessage } from "../../relay/protocol/encode.ts"
+import { OversizeMessage } from "../../relay/protocol/server-message.ts"
 import { readChange } from "../helpers/change.ts"
 
 const accepts = (message: unknown) => ClientMessage.safeParse(message).success
@@ -218,6 +219,46 @@ t.test("a change is valid JSON with the fields of its kind, whatever the row hol
     })
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }))
+})
+
+t.test("of a row that was too large for the log only the key and the channels go out", async (t) => {
+  const change = (op: "insert" | "update" | "delete", old: object | null, now: object | null) => ({
+    ...rowChange(op, old, now),
+    oversize: true,
+  })
+  const [one, two] = [
+    { id: 1, committee_id: 7 },
+    { id: 2, committee_id: 8 },
+  ]
+  const encode = (change: RowChange, view: "whole" | "enter" | "leave") =>
+    JSON.parse(encodeChange(change, view, NO_MASK, true)) as unknown
+  const sent = (row: typeof one, action: string, more: object = {}) => ({
+    ...HEAD,
+    table: "public.t",
+    action,
+    key: { id: String(row.id) },
+    data: null,
+    oversize: true,
+    ...more,
+    channels: channelsOf(row),
+  })
+  t.strictSame(encode(change("insert", null, one), "whole"), sent(one, "create"))
+  t.strictSame(encode(change("delete", one, null), "whole"), sent(one, "delete"))
+  t.strictSame(encode(change("update", one, { ...one, committee_id: 8 }), "whole"), {
+    ...sent({ ...one, committee_id: 8 }, "update"),
+  })
+  const moved = change("update", one, two)
+  t.strictSame(encode(moved, "whole"), sent(two, "update", { previous_key: { id: "1" } }))
+  t.strictSame(encode(moved, "enter"), sent(two, "create"), "whoever did not see it is told no former key")
+  t.strictSame(encode(moved, "leave"), {
+    ...HEAD,
+    table: "public.t",
+    action: "leave",
+    key: { id: "1" },
+  })
+  for (const view of ["whole", "enter"] as const)
+    t.ok(OversizeMessage.safeParse(encode(moved, view)).success, "as it is described")
+  t.notOk(OversizeMessage.safeParse(encode(rowChange("insert", null, one), "whole")).success)
 })
 
 t.test("row text goes out as PostgreSQL wrote it", async (t) => {

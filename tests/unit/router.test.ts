@@ -41,6 +41,11 @@ const rowChange = (before: Row | null, after: Row | null): Change =>
     new: after && JSON.stringify(after),
     meta: META,
   })
+/** The same, of rows that were too large: all but the columns of the channels is lost. */
+function oversizeChange(before: Row | null, after: Row | null): Change {
+  const cut = (row: Row | null) => row && ({ ...row, votes: undefined } as unknown as Row)
+  return { ...rowChange(cut(before), cut(after)), oversize: true } as Change
+}
 const truncate = (): Change => readChange({ ...base(), op: "truncate", old: null, new: null, meta: META })
 const message = (channel: string): Change =>
   readChange({ ...base(), op: "message", old: null, new: "1", meta: JSON.stringify({ channel }) })
@@ -59,6 +64,8 @@ const change = fc.oneof(
   row.map((after) => rowChange(null, after)),
   fc.tuple(row, row).map(([before, after]) => rowChange(before, after)),
   row.map((before) => rowChange(before, null)),
+  fc.tuple(fc.option(row), row).map(([before, after]) => oversizeChange(before, after)),
+  row.map((before) => oversizeChange(before, null)),
   fc.constant(null).map(truncate),
   fc.constantFrom("election_updates", "committee:1", "user:1", "hall:1").map(message),
 )
