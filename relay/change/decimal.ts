@@ -8,6 +8,11 @@ export interface Decimal {
   readonly point: number
 }
 
+/** PostgreSQL's numbers that are none in JSON. In its order NaN is the greatest, and equal to itself. */
+export const INFINITY: Decimal = { sign: 1, digits: "1", point: Number.POSITIVE_INFINITY }
+export const MINUS_INFINITY: Decimal = { ...INFINITY, sign: -1 }
+export const NOT_A_NUMBER: Decimal = { ...INFINITY, digits: "2" }
+
 const SYNTAX = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,6}))?$/
 
 /** @returns undefined if the text is no number. */

@@ -1,9 +1,18 @@
 /**
  * Scalars: values of a row, as the JSON text that PostgreSQL wrote, compared with those that a client names. Numbers
- * compare by value, times with a zone by their instant, other text by code point. Pure.
+ * compare by value, dates and times as moments, other text by code point. Pure.
  */
 
-import { compareDecimals, type Decimal, decimalText, readDecimal } from "./decimal.ts"
+import {
+  compareDecimals,
+  type Decimal,
+  decimalText,
+  INFINITY,
+  MINUS_INFINITY,
+  NOT_A_NUMBER,
+  readDecimal,
+} from "./decimal.ts"
+import { compareMoments, type Moment, momentText, readMoment } from "./moment.ts"
 
 /** What a client can name. */
 export type Scalar = string | number | boolean | null
@@ -12,7 +21,7 @@ export type Scalar = string | number | boolean | null
 export interface Operand {
   readonly scalar: string | number
   readonly text: string | undefined
-  readonly instant: Decimal | undefined
+  readonly moment: Moment | undefined
   readonly decimal: Decimal | undefined
 }
 
@@ -21,8 +30,8 @@ export function readOperand(scalar: string | number): Operand {
   return {
     scalar,
     text,
-    instant: text === undefined ? undefined : readInstant(text),
-    decimal: readDecimal(String(scalar)),
+    moment: text === undefined ? undefined : readMoment(text),
+    decimal: SPECIAL.get(String(scalar)) ?? readDecimal(String(scalar)),
   }
 }
 
@@ -34,8 +43,10 @@ export function identityOf(raw: string | undefined): string {
   if (raw === undefined) return "null"
   if (isText(raw)) {
     const text = JSON.parse(raw) as string
-    const instant = readInstant(text)
-    return instant === undefined ? `"${text}` : `@${decimalText(instant)}`
+    const special = SPECIAL.get(text)
+    if (special !== undefined) return decimalText(special)
+    const moment = readMoment(text)
+    return moment === undefined ? `"${text}` : `@${momentText(moment)}`
   }
   const decimal = readDecimal(raw)
   return decimal === undefined ? raw : decimalText(decimal)
@@ -52,12 +63,13 @@ export function identitiesOf(scalar: Scalar): string[] {
 export function orderOf(raw: string | undefined, operand: Operand): number | undefined {
   if (raw === undefined) return undefined
   if (isText(raw)) {
-    if (operand.text === undefined) return undefined
     const text = JSON.parse(raw) as string
-    const instant = operand.instant && readInstant(text)
-    return instant && operand.instant
-      ? compareDecimals(instant, operand.instant)
-      : compareText(text, operand.text)
+    const special = operand.decimal && SPECIAL.get(text)
+    if (special && operand.decimal) return compareDecimals(special, operand.decimal)
+    if (operand.text === undefined) return undefined
+    const moment = operand.moment && readMoment(text)
+    const order = moment && operand.moment && compareMoments(moment, operand.moment)
+    return order ?? compareText(text, operand.text)
   }
   if (operand.decimal === undefined) return undefined
   const decimal = readDecimal(raw)
@@ -66,17 +78,12 @@ export function orderOf(raw: string | undefined, operand: Operand): number | und
 
 const isText = (raw: string): boolean => raw.startsWith('"')
 
-const INSTANT = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)$/
-/** The seconds from the year 0 to 1970, so that no instant is negative. */
-const EPOCH = 62_167_219_200
-
-/** A time with a zone as seconds since the year 0. */
-function readInstant(text: string): Decimal | undefined {
-  const found = INSTANT.exec(text)
-  if (found === null) return undefined
-  const seconds = Date.parse(`${found[1]}${found[3]}`) / 1_000 + EPOCH
-  return readDecimal(`${seconds}.${found[2] ?? "0"}`)
-}
+/** Numbers that PostgreSQL writes as strings in JSON. */
+const SPECIAL: ReadonlyMap<string, Decimal> = new Map([
+  ["NaN", NOT_A_NUMBER],
+  ["Infinity", INFINITY],
+  ["-Infinity", MINUS_INFINITY],
+])
 
 /** JavaScript orders by UTF-16, in which characters beyond U+FFFF come too early. */
 function compareText(one: string, two: string): number {
