@@ -16,6 +16,7 @@ import {
   readObject,
   splitList,
 } from "./arguments.ts"
+import { jsonLine, textLine } from "./one-line.ts"
 import { settingsOf } from "./settings.ts"
 import { findSecret, signToken } from "./token.ts"
 
@@ -41,7 +42,8 @@ const Shown = z.object({
   at: z.string().optional(),
   table: z.string().optional(),
   key: z.record(z.string(), z.unknown()).optional(),
-  data: z.record(z.string(), z.unknown()).optional(),
+  data: z.record(z.string(), z.unknown()).nullish(),
+  oversize: z.boolean().optional(),
   changed: z.array(z.string()).optional(),
   before: z.record(z.string(), z.unknown()).optional(),
   channel: z.string().optional(),
@@ -66,7 +68,7 @@ export function tail(options: TailOptions): Promise<void> {
     ...(channels.length > 0 ? { channels } : {}),
   })
   const show = (change: object) => {
-    if (format === "json" && TEXT in change) print(String(change[TEXT]))
+    if (format === "json" && TEXT in change) print(jsonLine(String(change[TEXT])))
     else print(line(Shown.parse(change)))
   }
   feed.on("change", show)
@@ -108,23 +110,26 @@ function line(shown: Shown): string {
   const time = shown.at?.slice(11, 23) ?? ""
   const action = (shown.action ?? "").padEnd(9)
   const colour = COLOURS[(shown.action ?? "") as keyof typeof COLOURS]
-  const key = Object.values(shown.key ?? {}).join(",")
+  const key = Object.values(shown.key ?? {})
+    .map(wordOf)
+    .join(",")
   return [
-    time,
-    shown.type.padEnd(18),
-    colour === undefined ? action : styleText(colour, action),
-    key.padEnd(6),
-    describe(shown),
+    textLine(time),
+    textLine(shown.type).padEnd(18),
+    colour === undefined ? textLine(action) : styleText(colour, action),
+    textLine(key).padEnd(6),
+    textLine(describe(shown)),
   ].join("  ")
 }
 
-function describe({ type, action, data, changed, before, payload, table }: Shown): string {
+function describe({ type, action, data, oversize, changed, before, payload, table }: Shown): string {
   if (type === "message") return JSON.stringify(payload)
+  if (oversize) return "too large to be sent: read the row from the table"
   if (action === "update")
     return (changed ?? [])
       .map((name) => `${name}: ${short(before?.[name])} → ${short(data?.[name])}`)
       .join("  ")
-  if (data === undefined) return table ?? ""
+  if (data === undefined || data === null) return table ?? ""
   return Object.entries(data)
     .filter(([, value]) => value !== null)
     .map(([name, value]) => `${name}=${short(value)}`)
@@ -132,9 +137,11 @@ function describe({ type, action, data, changed, before, payload, table }: Shown
 }
 
 function short(value: unknown): string {
-  const text = typeof value === "string" ? value : JSON.stringify(value)
-  return text === undefined ? "" : text.length > 40 ? `${text.slice(0, 39)}…` : text
+  const text = wordOf(value)
+  return text.length > 40 ? `${text.slice(0, 39)}…` : text
 }
+
+const wordOf = (value: unknown): string => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""))
 
 export function addTail(program: Command): void {
   addCommand(program, "tail", "print the changes as they come: readable on a terminal, JSON elsewhere", [
