@@ -9,6 +9,7 @@ import type { ApplicationMessage, ChangeMessage, Reason } from "./messages.ts"
 import type { Resync } from "./options.ts"
 import type { PageWatch } from "./page.ts"
 import type { Position } from "./position.ts"
+import type { ReloadReason } from "./reload.ts"
 import type { Dispatch, EffectRunner } from "./runtime.ts"
 import type { OuterEffect, State } from "./state.ts"
 import type { PositionStore } from "./storage.ts"
@@ -137,7 +138,7 @@ export class Effects implements EffectRunner {
     if ("action" in change) emitter.emit("change", change)
   }
 
-  #startLoad(reason: Reason, dispatch: Dispatch): void {
+  #startLoad(reason: Reason | ReloadReason, dispatch: Dispatch): void {
     const mine = new AbortController()
     this.#load = mine
     // Async, so that a hook that throws at once fails like any other.

@@ -8,6 +8,8 @@
  *                                |            ^           ^              ^
  *                                v            |           |              |
  *                             stale <-> loading -> joining +      any of those with a socket
+ *
+ * From catching_up and live a change that cannot be applied leads to stale.
  */
 
 import type { Event, Facts, In, Kind, Occurs, State } from "./state.ts"

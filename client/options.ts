@@ -3,13 +3,17 @@
 import type { FilterFields } from "./filter.ts"
 import type { Reason } from "./messages.ts"
 import type { Page } from "./page.ts"
+import type { ReloadReason } from "./reload.ts"
 import type { WebSocketConstructor } from "./socket.ts"
 import type { State } from "./state.ts"
 import type { StorageLike } from "./storage.ts"
 import type { AnyRows, EventName, EventOf, Rows } from "./types.ts"
 
 /** Loads the caller's state. Returns the cursor that was read with it, if there is one. */
-export type Resync = (why: { reason: Reason; signal: AbortSignal }) => Promise<{ cursor: string } | undefined>
+export type Resync = (why: {
+  reason: Reason | ReloadReason
+  signal: AbortSignal
+}) => Promise<{ cursor: string } | undefined>
 
 export interface Options extends FilterFields {
   /** The relay, such as `wss://relay.example.org/ws`. */

@@ -1,6 +1,7 @@
 /** The states of the machine, the events that change them, and the effects that follow. */
 
 import type { ApplicationMessage, ChangeMessage, Reason } from "./messages.ts"
+import type { ReloadReason } from "./reload.ts"
 
 export interface Tries {
   /** Attempts to connect since the client was last live for a while. */
@@ -10,9 +11,9 @@ export interface Tries {
 }
 
 export interface Stale {
-  reason: Reason
-  /** Where the live changes begin. */
-  from: string
+  reason: Reason | ReloadReason
+  /** Where the live changes begin; undefined: at the position. */
+  from: string | undefined
   /** How often the hook failed. */
   failures: number
 }
@@ -104,8 +105,8 @@ export type OuterEffect =
   | { do: "move"; cursor: string }
   | { do: "rename"; cursor: string }
   | { do: "forget" }
-  | { do: "emit_resync"; reason: Reason }
-  | { do: "load"; reason: Reason }
+  | { do: "emit_resync"; reason: Reason | ReloadReason }
+  | { do: "load"; reason: Reason | ReloadReason }
   | { do: "abort_load" }
   | { do: "join"; cursor: string }
   /** From now on this connection follows the channels and the filter that the caller wants. */

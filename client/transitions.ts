@@ -2,6 +2,7 @@
 
 import { backoff, idly, spread } from "./backoff.ts"
 import type { Reason } from "./messages.ts"
+import { reloadReason } from "./reload.ts"
 import type { Effect, Facts, In, Occurs, Recovery, Stale, State, Tries } from "./state.ts"
 
 export type Step = readonly [State, readonly Effect[]]
@@ -88,8 +89,17 @@ function goLive(accepted: Tries, before: readonly Effect[]): Step {
 
 // ------------------------------------------------------------------------------------------- connected
 
-export function deliver(state: State, { change }: Occurs<"change">): Step {
-  return [state, [{ do: "deliver", change }]]
+export function deliver(state: In<"catching_up" | "live">, { change }: Occurs<"change">, facts: Facts): Step {
+  const delivery: Effect = { do: "deliver", change }
+  const reason = reloadReason(change)
+  if (reason === undefined) return [state, [delivery]]
+  const notice: Effect = { do: "emit_resync", reason }
+  if (!facts.hook) return [state, [delivery, notice]]
+  // Every client has got it. The position stays before it, so that a client that does not come to load gets it again.
+  return [
+    { kind: "stale", ...tries(state), reason, from: undefined, failures: 0 },
+    [delivery, notice, timer(spread(facts.chance))],
+  ]
 }
 
 export function advance(state: State, { cursor, replayed }: Occurs<"checkpoint">): Step {
@@ -136,7 +146,10 @@ export function adopt(state: In<"loading">, { cursor }: Occurs<"loaded">, facts:
       [{ do: "discard" }, { do: "move", cursor }, { do: "join", cursor }],
     ]
   }
-  if (!state.overflowed) return goLive(tries(state), [{ do: "move", cursor: state.from }, { do: "release" }])
+  if (!state.overflowed) {
+    const moved: Effect[] = state.from === undefined ? [] : [{ do: "move", cursor: state.from }]
+    return goLive(tries(state), [...moved, { do: "release" }])
+  }
   const [next, effects] = loadAgain(state, { type: "load_failed" }, facts)
   return [next, [...effects, { do: "fail", code: "resync", cause: "too much happened while it was loaded" }]]
 }

@@ -2,6 +2,7 @@
 
 import type { FeedError } from "./error.ts"
 import type { ApplicationMessage, ChangeMessage, DerivedMessage, Reason } from "./messages.ts"
+import type { ReloadReason } from "./reload.ts"
 import type { State } from "./state.ts"
 
 type Row = Record<string, unknown>
@@ -42,8 +43,8 @@ export interface FeedEvents<R> {
   /** A value that the relay computes, such as `dashboard_update`. Only the latest one counts. */
   derived: DerivedMessage
   state: State
-  /** Changes are missing: the caller's state may be wrong. */
-  resync: { reason: Reason }
+  /** The caller's state may be wrong: changes are missing, or one came that cannot be applied. */
+  resync: { reason: Reason | ReloadReason }
   error: FeedError
 }
 

@@ -51,6 +51,9 @@ const Shown = z.object({
 })
 type Shown = z.infer<typeof Shown>
 
+/** Reasons to load what nobody has loaded here. */
+const NOTHING_MISSED = ["no_cursor", "bulk_load", "truncate", "oversize"]
+
 /** Where a change keeps the text that it came as: numbers may be more than a double holds. */
 const TEXT = Symbol("text")
 
@@ -77,7 +80,7 @@ export function tail(options: TailOptions): Promise<void> {
     if (code !== "refused") note(message) // that one is thrown, below
   })
   feed.on("resync", ({ reason }) => {
-    if (reason !== "no_cursor") note(`changes may have been missed (${reason})`)
+    if (!NOTHING_MISSED.includes(reason)) note(`changes may have been missed (${reason})`)
   })
   return new Promise((resolve, reject) => {
     let lost = false

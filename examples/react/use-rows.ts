@@ -1,6 +1,6 @@
 /** The rows of a table as they are now, for a component. */
 
-import { connect, type Feed } from "commitcast-client"
+import { connect } from "commitcast-client"
 import { useEffect, useState } from "react"
 
 /** Make it once, outside of the component: another one is another feed. */
@@ -25,7 +25,6 @@ export function useRows<Row extends { id: number }>(source: Source<Row>): View<R
 
   useEffect(() => {
     const rows = new Map<number, Row>()
-    let feed: Feed
     let frame = 0
 
     // Once for each frame of the screen, however many changes came meanwhile.
@@ -36,34 +35,27 @@ export function useRows<Row extends { id: number }>(source: Source<Row>): View<R
       })
     }
 
-    function follow() {
-      feed = connect({
-        url: source.url,
-        getToken: source.getToken,
-        types: [source.type],
-        async resync({ signal }) {
-          const loaded = await source.load(signal)
-          rows.clear()
-          for (const row of loaded.rows) rows.set(row.id, row)
-          show()
-          return loaded
-        },
-      })
-      feed.on("state", show)
-      feed.on("change", (change) => {
-        if (change.action === "truncate" || change.action === "bulk_load") {
-          // These name no rows: load all of them.
-          feed.close()
-          return follow()
-        }
-        if (change.action === "update" && change.previous_key) rows.delete(Number(change.previous_key.id))
-        if (change.action === "delete" || change.action === "leave") rows.delete(Number(change.key.id))
-        else rows.set(Number(change.key.id), change.data as unknown as Row)
+    const feed = connect({
+      url: source.url,
+      getToken: source.getToken,
+      types: [source.type],
+      async resync({ signal }) {
+        const loaded = await source.load(signal)
+        rows.clear()
+        for (const row of loaded.rows) rows.set(row.id, row)
         show()
-      })
-    }
-
-    follow()
+        return loaded
+      },
+    })
+    feed.on("state", show)
+    feed.on("change", (change) => {
+      if ("previous_key" in change && change.previous_key) rows.delete(Number(change.previous_key.id))
+      if (change.action === "truncate") rows.clear()
+      else if (change.action === "delete" || change.action === "leave") rows.delete(Number(change.key.id))
+      // Without data, for a bulk load or a row that is too large, the feed has everything loaded again.
+      else if ("data" in change && change.data) rows.set(Number(change.key.id), change.data as Row)
+      show()
+    })
     return () => {
       feed.close()
       cancelAnimationFrame(frame)

@@ -1,7 +1,7 @@
 /** The client whose state has to be loaded: by the caller's hook, with its cursor or without, and never in silence. */
 
 import t, { type Test } from "tap"
-import type { Reason } from "../../relay/protocol/server-message.ts"
+import type { Resync } from "../../client/client.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { followRelay, openFeed } from "../helpers/feed.ts"
 import { startProxy } from "../helpers/proxy.ts"
@@ -11,6 +11,8 @@ import { until } from "../helpers/wait.ts"
 import { startWriters } from "../helpers/writers.ts"
 
 t.jobs = 3
+
+type Why = Parameters<Resync>[0]["reason"]
 
 /** The table and the cursor that belongs to it, as an application reads them. */
 async function snapshot(db: Database) {
@@ -42,7 +44,7 @@ t.test("what is loaded and what comes after it make the table, each change once"
   const writers = await startWriters(t, db, 3)
   await until("there is something", () => writers.written() > 20)
   const table = buildTable()
-  const reasons: Reason[] = []
+  const reasons: Why[] = []
   const { feed, changes, reaches, count, came, resyncs, errors } = openFeed(t, {
     url,
     async resync({ reason }) {
@@ -152,7 +154,7 @@ t.test("a cursor that cannot be continued is told, and the state is loaded", asy
     ["nonsense", "malformed"],
     [`${lineage}:9000000000:9000000000:`, "ahead"],
   ] as const) {
-    const reasons: Reason[] = []
+    const reasons: Why[] = []
     const { resyncs, reaches } = openFeed(t, {
       url: relay.url,
       cursor: given,
@@ -168,6 +170,61 @@ t.test("a cursor that cannot be continued is told, and the state is loaded", asy
     await db.query("insert into vote (votes) values (2)")
     await without.count(1)
   }
+})
+
+t.test("a change that cannot be applied is delivered, and then the state is loaded", async (t) => {
+  const { db, url } = await start(t)
+  await db.query(`
+    create table ballot (id int primary key, votes int) partition by range (id);
+    create table ballot_low partition of ballot for values from (0) to (100);
+    select relay.track('ballot', type => 'ballot_update');
+    insert into ballot values (1, 1)`)
+  const table = buildTable()
+  const reasons: Why[] = []
+  const hooked = openFeed(t, {
+    url,
+    types: ["voting_update", "ballot_update"],
+    async resync({ reason }) {
+      reasons.push(reason)
+      const { cursor, rows } = await snapshot(db)
+      table.load(rows)
+      return { cursor }
+    },
+  })
+  hooked.feed.on("voting_update", (change) => {
+    if (change.action === "truncate") table.load([])
+    else if (change.action !== "bulk_load") table.apply(change)
+  })
+  await hooked.reaches("live")
+  const without = openFeed(t, { url })
+  await without.reaches("live")
+
+  await db.query("insert into vote (votes) values (1)")
+  await db.query(
+    "begin; set local relay.bulk_load = 'summary'; insert into vote (votes) values (2), (3); commit",
+  )
+  await hooked.came("live", 2)
+  await db.query("insert into vote (votes) values (4)")
+  await db.query("truncate ballot_low")
+  await hooked.came("live", 3)
+  await db.query("truncate vote")
+  await db.query("insert into vote (votes) values (5)")
+  await without.count(6)
+  await hooked.count(6)
+  t.same(reasons, ["no_cursor", "bulk_load", "truncate"], "a whole table that is emptied needs no load")
+  t.same(hooked.resyncs, reasons)
+  t.same(without.resyncs, reasons, "by the event alone, where there is no hook")
+  t.same(
+    without.states.map(({ kind }) => kind),
+    ["authenticating", "opening", "live"],
+  )
+  t.same(
+    hooked.changes.map(({ id }) => id),
+    without.changes.map(({ id }) => id),
+    "each change is delivered once",
+  )
+  t.same(table.rows(), (await snapshot(db)).rows)
+  t.same(table.faults, [])
 })
 
 t.test("a load that fails is tried again, and the feed is not live until one has succeeded", async (t) => {

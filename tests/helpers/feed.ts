@@ -6,8 +6,8 @@ import { LONGEST_MS } from "../../client/backoff.ts"
 import { connect, type Feed, type Options } from "../../client/client.ts"
 import type { FeedError } from "../../client/error.ts"
 import type { Kind, State } from "../../client/state.ts"
-import type { AnyRows, ChangeOf } from "../../client/types.ts"
-import type { ApplicationMessage, Reason } from "../../relay/protocol/server-message.ts"
+import type { AnyRows, ChangeOf, FeedEvents } from "../../client/types.ts"
+import type { ApplicationMessage } from "../../relay/protocol/server-message.ts"
 import { type TestRelay, token } from "./relay.ts"
 import { DEADLINE_MS, until } from "./wait.ts"
 
@@ -17,7 +17,7 @@ export interface TestFeed {
   messages: ApplicationMessage[]
   /** Every state that it came to. */
   states: State[]
-  resyncs: Reason[]
+  resyncs: FeedEvents<AnyRows>["resync"]["reason"][]
   errors: FeedError[]
   /** The ids of the rows of the changes, in order. */
   rows(): number[]

@@ -48,6 +48,10 @@ const EVENTS = {
   "welcome recovered": { type: "welcome", ...recovered },
   "welcome lost": { type: "welcome", ...lost },
   change: { type: "change", change },
+  "change oversize": {
+    type: "change",
+    change: { ...change, action: "update", data: null, oversize: true, channels: [] },
+  },
   checkpoint: { type: "checkpoint", cursor: "c" },
   "checkpoint replayed": { type: "checkpoint", cursor: "c", replayed: 0 },
   "ended 1006": { type: "ended", code: 1006, cause: "x" },
@@ -86,7 +90,12 @@ const ENDING = {
   "ended 4507": "closed: disconnect fail",
 }
 const SILENT = { silent: "authenticating: disconnect get_token timer" }
-const HOLDING = { change: "same: hold", checkpoint: "same: hold", "checkpoint replayed": "same: hold" }
+const HOLDING = {
+  change: "same: hold",
+  "change oversize": "same: hold",
+  checkpoint: "same: hold",
+  "checkpoint replayed": "same: hold",
+}
 const dropping = <T extends Record<string, string>>(row: T, ...more: string[]): T =>
   Object.fromEntries(
     Object.entries(row).map(([event, outcome]) => [
@@ -120,6 +129,7 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
   },
   catching_up: {
     change: "same: deliver",
+    "change oversize": "stale: deliver emit_resync timer",
     checkpoint: "same: move",
     "checkpoint replayed": "live: move timer reconcile",
     ...ENDING,
@@ -128,6 +138,7 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
   },
   live: {
     change: "same: deliver",
+    "change oversize": "stale: deliver emit_resync timer",
     checkpoint: "same: move",
     "checkpoint replayed": "same: move",
     timer: "live:",
@@ -205,6 +216,46 @@ t.test("without a hook it goes live at once, and says what is missing", async (t
     { do: "emit_resync", reason: "lineage" },
     { do: "move", cursor: "c" },
   ])
+})
+
+t.test("a change that cannot be applied is a reason to load, for everybody at once", async (t) => {
+  const about = { ...change, channels: [] }
+  const row = { ...about, key: {}, data: {} }
+  const lost = { ...row, data: null, oversize: true } as const
+  const cases: [change: ChangeMessage, reason: string | undefined][] = [
+    [{ ...about, action: "bulk_load" }, "bulk_load"],
+    [{ ...about, action: "bulk_load", operation: "insert", rows: 1, partition: "p" }, "bulk_load"],
+    [{ ...about, action: "truncate", partition: "p" }, "truncate"],
+    [{ ...about, action: "truncate" }, undefined],
+    [{ ...lost, action: "create" }, "oversize"],
+    [{ ...lost, action: "update" }, "oversize"],
+    [{ ...lost, action: "delete" }, undefined],
+    [{ ...row, action: "create" }, undefined],
+    [{ ...row, action: "update", changed: [], before: {} }, undefined],
+    [{ ...row, action: "delete" }, undefined],
+    [change, undefined],
+  ]
+  for (const kind of ["live", "catching_up"] as const) {
+    for (const [one, reason] of cases) {
+      const event: Event = { type: "change", change: one }
+      const delivery = { do: "deliver", change: one }
+      const what = `${kind}: ${one.action} ${reason}`
+      if (reason === undefined) {
+        t.same(step(STATES[kind], event), [STATES[kind], [delivery]], what)
+        continue
+      }
+      const notice = { do: "emit_resync", reason }
+      t.same(step(STATES[kind], event, { hook: false }), [STATES[kind], [delivery, notice]], what)
+      const stale = { kind: "stale", ...tries, reason, from: undefined, failures: 0 }
+      const delay = { do: "timer", ms: 1_500 }
+      t.same(step(STATES[kind], event), [stale, [delivery, notice, delay]], what)
+    }
+  }
+  t.same(
+    step({ ...STATES.loading, from: undefined }, EVENTS["loaded without"])[1].map((effect) => effect.do),
+    ["release", "timer", "reconcile"],
+    "the position stays until a checkpoint comes",
+  )
 })
 
 t.test("a replay that has nothing to bring is live at once", async (t) => {
@@ -344,6 +395,13 @@ t.test("every state that is left has something that ends it", async (t) => {
   t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }))
 })
 
+/** Those of the changes that cannot be applied. */
+const isBulk = (id: string): boolean => id.endsWith("bulk")
+const changeOf = (id: string): Event => ({
+  type: "change",
+  change: isBulk(id) ? { ...change, id, action: "bulk_load", channels: [] } : { ...change, id },
+})
+
 /**
  * A relay in three lines and a client that obeys the machine. The log is a list of ids; a cursor is a lineage and a
  * length. What the client delivered since it last loaded its state must be the log from there on, each id once.
@@ -396,9 +454,7 @@ class World {
       this.wire.push({ type, cursor: this.cursor(now), recovered: false, replayed: 0, reason })
     } else {
       this.wire.push({ type, cursor, recovered: true, replayed: null, reason: null })
-      this.wire.push(
-        ...this.log.slice(length).map((id): Event => ({ type: "change", change: { ...change, id } })),
-      )
+      this.wire.push(...this.log.slice(length).map(changeOf))
       this.wire.push({ type: "checkpoint", cursor: this.cursor(now), replayed: now - (length as number) })
     }
     this.sent = now
@@ -458,10 +514,12 @@ class World {
   act(action: string, chance: number): void {
     switch (action) {
       case "write":
-        this.log.push(String(this.log.length))
-        if (this.sent !== undefined)
-          this.wire.push({ type: "change", change: { ...change, id: String(this.log.length - 1) } })
+      case "bulk": {
+        const id = `${this.log.length}${action === "bulk" ? " bulk" : ""}`
+        this.log.push(id)
+        if (this.sent !== undefined) this.wire.push(changeOf(id))
         return
+      }
       case "checkpoint":
         if (this.sent !== undefined)
           this.wire.push({ type: "checkpoint", cursor: this.cursor(this.log.length) })
@@ -532,6 +590,7 @@ const often = (weight: number, ...names: string[]) => ({ arbitrary: fc.constantF
 const action = fc.oneof(
   often(60, "proceed"),
   often(20, "write"),
+  often(2, "bulk"),
   often(8, "checkpoint", "repeat"),
   often(6, "load", "fail to load", "timer"),
   often(6, "cut", "silent", "failover", "online", "offline", "visible", "pagehide", "pageshow"),
@@ -553,6 +612,7 @@ t.test("the caller's state and what is delivered on top are the log, each change
     most = Math.max(most, world.delivered.length)
     const missing = world.log.slice(world.base).filter((id) => !world.delivered.includes(id))
     assert.deepEqual(missing, [], "nothing is missing")
+    if (hook !== undefined) assert.deepEqual(world.delivered.filter(isBulk), [], "the state was loaded since")
     if (world.exact) assert.deepEqual(world.delivered, world.log.slice(world.base), "in order, from there on")
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 2_000 }))

@@ -9,7 +9,8 @@
  * @property {string} [at]
  * @property {string} [table]
  * @property {Record<string, unknown>} [key]
- * @property {Record<string, unknown>} [data]
+ * @property {Record<string, unknown> | null} [data] Null if it is oversize.
+ * @property {boolean} [oversize]
  * @property {string[]} [changed]
  * @property {Record<string, unknown>} [before]
  * @property {string[]} [channels]

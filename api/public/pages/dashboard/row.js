@@ -78,7 +78,8 @@ const spaced = (parts) => parts.flatMap((part, index) => (index === 0 ? [part] :
 function describe(frame) {
   const { action, data, key, before, changed } = frame
   if (frame.type === "message") return [valueElement(frame.payload, briefText)]
-  if (action === "truncate") return [make("span", "told", "all rows")]
+  if (frame.oversize) return [make("span", "told", "too large to be sent; read the row again")]
+  if (action === "truncate") return [make("span", "told", truncateText(frame))]
   if (action === "bulk_load") return [make("span", "told", bulkText(frame))]
   if (action === "leave") return [make("span", "told", "no longer in the channels that you see")]
   if (action === "update") {
@@ -97,6 +98,10 @@ function describe(frame) {
     .filter(([name, value]) => value !== null && !(key && name in key))
     .map(([name, value]) => pair(name, valueElement(value, briefText)))
 }
+
+/** @param {Frame} frame */
+const truncateText = ({ partition }) =>
+  partition === undefined ? "all rows" : `all rows in ${partition}; read the table again`
 
 /** @param {Frame} frame */
 function bulkText({ rows, operation, partition }) {

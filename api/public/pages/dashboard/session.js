@@ -89,8 +89,9 @@ export function createSession(url, firstToken, cursor, listener) {
   feed.on("change", takeChange)
   feed.on("message", takeChange)
   feed.on("derived", listener.onDerived)
+  // The page has no rows to load: only what is missing concerns it.
   feed.on("resync", ({ reason }) => {
-    if (reason !== "no_cursor") missing = true
+    if (!["no_cursor", "bulk_load", "truncate", "oversize"].includes(reason)) missing = true
   })
   feed.on("error", ({ code, message, cause }) => {
     if (code === "listener") console.error(cause)
