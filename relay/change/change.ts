@@ -15,6 +15,8 @@ const Facts = z.object({
 export const Meta = Facts.extend({
   key: z.array(z.string()).default([]),
   exact: z.array(z.string()).default([]),
+  /** Two rows may have the same key until the transaction ends. */
+  deferred: z.boolean().optional(),
   scope: z.record(z.string(), z.string()).default({}),
   /** Columns and the roles that may see them. Pairs, because zod would skip a column __proto__ of a record. */
   restricted: z.array(z.tuple([z.string(), z.array(z.string())])).default([]),
@@ -85,6 +87,12 @@ export interface RowChange {
   readonly table: string
   readonly type: string
   readonly meta: Meta
+  /** Too large to be sent: the images have only the key and the scope columns. */
+  readonly oversize: boolean
+  /** The version of the row that an update or delete replaced; unique among those of a table in a transaction. */
+  readonly oldVersion: string | undefined
+  /** The version of the row that an insert or update made; undefined for inserts captured by statement. */
+  readonly newVersion: string | undefined
   /** update and delete. */
   readonly before: Image | undefined
   /** insert and update. */
