@@ -93,6 +93,7 @@ module.exports = {
     ]),
     // Whoever has no driver holds no SQL.
     onlyIn("sql-has-its-places", "pg", [
+      "^relay/lib/pinned-client\\.ts$",
       "^relay/feed/(changelog|log-session)\\.ts$",
       "^relay/derived/runner\\.ts$",
     ]),

@@ -9,6 +9,8 @@ import { settingsOf } from "./settings.ts"
 export async function query(databaseUrl: string, sql: string, print: (line: string) => void): Promise<void> {
   const client = await connect(databaseUrl)
   try {
+    // It is its author's SQL, and means what it means in psql.
+    await client.query("reset search_path")
     const results = await client.query(sql)
     for (const { command, rowCount, rows } of Array.isArray(results) ? results : [results]) {
       if (rows.length === 0)

@@ -1,6 +1,7 @@
 /** `commitcast sql`: what install would run, for a DBA to read and run. */
 
 import type { Command } from "commander"
+import { PIN } from "../../relay/lib/pinned-client.ts"
 import { applySql, readMigrations } from "../schema/migrations.ts"
 import { addCommand, print, readPositive } from "./arguments.ts"
 
@@ -9,6 +10,6 @@ export function addSql(program: Command): void {
     .option("--from <version>", "only what an installation of this version lacks", readPositive, 0)
     .action(async ({ from }) => {
       const wanted = (await readMigrations()).filter(({ version }) => version > from)
-      print(`begin;\n${wanted.map(applySql).join("\n")}\ncommit;`)
+      print(`${PIN};\nbegin;\n${wanted.map(applySql).join("\n")}\ncommit;\nreset search_path;`)
     })
 }

@@ -139,7 +139,10 @@ async function createElection(databaseUrl: string): Promise<void> {
   const client = await connect(databaseUrl)
   try {
     const there = await client.query("select to_regclass('public.election') as there")
-    if (there.rows[0]?.there === null) await client.query(`begin; ${await readElectionSchema()} commit`)
+    if (there.rows[0]?.there === null)
+      await client.query(
+        `begin; set local search_path = public, pg_temp; ${await readElectionSchema()} commit`,
+      )
   } finally {
     await client.end()
   }

@@ -66,7 +66,7 @@ async function auditRelay(client: pg.Client, relay: Relay, signal: AbortSignal):
 async function explain(client: pg.Client, tables: Totals, others: Totals, what: string): Promise<string[]> {
   const ids = differing(tables, others)
   const { rows } = await client.query<{ id: number; name: string }>(
-    `select c.id, e.name || ', ' || c.name as name from candidate c join election e on e.id = c.election_id
+    `select c.id, e.name || ', ' || c.name as name from public.candidate c join public.election e on e.id = c.election_id
      where c.id = any($1) order by c.id limit $2`,
     [ids, NAMED],
   )

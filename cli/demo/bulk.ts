@@ -28,7 +28,7 @@ async function load(client: pg.Client, desk: Desk, tasks: Task[]): Promise<void>
   const entries = of("sheet").flatMap((task) => entriesOf(desk, task))
   await client.query("begin; set local relay.bulk_load = 'summary'")
   await client.query(
-    `insert into guarantee (election_id, committee_id, voter_name) select * from unnest($1::int[], $2::int[], $3::text[])`,
+    `insert into public.guarantee (election_id, committee_id, voter_name) select * from unnest($1::int[], $2::int[], $3::text[])`,
     [
       pledges.map(({ election }) => election),
       pledges.map(({ committee }) => committee),

@@ -22,10 +22,10 @@ type Duty = { at: number; ids: string[] } & (
 )
 
 const ARRIVE =
-  "insert into attendance (election_id, committee_id, voter_name, marked_at) values ($1, $2, $3, $4)"
-const PLEDGE = "insert into guarantee (election_id, committee_id, voter_name) values ($1, $2, $3)"
-const SETTLE = `update guarantee set status = $2, updated_at = now()
-  where id = (select id from guarantee where status = 'pledged' and committee_id = $1 order by id limit 1 for update skip locked)`
+  "insert into public.attendance (election_id, committee_id, voter_name, marked_at) values ($1, $2, $3, $4)"
+const PLEDGE = "insert into public.guarantee (election_id, committee_id, voter_name) values ($1, $2, $3)"
+const SETTLE = `update public.guarantee set status = $2, updated_at = now()
+  where id = (select id from public.guarantee where status = 'pledged' and committee_id = $1 order by id limit 1 for update skip locked)`
 
 /** Works until there are no tasks left, and nothing to put right. @param next the next task of all clerks. */
 export async function work(
@@ -123,15 +123,16 @@ async function enter(
 async function look(client: pg.Client, { tally, counts }: Desk, duty: Duty): Promise<void> {
   switch (duty.kind) {
     case "verify": {
-      const { rowCount } = await client.query("update vote set status = 'verified' where id = any($1)", [
-        duty.ids,
-      ])
+      const { rowCount } = await client.query(
+        "update public.vote set status = 'verified' where id = any($1)",
+        [duty.ids],
+      )
       counts.verified += rowCount ?? 0
       return
     }
     case "correct": {
       const { rowCount } = await client.query(
-        "update vote set votes = $2, status = 'corrected' where id = any($1)",
+        "update public.vote set votes = $2, status = 'corrected' where id = any($1)",
         [duty.ids, duty.right],
       )
       tally.add(duty.candidate, (rowCount ?? 0) * (duty.right - duty.typed))
@@ -139,7 +140,7 @@ async function look(client: pg.Client, { tally, counts }: Desk, duty: Duty): Pro
       return
     }
     case "withdraw": {
-      const { rowCount } = await client.query("delete from vote where id = any($1)", [duty.ids])
+      const { rowCount } = await client.query("delete from public.vote where id = any($1)", [duty.ids])
       tally.add(duty.candidate, (rowCount ?? 0) * -duty.votes)
       counts.withdrawn += rowCount ?? 0
     }

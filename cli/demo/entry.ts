@@ -28,7 +28,7 @@ export function entriesOf(
 /** @returns the ids of the rows. */
 export async function insert(client: pg.Client, entries: Entry[], by: string): Promise<string[]> {
   const { rows } = await client.query<{ id: string }>(
-    `insert into vote (election_id, committee_id, candidate_id, votes, entered_by)
+    `insert into public.vote (election_id, committee_id, candidate_id, votes, entered_by)
      select *, $5 from unnest($1::int[], $2::int[], $3::int[], $4::int[]) returning id`,
     [
       entries.map(({ election }) => election),

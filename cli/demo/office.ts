@@ -24,25 +24,33 @@ async function bring(client: pg.Client, desk: Desk, tasks: Task[]): Promise<void
   const { tally, counts, clock, night } = desk
   const written: Entry[] = []
   await client.query("begin")
-  const pledges = await copy(client, "guarantee (election_id, committee_id, voter_name)", function* () {
-    for (const task of tasks) if (task.kind === "pledge") yield [...place(desk, task), inventVoter()]
-  })
+  const pledges = await copy(
+    client,
+    "public.guarantee (election_id, committee_id, voter_name)",
+    function* () {
+      for (const task of tasks) if (task.kind === "pledge") yield [...place(desk, task), inventVoter()]
+    },
+  )
   const present = await copy(
     client,
-    "attendance (election_id, committee_id, voter_name, marked_at)",
+    "public.attendance (election_id, committee_id, voter_name, marked_at)",
     function* () {
       for (const task of tasks)
         if (task.kind === "arrival")
           yield [...place(desk, task), inventVoter(), clock.at(task.at).toISOString()]
     },
   )
-  await copy(client, "vote (election_id, committee_id, candidate_id, votes, entered_by)", function* () {
-    for (const task of tasks)
-      for (const entry of task.kind === "sheet" ? entriesOf(desk, task) : []) {
-        written.push(entry)
-        yield [entry.election, entry.committee, entry.candidate, entry.votes, `Office, ${night}`]
-      }
-  })
+  await copy(
+    client,
+    "public.vote (election_id, committee_id, candidate_id, votes, entered_by)",
+    function* () {
+      for (const task of tasks)
+        for (const entry of task.kind === "sheet" ? entriesOf(desk, task) : []) {
+          written.push(entry)
+          yield [entry.election, entry.committee, entry.candidate, entry.votes, `Office, ${night}`]
+        }
+    },
+  )
   await client.query("commit")
   for (const { candidate, votes } of written) tally.add(candidate, votes)
   counts.entries += written.length

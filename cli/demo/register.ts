@@ -24,12 +24,12 @@ export async function enrol(client: pg.Client, returns: Returns): Promise<Regist
     returns.candidates.map(({ name }) => name),
   ]
   await client.query(
-    "insert into candidate (election_id, name) select * from unnest($1::int[], $2::text[]) on conflict do nothing",
+    "insert into public.candidate (election_id, name) select * from unnest($1::int[], $2::text[]) on conflict do nothing",
     values,
   )
   const { rows } = await client.query<{ id: number }>(
     `select c.id from unnest($1::int[], $2::text[]) with ordinality as u(election_id, name, n)
-     join candidate c using (election_id, name) order by n`,
+     join public.candidate c using (election_id, name) order by n`,
     values,
   )
   return { elections, committees, candidates: rows.map(({ id }) => id) }
@@ -40,9 +40,11 @@ async function enrolNamed(
   table: "election" | "committee",
   names: string[],
 ): Promise<number[]> {
-  await client.query(`insert into ${table} (name) select unnest($1::text[]) on conflict do nothing`, [names])
+  await client.query(`insert into public.${table} (name) select unnest($1::text[]) on conflict do nothing`, [
+    names,
+  ])
   const { rows } = await client.query<{ id: number }>(
-    `select t.id from unnest($1::text[]) with ordinality as u(name, n) join ${table} t using (name) order by n`,
+    `select t.id from unnest($1::text[]) with ordinality as u(name, n) join public.${table} t using (name) order by n`,
     [names],
   )
   return rows.map(({ id }) => id)
@@ -52,7 +54,9 @@ async function enrolNamed(
 export async function reset(client: pg.Client): Promise<void> {
   try {
     await client.query(
-      "begin; set local lock_timeout = '10s'; truncate guarantee, attendance, vote, candidate, committee, election restart identity; commit",
+      `begin; set local lock_timeout = '10s';
+       truncate public.guarantee, public.attendance, public.vote, public.candidate, public.committee, public.election restart identity;
+       commit`,
     )
   } catch (error) {
     await client.query("rollback")

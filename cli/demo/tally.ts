@@ -21,8 +21,8 @@ export class Tally {
 /** What the tables say, of every candidate. @param night only what was entered in that night; otherwise all there is. */
 export async function readTotals(client: pg.Client, night?: string): Promise<Totals> {
   const { rows } = await client.query<{ id: number; votes: string }>(
-    `select c.id, coalesce(v.votes, 0)::text as votes from candidate c left join (
-       select candidate_id as id, sum(votes) as votes from vote
+    `select c.id, coalesce(v.votes, 0)::text as votes from public.candidate c left join (
+       select candidate_id as id, sum(votes) as votes from public.vote
        where $1::text is null or right(entered_by, length($1)) = $1 group by 1) v using (id)`,
     [night ?? null],
   )

@@ -68,7 +68,7 @@ export const checkQueue: Check = async ({ client }) => {
   const text = `${(100 * usage).toFixed(1)} % of the notification queue is used`
   if (usage < QUEUE.warning) return [ok("queue", text)]
   const remedy =
-    "Some session listens and sits in an open transaction; when the queue is full commits with a bell fail. End it: select pid, usename, state, xact_start from pg_stat_activity where state like 'idle in%' order by xact_start."
+    "Some session listens and sits in an open transaction; when the queue is full commits with a bell fail. End it: select pid, usename, state, xact_start from pg_catalog.pg_stat_activity where state in ('idle in transaction', 'idle in transaction (aborted)') order by xact_start."
   return [(usage < QUEUE.failure ? warning : failure)("queue", text, remedy)]
 }
 
@@ -106,7 +106,7 @@ export const checkTransactions: Check = async ({ client, longSeconds }) => {
       warning(
         "transactions",
         `session ${pid} of ${who ?? "somebody"} has written, and is in a transaction since ${since}`,
-        `The log may grow until it ends: select pg_terminate_backend(${pid}), and set idle_in_transaction_session_timeout.`,
+        `The log may grow until it ends: select pg_catalog.pg_terminate_backend(${pid}), and set idle_in_transaction_session_timeout.`,
       ),
     ),
     ...prepared.rows.map(({ gid, since }) =>

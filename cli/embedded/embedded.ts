@@ -3,7 +3,8 @@
 import { chmod, mkdir, readdir, readFile, rm } from "node:fs/promises"
 import { dirname, join, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import pg from "pg"
+import type pg from "pg"
+import { PinnedClient } from "../../relay/lib/pinned-client.ts"
 import { placeBinaries } from "./binaries.ts"
 import {
   adoptCluster,
@@ -259,7 +260,7 @@ async function asSuperuser<T>(
   database: string,
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
-  const client = new pg.Client({
+  const client = new PinnedClient({
     host: "127.0.0.1",
     port,
     user: "postgres",

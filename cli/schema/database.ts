@@ -2,6 +2,7 @@
 
 import pg from "pg"
 import { ConfigError, type Settings } from "../../relay/config.ts"
+import { PIN, PIN_TRANSACTION } from "../../relay/lib/pinned-client.ts"
 import { readState } from "../embedded/state.ts"
 import { invocation } from "../invocation.ts"
 
@@ -14,7 +15,7 @@ export class UnreachableError extends Error {
 }
 
 /**
- * Connects, and checks that it is a database to relay from.
+ * Connects, pins the session, and checks that it is a database to relay from.
  * @throws UnreachableError if there is no answer, ConfigError if trying again cannot help.
  */
 export async function connect(databaseUrl: string): Promise<pg.Client> {
@@ -27,6 +28,7 @@ export async function connect(databaseUrl: string): Promise<pg.Client> {
   try {
     await client.connect()
     await check(client, databaseUrl)
+    await client.query(PIN)
     return client
   } catch (error) {
     await client.end().catch(() => {})
@@ -35,9 +37,12 @@ export async function connect(databaseUrl: string): Promise<pg.Client> {
 }
 
 async function check(client: pg.Client, databaseUrl: string): Promise<void> {
+  // For this transaction only: a pooler in transaction mode hands the session on to others as it was left.
+  await client.query(PIN_TRANSACTION)
   const result = await client.query<{ version: number; name: string; standby: boolean; pid: number }>(
     "select current_setting('server_version_num')::int as version, current_setting('server_version') as name, pg_is_in_recovery() as standby, pg_backend_pid() as pid",
   )
+  await client.query("commit")
   const { version, name, standby, pid } = result.rows[0] as {
     version: number
     name: string
@@ -64,11 +69,11 @@ async function refuseTransactionPooler(databaseUrl: string, first: pg.Client): P
   })
   second.on("error", () => {})
   const pidOf = async (client: pg.Client) =>
-    (await client.query<{ pid: number }>("select pg_backend_pid() as pid")).rows[0]?.pid
+    (await client.query<{ pid: number }>("select pg_catalog.pg_backend_pid() as pid")).rows[0]?.pid
   try {
     const pid = await pidOf(first)
     await second.connect()
-    await second.query("begin")
+    await second.query(PIN_TRANSACTION)
     if ((await pidOf(second)) === pid) {
       throw new ConfigError(
         "DATABASE_URL leads through a pooler in transaction mode, where LISTEN is lost: connect to PostgreSQL directly, or through a pool in session mode",

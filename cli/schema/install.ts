@@ -8,6 +8,7 @@ import { installedVersion, isInstalled } from "./installed.ts"
 import { LOCK_TIMEOUT, retryLocks } from "./locks.ts"
 import { applySql, type Migration, readMigrations } from "./migrations.ts"
 import { warningsOf } from "./track.ts"
+import { findFunction, findTable, withUsualPath } from "./usual-path.ts"
 
 export interface Installed {
   state: "installed" | "upgraded" | "present"
@@ -20,6 +21,24 @@ export interface Installed {
 
 /** The tables that are captured from the first installation on, where they exist. */
 const DEFAULT_TABLES = ["guarantee", "attendance", "vote"]
+/** What is derived from them, where the functions are. */
+const DEFAULT_MESSAGES = [
+  {
+    type: "dashboard_update",
+    name: "dashboard_statistics",
+    tables: DEFAULT_TABLES,
+    channel: "dashboard",
+    action: null,
+  },
+  {
+    type: "voting_update",
+    name: "election_results",
+    tables: ["vote"],
+    channel: "election",
+    action: "results",
+  },
+]
+
 /**
  * Brings the database to this version's schema. Takes no locks if it is there already. Safe to run twice, and at once.
  * @throws ConfigError if the role may not, the schema is newer, or PostgreSQL is too old; the message says what to do.
@@ -37,11 +56,11 @@ export async function install(databaseUrl: string): Promise<Installed> {
     if (before === 0) await requireCreate(client)
     await retryLocks(() => migrate(client, migrations))
     if (before > 0) return { state: "upgraded", version: latest, tracked: [], warnings: [] }
-    const done = await trackDefaults(client)
-    await defineDefaults(client)
+    const { tracked, warnings } = await trackDefaults(client)
+    await defineDefaults(client, tracked)
     // Whoever has loaded its state meanwhile does not know what was written before the tables were under capture.
     await client.query("select relay.begin_lineage()")
-    return { state: "installed", version: latest, ...done }
+    return { state: "installed", version: latest, tracked: [...tracked.keys()], warnings }
   } finally {
     await client.end()
   }
@@ -124,16 +143,19 @@ async function becomeOwner(client: pg.Client, version: number): Promise<void> {
   await client.query("select set_config('role', $1, true)", [owner])
 }
 
-async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracked" | "warnings">> {
-  const tracked: string[] = []
+/** @returns the tables that were put under capture, each with its oid. */
+async function trackDefaults(
+  client: pg.Client,
+): Promise<{ tracked: Map<string, string>; warnings: string[] }> {
+  const tracked = new Map<string, string>()
   const warnings = warningsOf(client)
   await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
   for (const table of DEFAULT_TABLES) {
-    const there = await client.query("select to_regclass($1) as there", [table])
-    if (there.rows[0]?.there === null) continue
+    const oid = await findTable(client, table)
+    if (oid === undefined) continue
     try {
-      await retryLocks(() => client.query("select relay.track($1::regclass)", [table]))
-      tracked.push(table)
+      await retryLocks(() => client.query("select relay.track($1::regclass)", [oid]))
+      tracked.set(table, oid)
     } catch (error) {
       warnings.add(`${table} is not captured (${(error as Error).message}): ${invocation(`track ${table}`)}`)
     }
@@ -141,15 +163,20 @@ async function trackDefaults(client: pg.Client): Promise<Pick<Installed, "tracke
   return { tracked, warnings: [...warnings] }
 }
 
-/** What is derived from the demo's tables, where its functions are. */
-async function defineDefaults(client: pg.Client): Promise<void> {
-  await client.query(`
-    select relay.define_derived(d.type, d.function::regproc, d.tables::regclass[], d.channel, action => d.action)
-    from (values ('dashboard_update', 'dashboard_statistics', '{guarantee,attendance,vote}'::text[], 'dashboard', null),
-                 ('voting_update', 'election_results', '{vote}', 'election', 'results')) d(type, function, tables, channel, action)
-    where to_regproc(d.function) is not null
-      and not exists (select from unnest(d.tables) n where not exists (
-        select from relay.tracking t where t.target = to_regclass(n)))`)
+async function defineDefaults(client: pg.Client, tracked: ReadonlyMap<string, string>): Promise<void> {
+  for (const { type, name, tables, channel, action } of DEFAULT_MESSAGES) {
+    const oid = await findFunction(client, name)
+    const oids = tables.map((table) => tracked.get(table))
+    if (oid === undefined || oids.includes(undefined)) continue
+    // It runs the application's function once.
+    await withUsualPath(client, () =>
+      client.query(
+        `select relay.define_derived($1::pg_catalog.text, $2::pg_catalog.regproc, $3::pg_catalog.regclass[],
+           $4::pg_catalog.text, action => $5::pg_catalog.text)`,
+        [type, oid, oids, channel, action],
+      ),
+    )
+  }
 }
 
 /** After a restore from a dump the capture is right but slow, until its owner makes its code anew. */

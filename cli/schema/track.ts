@@ -5,6 +5,7 @@ import { ConfigError } from "../../relay/config.ts"
 import { connect, quoteIdentifier } from "./database.ts"
 import { requireInstalled } from "./installed.ts"
 import { LOCK_TIMEOUT, retryLocks } from "./locks.ts"
+import { requireTable } from "./usual-path.ts"
 
 /** Puts one table under capture; `options` are relay.track's named arguments. @returns the server's warnings. */
 export async function track(
@@ -19,7 +20,7 @@ export async function track(
   return withTable(databaseUrl, async (client) => {
     const warnings = warningsOf(client)
     await client.query(`select relay.track($1::regclass${named})`, [
-      table,
+      await requireTable(client, table),
       ...given.map(([, value]) => value),
     ])
     return [...warnings]
@@ -28,8 +29,10 @@ export async function track(
 
 /** Ends the capture of one table. @returns whether it was captured. */
 export async function untrack(databaseUrl: string, table: string): Promise<boolean> {
-  const result = await withTable(databaseUrl, (client) =>
-    client.query<{ was: boolean }>("select relay.untrack($1::regclass) as was", [table]),
+  const result = await withTable(databaseUrl, async (client) =>
+    client.query<{ was: boolean }>("select relay.untrack($1::regclass) as was", [
+      await requireTable(client, table),
+    ]),
   )
   return result.rows[0]?.was === true
 }

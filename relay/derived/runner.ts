@@ -2,6 +2,7 @@
 
 import pg from "pg"
 import { z } from "zod"
+import { PinnedClient } from "../lib/pinned-client.ts"
 import type { Log } from "../telemetry/log.ts"
 import { Definition, ReturnedRow } from "./definition.ts"
 
@@ -22,9 +23,14 @@ const DEFINITIONS = `
          extract(epoch from max_age) * 1000 as "maxMs", defined_at::text as "definedAt"
   from relay.derived`
 
+/** Every name is qualified. */
+const DERIVE =
+  "select id, data from relay.derive($1::pg_catalog.text, $2::pg_catalog.text) limit $3::pg_catalog.int8"
+
 /** Connects to the database when there is something to run. */
 export function createRunner(connectionString: string, log: Log): Runner {
   const pool = new pg.Pool({
+    Client: PinnedClient,
     connectionString,
     // A slow function leaves room for the others.
     max: 2,
@@ -40,12 +46,11 @@ export function createRunner(connectionString: string, log: Log): Runner {
     const ignore = () => {}
     client.on("error", ignore)
     try {
-      await client.query(`begin transaction read only; set local statement_timeout = ${TIMEOUT_MS}`)
-      const { rows } = await client.query("select id, data from relay.derive($1, $2) limit $3", [
-        type,
-        channel,
-        MAX_VALUES + 1,
-      ])
+      // The application's function finds its tables by the search_path that the role has by itself.
+      await client.query(
+        `begin transaction read only; set local statement_timeout = ${TIMEOUT_MS}; set local search_path to default`,
+      )
+      const { rows } = await client.query(DERIVE, [type, channel, MAX_VALUES + 1])
       await client.query("commit")
       client.release()
       return rows

@@ -2,6 +2,7 @@
 
 import pg from "pg"
 import { z } from "zod"
+import { PinnedClient } from "../lib/pinned-client.ts"
 import type { UnreadableRow } from "./entries.ts"
 import { QUERY_TIMEOUT_MS } from "./log-connection.ts"
 import { openSession, type Session } from "./log-session.ts"
@@ -42,6 +43,7 @@ export function createChangelog(
   onUnreadable: (rows: readonly UnreadableRow[]) => void = () => {},
 ): Changelog {
   const pool = new pg.Pool({
+    Client: PinnedClient,
     connectionString,
     max: 2,
     application_name: "commitcast",

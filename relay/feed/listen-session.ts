@@ -7,6 +7,7 @@
 import { Socket } from "node:net"
 import pgListen from "pg-listen"
 import { deferred } from "../lib/deferred.ts"
+import { pinnedConnection } from "../lib/pinned-client.ts"
 
 export interface ListenSession {
   readonly channel: string
@@ -35,13 +36,15 @@ export async function openListenSession({
 }: ListenOptions): Promise<ListenSession> {
   const socket = new Socket()
   const lost = deferred<never>()
+  const config = {
+    connectionString,
+    application_name: "commitcast listener",
+    stream: () => socket,
+    keepAlive: true,
+    connectionTimeoutMillis: CONNECT_MS,
+  }
   const subscriber = pgListen.default<Record<string, string>>(
-    {
-      connectionString,
-      application_name: "commitcast listener",
-      stream: () => socket,
-      connectionTimeoutMillis: CONNECT_MS,
-    },
+    { ...config, ...pinnedConnection(config) },
     { paranoidChecking: false, retryLimit: 1, parse: (text) => text, serialize: (text: string) => text },
   )
   subscriber.events.on("error", lost.reject)

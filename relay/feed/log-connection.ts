@@ -1,7 +1,8 @@
 /** The connection of a reading session: every value comes as PostgreSQL's text. */
 
 import { Socket } from "node:net"
-import pg from "pg"
+import type pg from "pg"
+import { PinnedClient } from "../lib/pinned-client.ts"
 
 /** How long a query on the log may take. Milliseconds. */
 export const QUERY_TIMEOUT_MS = 10_000
@@ -27,7 +28,7 @@ const asText = { getTypeParser: () => (value: string) => value }
 /** Makes it; it is not connected yet. */
 export function createLogConnection(connectionString: string): LogConnection {
   const socket = new Socket()
-  const client = new pg.Client({
+  const client = new PinnedClient({
     connectionString,
     application_name: "commitcast feed",
     stream: () => socket,

@@ -102,7 +102,6 @@ export const TABLES = `
 
 /** Makes the reading session use the index, whatever the statistics say. */
 export const SESSION = `
-  set search_path = pg_catalog, pg_temp;
   set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set default_transaction_isolation = 'read committed';
   set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off;
   set max_parallel_workers_per_gather = 0; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0`

@@ -68,6 +68,8 @@ t.test("a pooler in transaction mode is refused with the remedy", { skip }, asyn
   )
   t.ok(error instanceof ConfigError)
   t.match(error?.message, /pooler in transaction mode.*directly, or through a pool in session mode/)
+  const next = await db.session(url)
+  t.same((await next.query("show search_path")).rows, [{ search_path: '"$user", public' }], "left as it was")
 })
 
 t.test("a pooler in session mode works", { skip }, async (t) => {
