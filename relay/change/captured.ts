@@ -7,22 +7,32 @@ export interface Captured {
   readonly images: readonly string[]
   /** One an image, or none. */
   readonly versions: readonly string[]
+  /** The transaction that made a deleted version, modulo 2^32. */
+  readonly xmin: string | undefined
+  /** A new row that nothing had touched when it was logged. */
+  readonly live: boolean
 }
 
-/** A row's place in its table, as PostgreSQL writes a tid, and the oid of a partition. */
+/** A row's place in its table, as PostgreSQL writes a tid; an xid, and the oid of a partition. */
 const PLACE = /^\(\d{1,10},\d{1,5}\)$/
-const LEAF = /^\d{1,10}$/
+const NUMBER = /^\d{1,10}$/
 
 /**
- * Cuts captured data: images, then the place of each, then the partition in which they are; the last two may be missing.
- * @param count of images.
+ * Cuts captured data: a row alone, or an array of images, the place of each, of a deleted one its xmin, and the partition
+ * in which they are; the last three may be missing.
  * @param key columns that each image must have.
  * @throws SyntaxError or RangeError if it is anything else. The message may hold row data.
  */
-export function cutCaptured(text: string, count: 1 | 2, key: readonly string[]): Captured {
+export function cutCaptured(
+  text: string,
+  op: "insert" | "update" | "delete",
+  key: readonly string[],
+): Captured {
   // Row data goes out unread, and what follows cuts it without looking: so it is proven whole here, once a change.
   const parts: unknown = JSON.parse(text)
+  if (op === "insert" && isRow(parts, key)) return { images: [text], versions: [], xmin: undefined, live: true }
   if (!Array.isArray(parts)) throw new SyntaxError("captured data must be an array")
+  const count = op === "update" ? 2 : 1
   const values = parts.slice(0, count)
   if (values.length < count || !values.every((value) => isRow(value, key)))
     throw new SyntaxError("captured data must begin with rows that have their key")
@@ -32,7 +42,7 @@ export function cutCaptured(text: string, count: 1 | 2, key: readonly string[]):
     images.push(text.slice(at, end))
     at = skipSpace(text, end)
   }
-  return { images, versions: versionsOf(parts.slice(count), count) }
+  return { images, ...versionsOf(parts.slice(count), count, op === "delete"), live: false }
 }
 
 function isRow(value: unknown, key: readonly string[]): boolean {
@@ -40,19 +50,30 @@ function isRow(value: unknown, key: readonly string[]): boolean {
   return key.every((name) => Object.hasOwn(value, name))
 }
 
-function versionsOf(rest: readonly unknown[], count: number): string[] {
+function versionsOf(
+  rest: readonly unknown[],
+  count: number,
+  deleted: boolean,
+): Pick<Captured, "versions" | "xmin"> {
   const texts = rest.map((value) => (typeof value === "string" ? value : ""))
-  const places = texts.filter((text) => PLACE.test(text))
-  const leaves = texts.slice(places.length)
-  const known = leaves.length === 0 || (leaves.length === 1 && LEAF.test(leaves[0] as string))
-  if (!known || (places.length !== 0 && places.length !== count))
-    throw new SyntaxError("captured data must end with the places of its rows")
-  return places.map((place) => `${leaves[0] ?? ""}:${place}`)
+  const places = texts.slice(0, count)
+  const [xmin, ...numbers] = deleted ? texts.slice(count) : [undefined, ...texts.slice(count)]
+  const known =
+    texts.length === 0 ||
+    (places.length === count &&
+      places.every((text) => PLACE.test(text)) &&
+      (!deleted || NUMBER.test(xmin ?? "")) &&
+      numbers.length <= 1 &&
+      numbers.every((text) => NUMBER.test(text ?? "")))
+  if (!known) throw new SyntaxError("captured data must end with the places of its rows")
+  return { versions: places.map((place) => `${numbers[0] ?? ""}:${place}`), xmin }
 }
 
 /** The text that `cutCaptured` cuts like this. */
-export function capturedText({ images, versions }: Captured): string {
+export function capturedText({ images, versions, xmin, live }: Captured): string {
+  if (live) return images[0] ?? ""
   const leaf = versions[0]?.slice(0, versions[0].indexOf(":")) ?? ""
-  const places = versions.map((version) => `"${version.slice(version.indexOf(":") + 1)}"`)
-  return `[${[...images, ...places, ...(leaf === "" ? [] : [`"${leaf}"`])].join(", ")}]`
+  const places = versions.map((version) => version.slice(version.indexOf(":") + 1))
+  const rest = [...places, ...(xmin === undefined ? [] : [xmin]), ...(leaf === "" ? [] : [leaf])]
+  return `[${[...images, ...rest.map((text) => `"${text}"`)].join(", ")}]`
 }

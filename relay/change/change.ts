@@ -87,21 +87,19 @@ export interface RowChange {
   readonly table: string
   readonly type: string
   readonly meta: Meta
-  /** Too large to be sent: the images have only the key and the scope columns. */
-  readonly oversize: boolean
-  /** The version of the row that an update or delete replaced; unique among those of a table in a transaction. */
-  readonly oldVersion: string | undefined
-  /** The version of the row that an insert or update made; undefined for inserts captured by statement. */
-  readonly newVersion: string | undefined
   /** update and delete. */
   readonly before: Image | undefined
   /** insert and update. */
   readonly after: Image | undefined
   /** Whether the row was too large to be logged: its images have the columns of its key and its channels only. */
   readonly oversize: boolean
-  /** Which version of the row each image is: `leaf:(block,offset)`. Undefined where the capture could not know. */
+  /** Which version of the row each image is: `leaf:(block,offset)`, unique in a transaction. Undefined where it was not told. */
   readonly oldVersion: string | undefined
   readonly newVersion: string | undefined
+  /** Of a delete: which transaction made the version, modulo 2^32. */
+  readonly oldXmin?: string | undefined
+  /** Of an insert without a version: nothing had touched the row when it was logged. */
+  readonly live?: boolean | undefined
 }
 
 export interface TableChange {
@@ -185,7 +183,7 @@ function tableBase({ seq: id, xid, at, table, type, meta }: LogRow) {
 function readRowChange(row: LogRow, op: RowChange["op"]): RowChange {
   const base = tableBase(row)
   const { key, scope } = base.meta
-  const { images, versions } = cutCaptured(row.data ?? "", op === "update" ? 2 : 1, key)
+  const { images, versions, xmin, live } = cutCaptured(row.data ?? "", op, key)
   const [first, last] = [images[0] as string, images.at(-1) as string]
   return {
     kind: "row",
@@ -196,6 +194,8 @@ function readRowChange(row: LogRow, op: RowChange["op"]): RowChange {
     oversize: row.oversize,
     oldVersion: op === "insert" ? undefined : versions[0],
     newVersion: op === "delete" ? undefined : versions.at(-1),
+    oldXmin: xmin,
+    live,
   }
 }
 
@@ -207,12 +207,8 @@ function readMessage({ seq: id, xid, at, data }: LogRow): Message {
 
 const Addressed = z.object({ channel: z.string().min(1) })
 
-/** Whether an update left the row as it was. */
-export const isNothing = (change: Change): boolean =>
-  change.kind === "row" &&
-  change.op === "update" &&
-  !change.oversize &&
-  change.before?.text === change.after?.text
+/** The `seq` in the log by which a change came; its id has more where it comes in another place. */
+export const seqOf = ({ id }: Change): bigint => BigInt(id.split(".", 1)[0] as string)
 
 const metaTexts = new WeakMap<Meta, string>()
 
@@ -235,10 +231,10 @@ export function logRowOf(change: Change): LogRow {
     meta = JSON.stringify(change.meta)
     metaTexts.set(change.meta, meta)
   }
-  const { before, after, oldVersion, newVersion } = change
+  const { before, after, oldVersion, newVersion, oldXmin: xmin, live = false } = change
   const images = [before, after].flatMap((image) => image?.text ?? [])
   const versions = [oldVersion, newVersion].flatMap((version) => version ?? [])
-  return { ...base, table, type, meta, data: capturedText({ images, versions }) }
+  return { ...base, table, type, meta, data: capturedText({ images, versions, xmin, live }) }
 }
 
 /** The key of a row as JSON text; bigint and numeric columns as strings. */

@@ -1,7 +1,7 @@
 /** Entries: rows of the log by what they are. No row, whoever wrote it, ends the read: one that cannot be read is passed over. */
 
 import { z } from "zod"
-import { type Change, isNothing, type LogRow, readChange, type TableChange } from "../change/change.ts"
+import { type Change, type LogRow, readChange, type TableChange } from "../change/change.ts"
 import { Revocation } from "../change/revocation.ts"
 import { TimeSlice } from "../lib/time-slice.ts"
 import type { TableWhat, What, Whats } from "./what.ts"
@@ -29,7 +29,7 @@ export interface UnreadableRow {
 
 /** Rows of the log, by what they are. */
 export interface Entries {
-  readonly changes: Change[]
+  readonly changes: readonly Change[]
   readonly revocations: Revocation[]
   /** Written by relays that wait for them to come back. */
   readonly canaries: string[]
@@ -48,7 +48,7 @@ export interface EntriesDeps {
   lossy: boolean
 }
 
-export const noEntries = (): Entries => ({ changes: [], revocations: [], canaries: [] })
+export const noEntries = (): Entries & { changes: Change[] } => ({ changes: [], revocations: [], canaries: [] })
 
 /** Reads rows, in slices. */
 export async function readEntries(rows: readonly RawRow[], deps: EntriesDeps): Promise<ReadRows> {
@@ -80,7 +80,7 @@ const TIME = /^\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00$/
 const Canary = z.string()
 
 /** Adds a row to the entries. @returns why it cannot be read. */
-function take(row: RawRow, what: What | undefined, lossy: boolean, entries: Entries): Fault | undefined {
+function take(row: RawRow, what: What | undefined, lossy: boolean, entries: ReturnType<typeof noEntries>): Fault | undefined {
   const { seq, xid, at, data, tooLarge } = row
   if (what === undefined) return "unknown"
   if (tooLarge) return "too_large"
@@ -99,7 +99,7 @@ function take(row: RawRow, what: What | undefined, lossy: boolean, entries: Entr
         if (seq === null || at === null || !TIME.test(at)) return "malformed"
         const { table, type, op, oversize, meta } = what
         const change = readChange({ seq, xid, at, table, type, op, oversize, meta, data })
-        if (!isNothing(change)) entries.changes.push(change)
+        entries.changes.push(change)
         return undefined
       }
     }

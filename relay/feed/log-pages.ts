@@ -1,6 +1,7 @@
 /** A long read of the log: in order, in pages that are bounded by rows and by bytes. */
 
 import type { Snapshot } from "../change/cursor.ts"
+import type { TransactionOrder } from "../change/order.ts"
 import { type Entries, type EntriesDeps, type RawRow, type ReadRows, readEntries } from "./entries.ts"
 import { type Head, readHead } from "./head.ts"
 import type { LogConnection, Values } from "./log-connection.ts"
@@ -20,12 +21,16 @@ export interface LogPage extends Entries {
   /** The seq up to which everything was read; undefined if there was nothing. */
   readonly last: string | undefined
   readonly final: boolean
+  /** Puts the pages that follow into order, where another read brings them. */
+  readonly order?: TransactionOrder
 }
 
 /** What is left of a read that was cut: the changes of the same difference after a `seq`. */
 export interface Rest {
   readonly until: Snapshot
   readonly after: string
+  /** What is known of the order of the transactions that it goes on with. */
+  readonly order?: TransactionOrder
 }
 
 export interface LongReadOptions {

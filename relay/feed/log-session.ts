@@ -1,6 +1,7 @@
 /** A session that reads the changelog: what became visible since a position, in order. */
 
 import type { Snapshot } from "../change/cursor.ts"
+import { TransactionOrder } from "../change/order.ts"
 import { Revocation } from "../change/revocation.ts"
 import {
   type Entries,
@@ -89,11 +90,14 @@ export async function openSession({ connectionString, onUnreadable }: SessionDep
       async read(since, limit) {
         const { head, rows } = await short.read(since, limit)
         if (rows === undefined) return { head, ...noEntries(), cut: true }
-        return { head, ...noted(await readEntries(rows, deps)), cut: false }
+        const entries = noted(await readEntries(rows, deps))
+        const changes = new TransactionOrder().page(entries.changes, true)
+        return { head, ...entries, changes, cut: false }
       },
       async *pages(since, size, rest) {
+        const order = rest?.order?.rest() ?? new TransactionOrder({ unknown: rest !== undefined })
         for await (const page of readPages(connection, identity, deps, { since, size, rest }))
-          yield noted(page)
+          yield { ...noted(page), changes: order.page(page.changes, page.final), order }
       },
       now: async () => readSnapshot(await one("select pg_current_snapshot()::text")),
       revocations,

@@ -1,6 +1,6 @@
 /** The reader: one read of the log after another, each delivered as one batch. */
 
-import type { Change } from "../change/change.ts"
+import { type Change, seqOf } from "../change/change.ts"
 import { contains, type Snapshot } from "../change/cursor.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { BatchPart, FeedConsumer } from "./batch.ts"
@@ -108,7 +108,7 @@ export class Reader {
 
 /** How many changes there are at most from this page on. */
 const leftFrom = ({ head, changes }: LogPage): number =>
-  Number(head.newest - BigInt(changes[0]?.id ?? head.newest)) + 1
+  Number(head.newest - (changes[0] === undefined ? head.newest : seqOf(changes[0]))) + 1
 
 /** Runs of changes of one table and operation: a counter takes each at once. */
 function runsOf(changes: readonly Change[]): Array<{ table: string; op: string; count: number }> {

@@ -4,7 +4,7 @@
  * or one fresh from SQL and a little ahead of this feed, needs no special case.
  */
 
-import type { Change } from "../change/change.ts"
+import { type Change, seqOf } from "../change/change.ts"
 import { type Cursor, contains, cursorText, type Snapshot, union } from "../change/cursor.ts"
 import type { Connection } from "../fanout/connection.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
@@ -179,7 +179,8 @@ export class CatchUp {
       bytes += missed.bytes
       count += missed.count
       if (part.final) this.#has = union(this.#has, part.cursor.snapshot)
-      const after = part.changes.at(-1)?.id ?? this.#rest?.after ?? "0"
+      const last = part.changes.at(-1)
+      const after = last === undefined ? (this.#rest?.after ?? "0") : String(seqOf(last))
       this.#rest = part.final ? undefined : { until: part.cursor.snapshot, after }
     }
     return { chunks, count, next }

@@ -9,6 +9,7 @@ import type { Change } from "../change/change.ts"
 import { contains } from "../change/cursor.ts"
 import type { Changelog } from "../feed/changelog.ts"
 import { isTimeout } from "../feed/log-connection.ts"
+import type { Rest } from "../feed/log-pages.ts"
 import type { Session } from "../feed/log-session.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
@@ -97,8 +98,8 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
       }
       await group.waitForSlow()
       group.dismissGone()
-      const left = { until: snapshot, after }
-      if (stopped || performance.now() > deadline) group.dismissAll({ kind: "cut", rest: left })
+      const left = (): Rest => ({ until: snapshot, after, ...(page.order && { order: page.order.rest() }) })
+      if (stopped || performance.now() > deadline) group.dismissAll({ kind: "cut", rest: left() })
       else group.dismissSlow(left)
       if (group.empty) return "cut"
     }
@@ -123,7 +124,7 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
 /** The pages of a read, as long as there is room for all of them. */
 class KeptPages {
   readonly #roomBytes: number
-  #pages: Change[][] | undefined = []
+  #pages: Array<readonly Change[]> | undefined = []
   #bytes = 0
 
   constructor(roomBytes: number) {
@@ -135,7 +136,7 @@ class KeptPages {
     return this.#pages
   }
 
-  add(changes: Change[]): void {
+  add(changes: readonly Change[]): void {
     this.#bytes += sizeOf(changes)
     if (this.#bytes > this.#roomBytes) this.#pages = undefined
     else this.#pages?.push(changes)

@@ -81,9 +81,11 @@ export class ReadGroup {
   }
 
   /** Dismisses readers that cannot take more: they go on with another read. */
-  dismissSlow(rest: Rest): void {
-    for (const member of this.#members)
-      if (!member.reader.ready()) this.#dismiss(member, { kind: "cut", rest })
+  dismissSlow(rest: () => Rest): void {
+    const slow = [...this.#members].filter(({ reader }) => !reader.ready())
+    if (slow.length === 0) return
+    const left = rest()
+    for (const member of slow) this.#dismiss(member, { kind: "cut", rest: left })
   }
 
   /** Dismisses all that are left. */

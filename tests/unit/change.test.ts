@@ -5,7 +5,6 @@ import fc from "fast-check"
 import t from "tap"
 import {
   changedColumns,
-  isNothing,
   keyText,
   type LogRow,
   logRowOf,
@@ -157,14 +156,6 @@ t.test("any two rows are cut where they meet", async (t) => {
     assert.equal(change.newVersion, told ? ":(0,2)" : undefined)
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 500 }))
-})
-
-t.test("an update that left its row as it was is nothing, unless the row is not all there", async (t) => {
-  const same = '[{"id":1,"a":2}, {"id":1,"a":2}, "(0,1)", "(0,2)"]'
-  t.ok(isNothing(readRow(withData("update", same))))
-  t.notOk(isNothing(readRow(withData("update", same, { oversize: true }))))
-  t.notOk(isNothing(readRow(withData("update", '[{"id":1,"a":2}, {"id":1,"a":3}]'))))
-  t.notOk(isNothing(readRow(withData("insert", '[{"id":1,"a":2}]'))))
 })
 
 t.test("a bulk load may carry nothing, or what is known of it", async (t) => {
