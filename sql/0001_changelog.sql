@@ -42,7 +42,7 @@ comment on table relay.what is
 comment on column relay.what.op is 'insert, update, delete, truncate, bulk_load, message, revocation or canary.';
 comment on column relay.what.type is 'The message type on the wire, for example voting_update.';
 comment on column relay.what.oversize is 'The rows were too large: of each there are only the key and the columns that make channels.';
-comment on column relay.what.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), restricted (columns, each with the roles that may see it).';
+comment on column relay.what.meta is 'JSON text: key (column names), exact (key columns sent as strings), scope (channel prefix to column name), instants (columns that the reader writes anew in UTC), deferred (whether two rows may have the same key), restricted (columns, each with the roles that may see it).';
 insert into relay.what (id, type, op) values (1, 'message', 'message'), (2, 'revocation', 'revocation'), (3, 'canary', 'canary');
 
 create sequence relay.change_seq as bigint cache 1;

@@ -74,13 +74,16 @@ comment on function relay.harmless_today(text) is
 create function relay.settings_for(types oid[]) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   with base as (
-    select distinct coalesce(nullif(case when t.typsubscript = 'array_subscript_handler'::regproc then relay.base_type(t.typelem) end, 0), t.oid)::regtype as type
+    select distinct coalesce(nullif(case when t.typsubscript = 'array_subscript_handler'::regproc then relay.base_type(t.typelem) end, 0), t.oid)::regtype as type,
+      t.typsubscript = 'array_subscript_handler'::regproc as is_array
     from unnest(types) u(oid), pg_type t where t.oid = relay.base_type(u.oid)),
   kind as (
     select case
       when type = any('{int2,int4,int8,numeric,bool,text,varchar,bpchar,"char",name,uuid,json,jsonb,date,timestamp,time,oid,inet,cidr,macaddr}'::regtype[])
         then 'none'
       when (select typtype from pg_type where oid = type) = 'e' then 'none'
+      -- Of a timestamptz the reader writes the instant anew, in UTC: the clause would cost every writer.
+      when type = 'timestamptz'::regtype and not is_array then 'none'
       when type = any('{timestamptz,timetz}'::regtype[]) then 'zone'
       when type = any('{float4,float8}'::regtype[]) then 'float'
       when type = any('{interval}'::regtype[]) then 'interval'

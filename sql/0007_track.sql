@@ -60,6 +60,13 @@ declare
     'exact', (select coalesce(json_agg(c.name), '[]') from relay.present_columns(t) c
               where c.name = any(t.key) and relay.base_type(c.type) in ('int8'::regtype, 'numeric'::regtype, 'oid'::regtype, 'xid8'::regtype)),
     'scope', t.scope,
+    'instants', (select json_agg(c.name order by c.place) from relay.present_columns(t) c where relay.base_type(c.type) = 'timestamptz'::regtype),
+    -- Two rows may have the same key until the transaction ends, or for good.
+    'deferred', case when not exists (
+      select from pg_index i where i.indrelid = t.target and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null
+        and not exists (
+          select from unnest(i.indkey::int2[]) with ordinality k(num, o) join pg_attribute a on a.attrelid = t.target and a.attnum = k.num
+          where o <= i.indnkeyatts and not a.attname = any(t.key))) then true end,
     'restricted', (select json_agg(json_build_array(name, roles) order by name) from relay.restrictions(t.restricted))))::text;
   v_what integer;
 begin

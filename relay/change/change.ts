@@ -2,6 +2,7 @@
 
 import { z } from "zod"
 import { capturedText, cutCaptured } from "./captured.ts"
+import { inUtc } from "./instant.ts"
 import { type Row, scalarText, scanRow } from "./row.ts"
 
 /** What of a change is not the row, and is only there for some operations. */
@@ -18,6 +19,8 @@ export const Meta = Facts.extend({
   /** Two rows may have the same key until the transaction ends. */
   deferred: z.boolean().optional(),
   scope: z.record(z.string(), z.string()).default({}),
+  /** Columns of type timestamptz, which are written in the time zone of whoever wrote the row. */
+  instants: z.array(z.string()).default([]),
   /** Columns and the roles that may see them. Pairs, because zod would skip a column __proto__ of a record. */
   restricted: z.array(z.tuple([z.string(), z.array(z.string())])).default([]),
 })
@@ -182,8 +185,9 @@ function tableBase({ seq: id, xid, at, table, type, meta }: LogRow) {
 
 function readRowChange(row: LogRow, op: RowChange["op"]): RowChange {
   const base = tableBase(row)
-  const { key, scope } = base.meta
-  const { images, versions, xmin, live } = cutCaptured(row.data ?? "", op, key)
+  const { key, scope, instants } = base.meta
+  const { images: written, versions, xmin, live } = cutCaptured(row.data ?? "", op, key)
+  const images = instants.length === 0 ? written : written.map((text) => inUtc(text, instants))
   const [first, last] = [images[0] as string, images.at(-1) as string]
   return {
     kind: "row",

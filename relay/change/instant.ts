@@ -1,6 +1,7 @@
 /** Instants: what row_to_json writes of a timestamptz, which depends on the writer's time zone. Pure. */
 
 import { DAY_SECONDS, dateOf, daysOf } from "./calendar.ts"
+import { scanRow } from "./row.ts"
 
 const LOCAL =
   /^(\d{4,6})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d{1,6})?([+-])(\d\d):(\d\d)(?::(\d\d))?( BC)?$/
@@ -38,3 +39,19 @@ function written(seconds: number, fraction: string): string {
 }
 
 const twoDigits = (value: number): string => String(value).padStart(2, "0")
+
+/**
+ * A row with these columns as a session in UTC would have written them. Most databases run in UTC, where nothing is done.
+ * @throws SyntaxError as `scanRow`.
+ */
+export function inUtc(text: string, columns: readonly string[]): string {
+  let away = false
+  for (const raw of scanRow(text, columns).values()) away ||= raw.startsWith('"') && !raw.endsWith('+00:00"')
+  if (!away) return text
+  const fields: string[] = []
+  for (const [name, raw] of scanRow(text)) {
+    const value = columns.includes(name) && raw.startsWith('"') ? `"${utcText(raw.slice(1, -1))}"` : raw
+    fields.push(`${JSON.stringify(name)}:${value}`)
+  }
+  return `{${fields.join(",")}}`
+}
