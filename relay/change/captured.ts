@@ -30,7 +30,8 @@ export function cutCaptured(
 ): Captured {
   // Row data goes out unread, and what follows cuts it without looking: so it is proven whole here, once a change.
   const parts: unknown = JSON.parse(text)
-  if (op === "insert" && isRow(parts, key)) return { images: [text], versions: [], xmin: undefined, live: true }
+  if (op === "insert" && isRow(parts, key))
+    return { images: [text], versions: [], xmin: undefined, live: true }
   if (!Array.isArray(parts)) throw new SyntaxError("captured data must be an array")
   const count = op === "update" ? 2 : 1
   const values = parts.slice(0, count)

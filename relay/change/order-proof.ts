@@ -18,6 +18,20 @@ export function keyOf(text: string, { key }: Meta): string {
   return key.map((name) => row.get(name) ?? "null").join()
 }
 
+/**
+ * Whether this transaction made the row that a change replaced or removed; undefined where that is not certain.
+ * @param first the version that the row had before idle updates: if there were any, the xmin is that of the last of them.
+ */
+export function madeHere(
+  { xid, oldVersion, oldXmin }: RowChange,
+  first: string | undefined,
+): boolean | undefined {
+  if (oldXmin === undefined || oldVersion !== first) return undefined
+  const age = (Number(BigInt(xid) & 0xffff_ffffn) - Number(oldXmin)) | 0
+  // A later xid is one of a savepoint of this transaction, or of a transaction that was over before.
+  return age < 0 ? undefined : age === 0
+}
+
 /** Whether it is an update that changes nothing of what is captured. Such a one is not sent. */
 export const isIdle = ({ op, oversize, before, after }: RowChange): boolean =>
   op === "update" && !oversize && before?.text === after?.text
@@ -58,10 +72,12 @@ export class OrderProof {
   /** For each key the version that the last change set, undefined where it removed the row. */
   readonly #holds = new Map<string, string | undefined>()
   readonly #idle = new IdleVersions()
-  /** Keys of rows whose making is not among the changes: they were there before, or were captured by statement. */
+  /** Keys of rows that were replaced and were, it seems, there before. */
   readonly #found = new Set<string>()
-  /** Keys of inserts without a version. */
-  readonly #unversioned = new Set<string>()
+  /** Those of them that may have been inserted by a statement whose rows were not in the log yet. */
+  readonly #doubtful = new Set<string>()
+  /** Keys of rows that were captured by statement. */
+  readonly #byStatement = new Set<string>()
   #deferred = false
   /** What the table held where the present part began: any rows in the middle of a transaction. */
   #began: "unique" | "any" | "empty" = "unique"
@@ -77,16 +93,15 @@ export class OrderProof {
     const { before, after, oldVersion, newVersion, meta } = change
     this.#deferred = meta.deferred === true
     const key = after && keyOf(after.text, meta)
-    if (before !== undefined)
-      this.#remove(keyOf(before.text, meta), oldVersion && this.#idle.first(oldVersion))
-    if (key !== undefined) this.#set(key, newVersion)
+    const version = oldVersion && this.#idle.first(oldVersion)
+    if (before !== undefined) this.#remove(keyOf(before.text, meta), version, change, key)
+    if (key !== undefined) this.#set(key, newVersion, change.live === true)
   }
 
   /** The table, or a part of it, is loaded again or empty from here on. */
   pass({ op, meta }: TableChange): void {
     this.#made.clear()
     this.#holds.clear()
-    this.#unversioned.clear()
     this.#failed = false
     // PostgreSQL refuses to truncate a table that a statement is at work on, so nothing from before comes later. The
     // places of its rows are given out anew.
@@ -95,6 +110,8 @@ export class OrderProof {
     this.#replaced.clear()
     this.#idle.clear()
     this.#found.clear()
+    this.#doubtful.clear()
+    this.#byStatement.clear()
   }
 
   /** Whether the order up to here is right. */
@@ -121,7 +138,7 @@ export class OrderProof {
     return this.#began === "any" || !this.#found.has(key)
   }
 
-  #remove(key: string, version: string | undefined): void {
+  #remove(key: string, version: string | undefined, change: RowChange, next: string | undefined): void {
     this.#holds.set(key, undefined)
     if (version === undefined || this.#replaced.has(version)) {
       this.#failed = true
@@ -129,19 +146,32 @@ export class OrderProof {
     }
     this.#replaced.add(version)
     if (this.#made.has(version)) return
+    // Of what this transaction made some may lie before the present part.
+    const here =
+      madeHere(change, version) === true && this.#began === "any" ? undefined : madeHere(change, version)
+    const inserted = unversioned(key)
+    if (here !== false && this.#byStatement.has(key)) this.#failed = true
+    if (here !== false && this.#made.has(inserted)) {
+      // A row that keeps its key is the one that was inserted there. One that moves away or goes may be another, during
+      // whose statement the key was taken again.
+      if (here !== true && (next !== key || this.#deferred)) this.#failed = true
+      this.#made.delete(inserted)
+      return
+    }
     this.#found.add(key)
-    if (this.#unversioned.has(key)) this.#failed = true
+    if (here !== false) this.#doubtful.add(key)
   }
 
-  #set(key: string, version: string | undefined): void {
-    // Any name that no version has: it is never replaced by a change that names it.
-    const name = version ?? `?${key}`
+  #set(key: string, version: string | undefined, live: boolean): void {
+    const name = version ?? unversioned(key)
     this.#holds.set(key, name)
-    if (this.#made.has(name) && version !== undefined) this.#failed = true
-    if (this.#replaced.has(name)) this.#failed = true
+    if (this.#made.has(name) || this.#replaced.has(name)) this.#failed = true
     this.#made.set(name, key)
-    if (version !== undefined) return
-    this.#unversioned.add(key)
-    if (this.#found.has(key)) this.#failed = true
+    if (version !== undefined || live) return
+    this.#byStatement.add(key)
+    if (this.#doubtful.has(key)) this.#failed = true
   }
 }
+
+/** The name of a row that was inserted without its version. */
+const unversioned = (key: string): string => `?${key}`

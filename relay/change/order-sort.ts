@@ -1,10 +1,12 @@
 /** Sorting the changes of one transaction to one table into a right order, see order-proof.ts. Pure. */
 
 import type { RowChange } from "./change.ts"
-import { IdleVersions, isIdle, keyOf } from "./order-proof.ts"
+import { IdleVersions, isIdle, keyOf, madeHere } from "./order-proof.ts"
 
 /** A change, and which others it depends on. */
 interface Step {
+  /** Its place in the log. */
+  readonly place: number
   readonly change: RowChange
   /** The key that it removes, and the one that it sets. */
   readonly previous: string | undefined
@@ -27,7 +29,7 @@ export function sortChanges(changes: readonly RowChange[]): RowChange[] | undefi
   const idle = new IdleVersions()
   for (const change of changes) if (isIdle(change) && !idle.add(change)) return undefined
   const steps = changes.filter((change) => !isIdle(change)).map(stepOf)
-  if (!linkVersions(steps, idle) || !linkUnversioned(steps)) return undefined
+  if (!linkVersions(steps, idle) || !linkUnversioned(steps, idle)) return undefined
   const setters = lastSetters(steps)
   if (mayLeaveRows(steps, setters)) return undefined
   for (const step of steps) {
@@ -41,9 +43,10 @@ export function sortChanges(changes: readonly RowChange[]): RowChange[] | undefi
   return sorted !== undefined && endsWith(sorted, setters) ? sorted.map(({ change }) => change) : undefined
 }
 
-function stepOf(change: RowChange): Step {
+function stepOf(change: RowChange, place: number): Step {
   const { before, after, meta } = change
   return {
+    place,
     change,
     previous: before && keyOf(before.text, meta),
     key: after && keyOf(after.text, meta),
@@ -84,46 +87,57 @@ function linkVersions(steps: readonly Step[], idle: IdleVersions): boolean {
 }
 
 /**
- * Inserts that were captured by statement have no version. Whether one of them made a row that another change of the
- * transaction replaces cannot be seen in the log: deleting a row and inserting the same again looks like inserting a row
- * that a trigger deletes. It is certain where the rows differ, and where the row that was replaced still has that key at
- * the end, since then nothing else can have been inserted there.
+ * Finds which change replaced a row that was inserted without its version: one of the same key and content, after an insert
+ * that was live when it was logged. A delete has the xmin beside. Of an update it is not always certain: a row that was
+ * there before may have left its key in a statement during which the same row was inserted again.
  * @returns false if it is not certain.
  */
-function linkUnversioned(steps: readonly Step[]): boolean {
+function linkUnversioned(steps: readonly Step[], idle: IdleVersions): boolean {
   const inserts = new Map<string, Step[]>()
   for (const step of steps)
     if (step.change.op === "insert" && step.change.newVersion === undefined && step.key !== undefined)
       push(inserts, step.key, step)
   if (inserts.size === 0) return true
-  const starts = new Map<string, Step[]>()
-  for (const step of steps)
-    if (step.maker === undefined && step.previous !== undefined) push(starts, step.previous, step)
-  for (const [key, inserted] of inserts) {
-    const replacing = (starts.get(key) ?? []).filter((start) => inserted.some((each) => mayBe(each, start)))
-    if (replacing.length === 0) continue
-    const [insert] = inserted
-    const [start] = replacing
-    if (inserted.length > 1 || replacing.length > 1 || insert === undefined || start === undefined)
-      return false
-    if (!staysAt(key, start)) return false
-    insert.replacer = start
-    start.maker = insert
+  for (const step of steps) {
+    if (step.maker !== undefined || step.previous === undefined) continue
+    const inserted = inserts.get(step.previous) ?? []
+    const candidates = inserted.filter((insert) => mayReplace(step, insert))
+    const here = madeHere(step.change, step.change.oldVersion && idle.first(step.change.oldVersion))
+    if (candidates.length === 0 || here === false) continue
+    if (here === undefined && !isCertain(step.previous, step, inserted)) return false
+    if (!candidates.every((each) => isSame(each, candidates[0]))) return false
+    const insert = candidates.findLast(({ place }) => place < step.place) ?? candidates[0]
+    step.maker = insert
+    if (insert !== undefined) insert.replacer = step
   }
   return true
+}
+
+function mayReplace(step: Step, insert: Step): boolean {
+  if (insert.replacer !== undefined || (insert.change.live === true && insert.place > step.place))
+    return false
+  return mayBe(insert, step)
+}
+
+/** Whether it makes no difference which of two inserts made a row. */
+const isSame = ({ change }: Step, other: Step | undefined): boolean =>
+  change.oversize === other?.change.oversize && change.after?.text === other.change.after?.text
+
+/** Whether the row that a step replaces is certain to be one of those that were inserted with its key. */
+function isCertain(key: string, start: Step, inserted: readonly Step[]): boolean {
+  if (start.key !== key) return false
+  let step = start
+  while (step.key === key && step.replacer !== undefined) step = step.replacer
+  // To the end nothing else can have that key.
+  if (step.key === key) return inserted.length === 1
+  // Another row had to leave the key before the insert, so in a statement within the one of the first step.
+  const { deferred } = start.change.meta
+  return deferred !== true && step.place > start.place && inserted.every(({ place }) => place < start.place)
 }
 
 /** Whether the row that was inserted may be the one that the other step replaces. */
 const mayBe = ({ change: insert }: Step, { change }: Step): boolean =>
   insert.oversize || change.oversize || insert.after?.text === change.before?.text
-
-/** Whether the row that a step replaces has the key in all later versions, to the end. */
-function staysAt(key: string, start: Step): boolean {
-  for (let step = start; ; step = step.replacer) {
-    if (step.key !== key) return false
-    if (step.replacer === undefined) return true
-  }
-}
 
 /** For each key that is there at the end the step that sets it. A key that is not unique has the last of its rows. */
 function lastSetters(steps: readonly Step[]): Map<string, Step> {

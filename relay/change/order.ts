@@ -7,7 +7,6 @@
  */
 
 import type { Change, RowChange, TableChange } from "./change.ts"
-import { LiveInserts } from "./live-inserts.ts"
 import { isIdle as isIdleRow, OrderProof } from "./order-proof.ts"
 import { sortChanges } from "./order-sort.ts"
 
@@ -27,7 +26,6 @@ class Group {
   readonly places: number[] = []
   /** In pages; undefined where not everything is remembered. */
   proof: OrderProof | undefined
-  readonly inserts = new LiveInserts(false)
   /** Without a proof: whether the order is right all the same. */
   sound = true
   /** Another table of the same transaction. */
@@ -116,7 +114,7 @@ export class TransactionOrder {
       return
     }
     const before = group.proof.size
-    group.proof.add(group.inserts.resolve(change))
+    group.proof.add(change)
     this.#remembered += group.proof.size - before
     if (this.#remembered > this.#limit) this.#forget(group)
   }
@@ -130,13 +128,11 @@ export class TransactionOrder {
 
   #forget(group: Group): void {
     this.#remembered -= group.proof?.size ?? 0
-    group.inserts.clear()
     group.proof = undefined
     group.sound = false
   }
 
   #pass(group: Group, change: TableChange): void {
-    group.inserts.clear()
     if (isEmptying(change)) {
       this.#forget(group)
       group.proof = new OrderProof()
@@ -173,18 +169,14 @@ function orderOf(changes: readonly Change[]): readonly Change[] {
 /** Puts the changes of a group into a right order, in the places that they have. */
 function arrange(changes: Array<Change | undefined>, { places, last }: Group): void {
   const proof = new OrderProof()
-  const inserts = new LiveInserts(true)
   let start = 0
   let loads = false
   for (const [i, place] of places.entries()) {
     const change = changes[place] as RowChange | TableChange
     if (change.kind === "row") {
-      const resolved = inserts.resolve(change)
-      changes[place] = resolved
-      proof.add(resolved)
+      proof.add(change)
       continue
     }
-    inserts.clear()
     proof.pass(change)
     loads = !isEmptying(change)
     start = i + 1

@@ -63,6 +63,8 @@ export interface TableOptions {
   readonly deferred: boolean
   /** Inserts are captured by statement, without versions. */
   readonly byStatement?: boolean
+  /** All statements run in savepoints. */
+  readonly savepoints?: boolean
 }
 
 const about = { xid: "7", at: "2026-11-03 20:15:00+00", table: "public.t", type: "t_update" }
@@ -162,10 +164,24 @@ export class NestedTable {
       meta: this.#meta,
       oversize,
       oldVersion: old?.version,
-      newVersion: op === "insert" && this.#options.byStatement === true ? undefined : row?.version,
+      ...this.#versionOf(op, old, row),
       before: old && image(old),
       after: row && image(row),
     })
+  }
+
+  /** What the capture knows of versions when it writes. */
+  #versionOf(op: RowChange["op"], old: StoredRow | undefined, row: StoredRow | undefined) {
+    if (op === "delete") return { newVersion: undefined, live: false, oldXmin: this.#xminOf(old) }
+    if (op === "update") return { newVersion: row?.version, live: false }
+    if (this.#options.byStatement === true) return { newVersion: undefined, live: false }
+    const live = row !== undefined && this.#rows.includes(row)
+    return { newVersion: live ? undefined : row?.version, live }
+  }
+
+  #xminOf(old: StoredRow | undefined): string {
+    if (old?.version.startsWith("(9,") === true) return "3"
+    return this.#options.savepoints === true ? "8" : about.xid
   }
 
   #taken(key: number): boolean {

@@ -101,6 +101,24 @@ t.test("what was inserted by statement and then updated is certain while the key
   t.strictSame(opsOf(whole([made, update(1, 1), { ...insert(1), newVersion: undefined }])), ["bulk_load"])
 })
 
+t.test("an insert that was live when it was logged is older than what replaces its row", async (t) => {
+  const made = { ...insert(1), newVersion: undefined, live: true }
+  const removed = (oldXmin: string) => ({ ...remove(1, "(0,1)"), oldXmin })
+  t.strictSame(opsOf(whole([removed("3"), made])), ["delete", "insert"])
+  t.strictSame(opsOf(whole([made, removed("7")])), ["insert", "delete"])
+  t.strictSame(opsOf(whole([made, removed("3")])), ["delete", "insert"], "the row of another transaction")
+  t.strictSame(opsOf(whole([made, removed("8")])), ["bulk_load"], "of a savepoint, or of a later transaction")
+  t.strictSame(opsOf(whole([made, update(1, 1), remove(1, "(1,1)")])), ["insert", "update", "delete"])
+  t.strictSame(opsOf(whole([made, update(1, 2)])), ["bulk_load"])
+})
+
+t.test("xids are compared as PostgreSQL does, in a circle", async (t) => {
+  const made = { ...insert(1), newVersion: undefined, live: true, xid: String(2n ** 32n + 5n) }
+  const removed = (oldXmin: string) => ({ ...remove(1, "(0,1)"), oldXmin, xid: made.xid })
+  t.strictSame(opsOf(whole([made, removed("5")])), ["insert", "delete"])
+  t.strictSame(opsOf(whole([made, removed("4294967290")])), ["delete", "insert"])
+})
+
 t.test("versions that contradict one another are loaded again", async (t) => {
   t.strictSame(opsOf(whole([{ ...insert(1) }, { ...insert(2), newVersion: "(0,1)" }, remove(3, "(0,3)")])), [
     "bulk_load",
@@ -137,7 +155,7 @@ function truncate(partition?: string): TableChange {
 }
 
 function insert(key: number): RowChange {
-  const versions = { oldVersion: undefined, newVersion: `(0,${key})` }
+  const versions = { oldVersion: undefined, newVersion: `(0,${key})`, live: false }
   return {
     ...row,
     op: "insert",
@@ -152,11 +170,21 @@ function insert(key: number): RowChange {
 
 function update(from: number, to: number, oldVersion = `(0,${from})`, newVersion = `(1,${from})`): RowChange {
   const images = { before: image(from, 0), after: image(to, 1) }
-  return { ...row, op: "update", id: id(), meta, oversize: false, oldVersion, newVersion, ...images }
+  return {
+    ...row,
+    op: "update",
+    id: id(),
+    meta,
+    oversize: false,
+    oldVersion,
+    newVersion,
+    live: false,
+    ...images,
+  }
 }
 
 function remove(key: number, oldVersion: string): RowChange {
-  const versions = { oldVersion, newVersion: undefined }
+  const versions = { oldVersion, newVersion: undefined, live: false }
   return {
     ...row,
     op: "delete",
