@@ -288,7 +288,7 @@ begin
   select string_agg(format('(select %s) i%s', relay.row_columns(t, i, v_believe, v_only), o), ', ' order by o) into v_from
   from unnest(v_images) with ordinality u(i, o);
   return format('select case when %s operator(pg_catalog.<=) %s then pg_catalog.json_build_array(%s, %s%s)::pg_catalog.text end from %s',
-    coalesce(v_raw, '0'), t.max_bytes, case op when 'update' then 'i1, i2' else 'i1' end, v_ctids,
+    coalesce(v_raw, '0'), t.max_bytes, case op when 'update' then 'i1.*, i2.*' else 'i1.*' end, v_ctids,
     case when written <> t.target then format(', %L', written::oid) else '' end, v_from);
 end
 $$;

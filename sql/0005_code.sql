@@ -16,14 +16,14 @@ declare
 begin
   if live then
     return case when whole then format('insert into relay.change_%s (what, data) values (relay.hush(%s), pg_catalog.row_to_json(new)::pg_catalog.text)', slot, v_what)
-                else format('insert into relay.change_%s (what, data) select relay.hush(%s), pg_catalog.row_to_json(r)::pg_catalog.text from (select %s) r', slot, v_what, relay.row_columns(t, 'new', true)) end;
+                else format('insert into relay.change_%s (what, data) select relay.hush(%s), pg_catalog.row_to_json(r.*)::pg_catalog.text from (select %s) r', slot, v_what, relay.row_columns(t, 'new', true)) end;
   elsif whole then
     return format('insert into relay.change_%s (what, data) values (relay.hush(%s), pg_catalog.json_build_array(%s%s)::pg_catalog.text)',
       slot, v_what, array_to_string(v_records, ', '), v_versions);
   end if;
   return (
     select format('insert into relay.change_%s (what, data) select relay.hush(%s), pg_catalog.json_build_array(%s%s)::pg_catalog.text from %s',
-      slot, v_what, string_agg('row_' || r, ', ' order by o), v_versions,
+      slot, v_what, string_agg('row_' || r || '.*', ', ' order by o), v_versions,
       string_agg(format('(select %s) row_%s', relay.row_columns(t, r, true), r), ', ' order by o))
     from unnest(v_records) with ordinality u(r, o));
 end
@@ -105,7 +105,7 @@ create function relay.rows_code(t relay.tracking, slot integer) returns text
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $function$
 declare
   v_whole boolean := relay.is_whole(t);
-  v_row text := case when v_whole then 'r' else 'i' end;
+  v_row text := case when v_whole then 'r.*' else 'i.*' end;
   v_from text := case when v_whole then '' else format(', lateral (select %s) i', relay.row_columns(t, 'r', true)) end;
   v_only text[] := t.key || array(select s.value from jsonb_each_text(t.scope) s);
 begin
@@ -138,8 +138,8 @@ begin
   return null;
 end $code$,
     t.target::oid, t.name, t.target::oid::text, t.id, v_whole::text, t.what, slot,
-    format('select case when s.large then relay.hush(%1$s) + 3 else relay.hush(%1$s) end, case when s.large then pg_catalog.json_build_array(k)::pg_catalog.text else pg_catalog.json_build_array(%2$s)::pg_catalog.text end'
-      || ' from new_rows r%3$s, lateral (select %4$s) k, lateral (select pg_catalog.pg_column_size(r) operator(pg_catalog.>) 65536) s(large)',
+    format('select case when s.large then relay.hush(%1$s) + 3 else relay.hush(%1$s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else pg_catalog.json_build_array(%2$s)::pg_catalog.text end'
+      || ' from new_rows r%3$s, lateral (select %4$s) k, lateral (select pg_catalog.pg_column_size(r.*) operator(pg_catalog.>) 65536) s(large)',
       t.what, v_row, v_from, relay.row_columns(t, 'r', true, v_only)));
 end
 $function$;
