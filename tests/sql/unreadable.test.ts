@@ -62,7 +62,7 @@ async function plant(db: Database, row: Planted): Promise<void> {
 }
 
 /** What a short read brings, if it is enough, and what pages bring. */
-async function readBoth(session: Session, since: Snapshot): Promise<Change[][]> {
+async function readBoth(session: Session, since: Snapshot): Promise<(readonly Change[])[]> {
   const { changes, cut } = await session.read(since, 1_000)
   const paged: Change[] = []
   for await (const page of session.pages(since, 7)) paged.push(...page.changes)

@@ -132,17 +132,30 @@ const withData = (op: LogRow["op"], data: string | null, fields: Partial<LogRow>
 t.test("captured data are cut into images, versions and partition, wherever white space is", async (t) => {
   const [old, after] = ['{"id":1,"note":"}, {\\" ["}', '{"id":2,"note": {"a" : [1, "]"]}\n}']
   const found = (op: LogRow["op"], data: string) => {
-    const { before, after, oldVersion, newVersion } = readRow(withData(op, data)) as RowChange
-    return [before?.text, after?.text, oldVersion, newVersion]
+    const { before, after, oldVersion, newVersion, oldXmin, live } = readRow(withData(op, data)) as RowChange
+    return [before?.text, after?.text, oldVersion, newVersion, oldXmin, live]
   }
-  t.same(found("insert", `[${after}]`), [undefined, after, undefined, undefined])
-  t.same(found("insert", `[${after}, "(0,1)"]`), [undefined, after, undefined, ":(0,1)"])
-  t.same(found("insert", `[${after}, "16450"]`), [undefined, after, undefined, undefined])
-  t.same(found("insert", `[ ${after} ,"(0,1)" , "16450" ]`), [undefined, after, undefined, "16450:(0,1)"])
-  t.same(found("delete", `[${old}, "(7,65535)"]`), [old, undefined, ":(7,65535)", undefined])
-  t.same(found("update", `[${old}, ${after}]`), [old, after, undefined, undefined])
-  t.same(found("update", `[${old},${after},"(0,1)","(0,2)"]`), [old, after, ":(0,1)", ":(0,2)"])
-  t.same(found("update", `[${old}, ${after}, "(0,1)", "(0,2)", "9"]`), [old, after, "9:(0,1)", "9:(0,2)"])
+  const none = undefined
+  t.same(
+    found("insert", after),
+    [none, after, none, none, none, true],
+    "alone, of a row that nothing had touched",
+  )
+  t.same(found("insert", `[${after}]`), [none, after, none, none, none, false])
+  t.same(found("insert", `[${after}, "(0,1)"]`), [none, after, none, ":(0,1)", none, false])
+  t.same(found("insert", `[ ${after} ,"(0,1)" , "16450" ]`), [none, after, none, "16450:(0,1)", none, false])
+  t.same(found("delete", `[${old}, "(7,65535)", "770"]`), [old, none, ":(7,65535)", none, "770", false])
+  t.same(found("delete", `[${old}, "(0,1)", "770", "9"]`), [old, none, "9:(0,1)", none, "770", false])
+  t.same(found("update", `[${old}, ${after}]`), [old, after, none, none, none, false])
+  t.same(found("update", `[${old},${after},"(0,1)","(0,2)"]`), [old, after, ":(0,1)", ":(0,2)", none, false])
+  t.same(found("update", `[${old}, ${after}, "(0,1)", "(0,2)", "9"]`), [
+    old,
+    after,
+    "9:(0,1)",
+    "9:(0,2)",
+    none,
+    false,
+  ])
 })
 
 t.test("any two rows are cut where they meet", async (t) => {
@@ -169,7 +182,10 @@ t.test("what the capture does not write is refused", async (t) => {
     "no data": withData("insert", null),
     "empty data": withData("insert", ""),
     "no JSON": withData("insert", "[{"),
-    "no array": withData("insert", '{"id":1}'),
+    "no array": withData("delete", '{"id":1}'),
+    "a row alone without its key": withData("insert", '{"committee_id":8}'),
+    "a deleted row without its xmin": withData("delete", '[{"id":1}, "(0,1)"]'),
+    "a partition without a place": withData("insert", '[{"id":1}, "16450"]'),
     "no row": withData("insert", "[]"),
     "a row that is no object": withData("insert", "[1]"),
     "a row that is null": withData("insert", "[null]"),
@@ -232,6 +248,8 @@ t.test("a change that another process reads again is the same change", async (t)
     rowOf(logRow({ op: "update", old, meta: restricted })),
     withData("update", `[${old}, {"id":1}, "(0,1)", "(0,2)", "16450"]`),
     withData("insert", `[${old}, "(0,1)"]`, { oversize: true }),
+    withData("insert", old),
+    withData("delete", `[${old}, "(0,1)", "770", "16450"]`),
     rowOf(logRow({ op: "delete", old, new: null })),
     rowOf(logRow({ op: "truncate", new: null })),
     withData("bulk_load", '{"op": "insert", "rows": 50, "partition": "public.p"}'),
