@@ -288,6 +288,44 @@ t.test("a session lost in the middle of a batch: its changes come again, all of 
   t.equal(feed.state.kind, "up")
 })
 
+t.test(
+  "a read that fails again and again is tried less and less often, from the last good one on",
+  async (t) => {
+    const { clock, log, feed } = await createQuietWorld()
+    log.commit(1)
+    const attempts: number[] = []
+    for (let n = 0; n < 4; n++) {
+      const read = log.next("read")
+      feed.rang("1")
+      await clock.pass(10_000)
+      await read.reached
+      read.fail("cut")
+      await settled()
+      attempts.push(feed.state.kind === "down" ? feed.state.attempts : -1)
+    }
+    t.same(attempts, [0, 1, 2, 3])
+    await clock.pass(10_000)
+    t.equal(feed.state.kind, "up")
+  },
+)
+
+t.test("a read that took too long is tried smaller, and grows again when reads are good", async (t) => {
+  const { clock, log, feed, seen } = await createQuietWorld()
+  feed.rang(log.commit(2_000))
+  const page = log.next("page")
+  await page.reached
+  page.fail("Query read timeout")
+  await settled()
+  await clock.pass(RETRY_MS)
+  t.same(seen.slice(0, 4), ["lost", "adopt a", "1-250", "+251-500"])
+  // Two reads that are good.
+  await clock.pass(5 * FLOOR_MS)
+  seen.length = 0
+  feed.rang(log.commit(1_000))
+  await settled()
+  t.same(seen, ["2001-3000."])
+})
+
 t.test("a batch that was delivered whole is not read again when its session fails right after", async (t) => {
   const { clock, log, feed, seen } = await createQuietWorld()
   const end = log.next("end of pages")
