@@ -48,7 +48,11 @@ export interface EntriesDeps {
   lossy: boolean
 }
 
-export const noEntries = (): Entries & { changes: Change[] } => ({ changes: [], revocations: [], canaries: [] })
+export const noEntries = (): Entries & { changes: Change[] } => ({
+  changes: [],
+  revocations: [],
+  canaries: [],
+})
 
 /** Reads rows, in slices. */
 export async function readEntries(rows: readonly RawRow[], deps: EntriesDeps): Promise<ReadRows> {
@@ -80,7 +84,12 @@ const TIME = /^\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00$/
 const Canary = z.string()
 
 /** Adds a row to the entries. @returns why it cannot be read. */
-function take(row: RawRow, what: What | undefined, lossy: boolean, entries: ReturnType<typeof noEntries>): Fault | undefined {
+function take(
+  row: RawRow,
+  what: What | undefined,
+  lossy: boolean,
+  entries: ReturnType<typeof noEntries>,
+): Fault | undefined {
   const { seq, xid, at, data, tooLarge } = row
   if (what === undefined) return "unknown"
   if (tooLarge) return "too_large"
