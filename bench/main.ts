@@ -1,6 +1,7 @@
 /** `npm run bench`: measures group after group, and prints a table in which each row has the command that makes it. */
 
 import { Command, InvalidArgumentError } from "commander"
+import { captureInstructions } from "./groups/capture-instructions.ts"
 import { fanout } from "./groups/fanout.ts"
 import { growth, SERIES } from "./groups/growth.ts"
 import { latency } from "./groups/latency.ts"
@@ -20,6 +21,7 @@ import { renderText } from "./output/table.ts"
 /** In the order in which they run. */
 const GROUPS: Record<string, Group> = {
   writers,
+  "capture-instructions": captureInstructions,
   latency,
   parts,
   fanout,

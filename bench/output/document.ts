@@ -7,7 +7,7 @@ import { renderMarkdown } from "./table.ts"
 
 const DOCUMENT = new URL("../../docs/PERFORMANCE.md", import.meta.url)
 const CHARTS = new URL("../../docs/performance/", import.meta.url)
-const MARKED = /(<!-- results of (\w+) -->\n)[\s\S]*?(<!-- end -->)/g
+const MARKED = /(<!-- results of ([\w-]+) -->\n)[\s\S]*?(<!-- end -->)/g
 
 /** Writes tables and charts anew. @throws Error if a group has no place in the document */
 export async function writeDocument(runs: Run[]): Promise<void> {
