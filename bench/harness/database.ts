@@ -1,6 +1,7 @@
 /** The database of a run: an embedded PostgreSQL with the election's tables, and a copy of one for the rivals. */
 
 import { type Embedded, openEmbedded } from "../../cli/embedded/embedded.ts"
+import { readSecrets } from "../../cli/embedded/secrets.ts"
 import { readElectionSchema } from "../../cli/schema/migrations.ts"
 import { COPY_CHANNEL, COPY_TABLE, OWN_TABLE, openSession } from "./session.ts"
 
@@ -20,5 +21,17 @@ export async function openDatabase(dir: string): Promise<Embedded> {
   const session = await openSession(embedded.databaseUrl)
   await session.query(`begin; ${await readElectionSchema()} ${COPY} commit`)
   await session.end()
+  await allowCheckpoints(embedded, dir)
   return embedded
+}
+
+/** A checkpoint before each case, so that none falls into some of them by itself. */
+async function allowCheckpoints({ databaseUrl }: Embedded, dir: string): Promise<void> {
+  const url = new URL(databaseUrl)
+  const role = url.username
+  url.username = "postgres"
+  url.password = (await readSecrets(dir)).superuser_password
+  const session = await openSession(url.href)
+  await session.query(`grant pg_checkpoint to ${session.escapeIdentifier(role)}`)
+  await session.end()
 }

@@ -23,6 +23,7 @@ export interface Choice {
   servers?: ServerName[] | undefined
   changes?: number | undefined
   churn?: number | undefined
+  waits?: boolean | undefined
 }
 
 /** Measures something and yields a row for each run. */
