@@ -32,7 +32,7 @@ const FLAGGED: Case = { subject: "ours, bulk flag", table: "ours", settings: { "
 const LOG: Case = { subject: "a log and no more", table: "log" }
 const NOTIFY: Case = { subject: "plain NOTIFY", table: "notify" }
 /** Enough for the fastest to delete. */
-const ROWS = { insert: 10_000, update: 10_000, many: 10_000, delete: 150_000 }
+const ROWS = { insert: 10_000, update: 10_000, many: 10_000, delete: 180_000 }
 
 interface Kind {
   name: string

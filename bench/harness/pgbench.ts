@@ -2,7 +2,6 @@
 
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { z } from "zod"
 import { AbsentError } from "./server.ts"
 
 export interface Load {
@@ -20,7 +19,9 @@ export interface Load {
   settings?: Record<string, string> | undefined
 }
 
-const Rate = z.coerce.number().nonnegative()
+const REPORT_SECONDS = 1
+/** A machine that is busy leaves the last report out. */
+const SPARE_SECONDS = 1
 
 /** Lets writers write as fast as they can. @returns transactions a second once they are warm. @throws AbsentError */
 export async function pgbench({
@@ -43,9 +44,9 @@ export async function pgbench({
       file,
       ...clients,
       "-T",
-      String(warmSeconds + seconds),
+      String(warmSeconds + seconds + SPARE_SECONDS),
       "-P",
-      "1",
+      String(REPORT_SECONDS),
       databaseUrl,
     ],
     {
@@ -68,8 +69,21 @@ export async function pgbench({
     )
     child.once("close", resolve)
   })
-  const rates = [...err.matchAll(/^progress: [\d.]+ s, ([\d.]+) tps/gm)].map(([, rate]) => Rate.parse(rate))
-  const counted = rates.slice(warmSeconds, warmSeconds + seconds)
-  if (code !== 0 || counted.length === 0) throw new Error(`pgbench failed: ${err.trim().split("\n").at(-1)}`)
-  return counted.reduce((sum, rate) => sum + rate, 0) / counted.length
+  const rate = code === 0 ? warmRate(err, warmSeconds) : undefined
+  if (rate === undefined) throw new Error(`pgbench failed: ${err.trim().split("\n").at(-1)}`)
+  return rate
+}
+
+/** Of the reports after the warm time, each by how long it is of; undefined if there is none. */
+function warmRate(err: string, warmSeconds: number): number | undefined {
+  const reports = [...err.matchAll(/^progress: ([\d.]+) s, ([\d.]+) tps/gm)].map(([, at, rate], i, all) => ({
+    from: Number(all[i - 1]?.[1] ?? 0),
+    to: Number(at),
+    rate: Number(rate),
+  }))
+  const warm = reports.filter(({ from }) => from > warmSeconds - REPORT_SECONDS / 2)
+  const seconds = warm.reduce((sum, { from, to }) => sum + to - from, 0)
+  return seconds > 0
+    ? warm.reduce((sum, { from, to, rate }) => sum + rate * (to - from), 0) / seconds
+    : undefined
 }
