@@ -20,7 +20,7 @@ export const Meta = Facts.extend({
   deferred: z.boolean().optional(),
   scope: z.record(z.string(), z.string()).default({}),
   /** Columns of type timestamptz, which are written in the time zone of whoever wrote the row. */
-  instants: z.array(z.string()).default([]),
+  instants: z.array(z.string()).optional(),
   /** Columns and the roles that may see them. Pairs, because zod would skip a column __proto__ of a record. */
   restricted: z.array(z.tuple([z.string(), z.array(z.string())])).default([]),
 })
@@ -185,7 +185,7 @@ function tableBase({ seq: id, xid, at, table, type, meta }: LogRow) {
 
 function readRowChange(row: LogRow, op: RowChange["op"]): RowChange {
   const base = tableBase(row)
-  const { key, scope, instants } = base.meta
+  const { key, scope, instants = [] } = base.meta
   const { images: written, versions, xmin, live } = cutCaptured(row.data ?? "", op, key)
   const images = instants.length === 0 ? written : written.map((text) => inUtc(text, instants))
   const [first, last] = [images[0] as string, images.at(-1) as string]
