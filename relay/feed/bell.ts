@@ -6,6 +6,7 @@
  */
 
 import { z } from "zod"
+import type { Snapshot } from "../change/cursor.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Head } from "./head.ts"
 import type { Session } from "./log-session.ts"
@@ -55,6 +56,8 @@ const WINDOW_MS = 200
 /** Below about 1,000 commits/s a bell for each is harmless; polling saves work from half of that. */
 const ENTER_PER_SECOND = 500
 const STAY_PER_SECOND = 250
+/** Enough of them while writers queue: they ring one by one then, an fsync each, on a slow disk never so often as above. */
+const QUEUE_PER_SECOND = 20
 const LEASE_MS = 1_000
 const RENEW_BELOW_MS = 500
 /**
@@ -83,6 +86,7 @@ export function createBell({
   const matcher = createBellMatcher(now)
   const bells = createRate(now)
   const commits = createRate(now)
+  const queue = createWriterQueue(now)
   for (const kind of ["quiet", "awake", "tail"] as const)
     metrics.bellMode.set({ mode: kind }, kind === mode.kind ? 1 : 0)
 
@@ -96,9 +100,9 @@ export function createBell({
   }
 
   async function renew(session: Session, leaseMs: Head["leaseMs"]): Promise<Head["leaseMs"]> {
+    const [rate, enough] = mode.kind === "awake" ? [commits, STAY_PER_SECOND] : [bells, ENTER_PER_SECOND]
     const busy =
-      setting === "off" ||
-      (mode.kind === "awake" ? commits.perSecond() >= STAY_PER_SECOND : bells.perSecond() >= ENTER_PER_SECOND)
+      setting === "off" || rate.perSecond() >= (queue.waits ? Math.min(enough, QUEUE_PER_SECOND) : enough)
     if (!busy || (leaseMs ?? 0) > RENEW_BELOW_MS) return leaseMs
     await session.lease(LEASE_MS)
     return LEASE_MS
@@ -125,6 +129,7 @@ export function createBell({
     },
     async afterRead(session, { snapshot, leaseMs, transactions }) {
       commits.count(transactions.size)
+      queue.read(snapshot)
       const skipped = matcher.read(transactions)
       counts.skipped += skipped
       metrics.skips.inc(skipped)
@@ -164,6 +169,41 @@ function createRate(now: () => number): { count(events: number): void; perSecond
     perSecond() {
       roll()
       return (Math.max(previous, current) * 1_000) / WINDOW_MS
+    },
+  }
+}
+
+/** Whether writers queue for the lock of NOTIFY. They have their transaction ids by then, so a snapshot shows them. */
+interface WriterQueue {
+  read(snapshot: Snapshot): void
+  readonly waits: boolean
+}
+
+/** So many transactions in flight at so many reads in a row are a queue. */
+const QUEUE_LENGTH = 4
+const QUEUE_READS = 3
+/** Whoever is in flight for longer waits for something else, or was forgotten. Milliseconds. */
+const FORGOTTEN_MS = 5_000
+
+function createWriterQueue(now: () => number): WriterQueue {
+  let reads = 0
+  /** Transactions below `forgotten` are as old as that; those below `older` will be. */
+  let forgotten = 0n
+  let older = 0n
+  let since = now()
+  return {
+    read({ xmax, inFlight }) {
+      if (now() - since > FORGOTTEN_MS) {
+        forgotten = older
+        older = xmax
+        since = now()
+      }
+      let waiting = 0
+      for (const xid of inFlight) if (xid >= forgotten) waiting++
+      reads = waiting >= QUEUE_LENGTH ? reads + 1 : 0
+    },
+    get waits() {
+      return reads >= QUEUE_READS
     },
   }
 }
