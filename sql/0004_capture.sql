@@ -158,10 +158,7 @@ comment on function relay.layout_holds(relay.tracking) is
 
 create function relay.is_whole(t relay.tracking) returns boolean
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
-  select coalesce(
-    -- The privilege tells of columns that a fixed snapshot does not show: it is null for those that do not exist.
-    has_column_privilege(t.target, ((select max((c->>'num')::int) from jsonb_array_elements(t.columns) c) + 1)::smallint, 'select') is null
-    and (select c.relkind = 'r' from pg_class c where c.oid = t.target)
+  select coalesce((select c.relkind = 'r' from pg_class c where c.oid = t.target)
     and not exists (
       select from pg_attribute a
       where a.attrelid = t.target and a.attnum > 0 and not a.attisdropped
@@ -186,30 +183,55 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
 $$;
 comment on function relay.log_is_there() is 'Whether all is there that a writer needs: somebody may have restored a part of the schema.';
 
-create function relay.fits(example anyelement, target regclass, name text, tracking_id integer, whole boolean) returns boolean
-language plpgsql immutable set search_path = pg_catalog, relay, pg_temp as $$
+create function relay.layout(target regclass) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select array(select (attnum, attname, atttypid)::text from pg_attribute where attrelid = target and attnum > 0 and not attisdropped order by attnum)::text
+$$;
+comment on function relay.layout(regclass) is 'The numbers, names and types of a table''s columns.';
+
+-- Each session computes it for each trigger that it meets, so what is asked always is asked here, and of few catalogs.
+create function relay.fits(example anyelement, target regclass, name text, tracking_id integer, layout text) returns boolean
+language plpgsql immutable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
+begin
+  if num_nulls(to_regclass('relay.change_0'), to_regclass('relay.change_1'), to_regclass('relay.change_2'),
+               to_regclass('relay.change_seq'), to_regclass('relay.state')) > 0 then
+    return false;
+  -- The row type of the tracked table has its name, and is its own if that is.
+  elsif pg_typeof(example)::text <> name or to_regclass(name) is distinct from target then
+    if pg_typeof(example) <> 'integer'::regtype
+       and not relay.is_own((select typrelid from pg_type where oid = pg_typeof(example)), target, name) then
+      return false;
+    end if;
+  end if;
+  if current_setting('transaction_isolation') = 'read committed' then
+    return layout = array(
+      select (attnum, attname, atttypid)::text from pg_attribute where attrelid = target and attnum > 0 and not attisdropped order by attnum)::text;
+  end if;
+  return relay.fits_snapshot((select typrelid from pg_type where oid = pg_typeof(example)), target, tracking_id, layout);
+end
+$$;
+comment on function relay.fits(anyelement, regclass, text, integer, text) is
+  'Whether code made for a table fits the one that it runs on. example is a null of the row type that is written, layout what relay.layout was when the code was made. Declared immutable on purpose: called with constants it is computed once, when a session plans the trigger of a table, and PostgreSQL plans again after any ALTER of the tracked one. So the check costs nothing a row.';
+
+create function relay.fits_snapshot(written oid, target regclass, tracking_id integer, layout text) returns boolean
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
 declare
-  v_written oid := (select typrelid from pg_type where oid = pg_typeof(example));
   t relay.tracking;
 begin
-  if not relay.log_is_there() or (v_written <> 0 and not relay.is_own(v_written, target, name)) then
-    return false;
-  end if;
   select * into t from relay.tracking where id = tracking_id;
   -- Tracked after this transaction's snapshot: the code that asks is the newer one, and nothing was altered since.
   if not found then
-    return v_written = target;
+    return written = target;
   end if;
   -- A partitioned table has no file that would tell of a rewrite.
-  if t.target <> fits.target or current_setting('transaction_isolation') <> 'read committed'
-     and (select c.relkind = 'p' from pg_class c where c.oid = target) then
-    return false;
-  end if;
-  return relay.layout_holds(t) and not relay.rewritten(target) and (not whole or relay.is_whole(t));
+  return t.target = fits_snapshot.target and (select c.relkind <> 'p' from pg_class c where c.oid = fits_snapshot.target)
+    and relay.layout_holds(t) and not relay.rewritten(target) and relay.layout(target) = layout
+    -- The privilege tells of columns that a fixed snapshot does not show: it is null for those that do not exist.
+    and has_column_privilege(target, ((select max(a.attnum) from pg_attribute a where a.attrelid = target) + 1)::smallint, 'select') is null;
 end
 $$;
-comment on function relay.fits(anyelement, regclass, text, integer, boolean) is
-  'Whether code made for a table fits the one that it runs on. example is a null of the row type that is written. Declared immutable on purpose: called with constants it is computed once, when a session plans the trigger of a table, and PostgreSQL plans again after any ALTER of the tracked one. So the check costs nothing a row.';
+comment on function relay.fits_snapshot(oid, regclass, integer, text) is
+  'The same in a transaction with a fixed snapshot, which shows the catalogs as they were.';
 
 create function relay.hush(what integer) returns integer
 language plpgsql immutable set search_path = pg_catalog, relay, pg_temp as $$

@@ -40,7 +40,7 @@ declare
   v_bulk text := $$pg_catalog.current_setting('relay.bulk_load', true)$$;
   v_state text := $$pg_catalog.pg_sequence_last_value('relay.state'::pg_catalog.regclass)$$;
   -- Constants to the planner: a null of the row type that this trigger is called with, and the table as a regclass.
-  v_fits text := format('relay.fits(case when false then %s end, %L::pg_catalog.regclass, %L, %s, %s)', v_record, t.target::oid::text, t.name, t.id, v_whole::text);
+  v_fits text := format('relay.fits(case when false then %s end, %L::pg_catalog.regclass, %L, %s, %L)', v_record, t.target::oid::text, t.name, t.id, relay.layout(t.target));
   -- A row of this size has no more than some 12 MB of JSON, however well it was compressed.
   v_small text := case op when 'update' then 'pg_catalog.pg_column_size(old) operator(pg_catalog.<) 8192 and ' else '' end
     || format('pg_catalog.pg_column_size(%s) operator(pg_catalog.<) 8192', v_record);
@@ -120,7 +120,7 @@ begin
   if not relay.log_is_there() or relay.is_paused() or not relay.is_own(TG_RELID, %1$s, %2$L) then
     return null;
   end if;
-  if v_bulk operator(pg_catalog.=) 'summary' or not relay.fits(null::pg_catalog.int4, %3$L::pg_catalog.regclass, %2$L, %4$s, %5$s) then
+  if v_bulk operator(pg_catalog.=) 'summary' or not relay.fits(null::pg_catalog.int4, %3$L::pg_catalog.regclass, %2$L, %4$s, %5$L) then
     select pg_catalog.count(*) into v_rows from new_rows;
     if v_rows operator(pg_catalog.>) 0 then
       perform relay.log(%6$s + 7, pg_catalog.json_build_object('op', 'insert', 'rows', v_rows)::pg_catalog.text);
@@ -137,7 +137,7 @@ begin
   end if;
   return null;
 end $code$,
-    t.target::oid, t.name, t.target::oid::text, t.id, v_whole::text, t.what, slot,
+    t.target::oid, t.name, t.target::oid::text, t.id, relay.layout(t.target), t.what, slot,
     format('select case when s.large then relay.hush(%1$s) + 3 else relay.hush(%1$s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else pg_catalog.json_build_array(%2$s)::pg_catalog.text end'
       || ' from new_rows r%3$s, lateral (select %4$s) k, lateral (select pg_catalog.pg_column_size(r.*) operator(pg_catalog.>) 65536) s(large)',
       t.what, v_row, v_from, relay.row_columns(t, 'r', true, v_only)));
