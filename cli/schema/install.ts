@@ -57,7 +57,7 @@ export async function install(databaseUrl: string): Promise<Installed> {
     await retryLocks(() => migrate(client, migrations))
     if (before > 0) return { state: "upgraded", version: latest, tracked: [], warnings: [] }
     const { tracked, warnings } = await trackDefaults(client)
-    await defineDefaults(client, tracked)
+    warnings.push(...(await defineDefaults(client, tracked)))
     // Whoever has loaded its state meanwhile does not know what was written before the tables were under capture.
     await client.query("select relay.begin_lineage()")
     return { state: "installed", version: latest, tracked: [...tracked.keys()], warnings }
@@ -163,20 +163,25 @@ async function trackDefaults(
   return { tracked, warnings: [...warnings] }
 }
 
-async function defineDefaults(client: pg.Client, tracked: ReadonlyMap<string, string>): Promise<void> {
+const DEFINE = `
+  select relay.define_derived($1::pg_catalog.text, $2::pg_catalog.regproc, $3::pg_catalog.regclass[],
+    $4::pg_catalog.text, action => $5::pg_catalog.text)`
+
+/** @returns what could not be, each with what PostgreSQL says. */
+async function defineDefaults(client: pg.Client, tracked: ReadonlyMap<string, string>): Promise<string[]> {
+  const warnings: string[] = []
   for (const { type, name, tables, channel, action } of DEFAULT_MESSAGES) {
     const oid = await findFunction(client, name)
     const oids = tables.map((table) => tracked.get(table))
     if (oid === undefined || oids.includes(undefined)) continue
-    // It runs the application's function once.
-    await withUsualPath(client, () =>
-      client.query(
-        `select relay.define_derived($1::pg_catalog.text, $2::pg_catalog.regproc, $3::pg_catalog.regclass[],
-           $4::pg_catalog.text, action => $5::pg_catalog.text)`,
-        [type, oid, oids, channel, action],
-      ),
-    )
+    try {
+      // It runs the application's function once.
+      await withUsualPath(client, () => client.query(DEFINE, [type, oid, oids, channel, action]))
+    } catch (error) {
+      warnings.push(`${name}() is not derived from (${(error as Error).message}): relay.define_derived`)
+    }
   }
+  return warnings
 }
 
 /** After a restore from a dump the capture is right but slow, until its owner makes its code anew. */
