@@ -21,6 +21,7 @@ const LogEntry = z.object({
   session_id: z.string(),
   application_name: z.string().optional(),
   user: z.string().optional(),
+  dbname: z.string().optional(),
   error_severity: z.string(),
   message: z.string(),
   context: z.string().optional(),
@@ -43,7 +44,7 @@ export async function readServerLog({ dataDir }: OwnCluster, marker: string): Pr
 }
 
 /** The text of a statement that was logged, or undefined for other entries. */
-export const statementOf = ({ message }: LogEntry): string | undefined =>
+const statementOf = ({ message }: LogEntry): string | undefined =>
   /^(?:statement|execute [^:]+): (.*)$/s.exec(message)?.[1]
 
 /** What each session with such a name has sent, in order, by its id. */
