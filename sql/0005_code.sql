@@ -123,7 +123,7 @@ begin
   if v_bulk operator(pg_catalog.=) 'summary' or not relay.fits(null::pg_catalog.int4, %3$L::pg_catalog.regclass, %2$L, %4$s, %5$L) then
     select pg_catalog.count(*) into v_rows from new_rows;
     if v_rows operator(pg_catalog.>) 0 then
-      perform relay.log(%6$s + 7, pg_catalog.json_build_object('op', 'insert', 'rows', v_rows)::pg_catalog.text);
+      perform relay.log(%6$s, pg_catalog.json_build_object('op', 'insert', 'rows', v_rows)::pg_catalog.text);
     end if;
   elsif relay.slot() operator(pg_catalog.=) %7$s then
     insert into relay.change_%7$s (what, data) %8$s;
@@ -137,10 +137,10 @@ begin
   end if;
   return null;
 end $code$,
-    t.target::oid, t.name, t.target::oid::text, t.id, relay.layout(t.target), t.what, slot,
-    format('select case when s.large then relay.hush(%1$s) + 3 else relay.hush(%1$s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else pg_catalog.json_build_array(%2$s)::pg_catalog.text end'
+    t.target::oid, t.name, t.target::oid::text, t.id, relay.layout(t.target), t.what + 7, slot,
+    format('select case when s.large then relay.hush(%5$s) else relay.hush(%1$s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else pg_catalog.json_build_array(%2$s)::pg_catalog.text end'
       || ' from new_rows r%3$s, lateral (select %4$s) k, lateral (select pg_catalog.pg_column_size(r.*) operator(pg_catalog.>) 65536) s(large)',
-      t.what, v_row, v_from, relay.row_columns(t, 'r', true, v_only)));
+      t.what, v_row, v_from, relay.row_columns(t, 'r', true, v_only), t.what + 3));
 end
 $function$;
 comment on function relay.rows_code(relay.tracking, integer) is
@@ -164,6 +164,19 @@ $$;
 comment on function relay.is_current(relay.tracking) is
   'Whether the code is the one that would be made now. After an ALTER of the table, a rotation, or a restore from a dump it is slow, and never wrong.';
 
+create function relay.take_back(kind text, name text, acl aclitem[], owner oid) returns void
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_grantee oid;
+begin
+  for v_grantee in select distinct a.grantee from aclexplode(coalesce(acl, acldefault('f', owner))) a where a.grantee <> owner loop
+    execute format('revoke all on %s %s from %s', kind, name, case v_grantee when 0 then 'public' else v_grantee::regrole::text end);
+  end loop;
+end
+$$;
+comment on function relay.take_back(text, text, aclitem[], oid) is
+  'Takes away what PostgreSQL grants to all by itself, and what somebody''s default privileges have granted.';
+
 create function relay.capture_code(t relay.tracking) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 declare
@@ -174,7 +187,8 @@ begin
   foreach v_name in array relay.capture_functions(t.id) loop
     execute format('create or replace function relay.%I() returns trigger language plpgsql volatile security definer %s as %L',
       v_name, v_settings, relay.code_of(t, v_name));
-    execute format('revoke all on function relay.%I() from public', v_name);
+    perform relay.take_back('function', p.oid::regprocedure::text, p.proacl, p.proowner) from pg_proc p
+    where p.proname = v_name and p.pronamespace = 'relay'::regnamespace;
     execute format('alter function relay.%I() owner to %I', v_name, v_owner);
   end loop;
 end

@@ -20,9 +20,13 @@ end
 $$;
 comment on function relay.admit_publisher(name) is 'Grants a role the right to send messages of the application.';
 
-revoke all on all functions in schema relay from public;
-revoke all on all tables in schema relay from public;
-revoke all on all sequences in schema relay from public;
+do $$ begin
+  perform relay.take_back(case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass::text, coalesce(c.relacl, '{}'), c.relowner)
+  from pg_class c where c.relnamespace = 'relay'::regnamespace and c.relkind in ('r', 'v', 'S');
+  perform relay.take_back('function', p.oid::regprocedure::text, p.proacl, p.proowner)
+  from pg_proc p where p.pronamespace = 'relay'::regnamespace;
+  perform relay.take_back('schema', 'relay', coalesce(n.nspacl, '{}'), n.nspowner) from pg_namespace n where n.nspname = 'relay';
+end $$;
 
 grant usage on schema relay to public;
 grant execute on function relay.cursor() to public;
