@@ -21,11 +21,11 @@ $$;
 comment on function relay.admit_publisher(name) is 'Grants a role the right to send messages of the application.';
 
 do $$ begin
-  perform relay.take_back(case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass::text, coalesce(c.relacl, '{}'), c.relowner)
-  from pg_class c where c.relnamespace = 'relay'::regnamespace and c.relkind in ('r', 'v', 'S');
+  perform relay.take_back(case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass::text, c.relacl, c.relowner)
+  from pg_class c where c.relnamespace = 'relay'::regnamespace and c.relkind in ('r', 'v', 'S') and c.relacl is not null;
   perform relay.take_back('function', p.oid::regprocedure::text, p.proacl, p.proowner)
   from pg_proc p where p.pronamespace = 'relay'::regnamespace;
-  perform relay.take_back('schema', 'relay', coalesce(n.nspacl, '{}'), n.nspowner) from pg_namespace n where n.nspname = 'relay';
+  perform relay.take_back('schema', 'relay', n.nspacl, n.nspowner) from pg_namespace n where n.nspname = 'relay' and n.nspacl is not null;
 end $$;
 
 grant usage on schema relay to public;
