@@ -190,11 +190,12 @@ $$;
 comment on function relay.layout(regclass) is 'The numbers, names and types of a table''s columns.';
 
 -- Each session computes it for each trigger that it meets, so what is asked always is asked here, and of few catalogs.
-create function relay.fits(example anyelement, target regclass, name text, tracking_id integer, layout text) returns boolean
+create function relay.fits(example anyelement, target regclass, name text, tracking_id integer, layout text, log regclass[]) returns boolean
 language plpgsql immutable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
 begin
-  if num_nulls(to_regclass('relay.change_0'), to_regclass('relay.change_1'), to_regclass('relay.change_2'),
-               to_regclass('relay.change_seq'), to_regclass('relay.state')) > 0 then
+  -- Nothing here may name what a part of the schema may lack, not even a type, before it is known to be there.
+  if not relay.log_is_there() or not log <@ array[to_regclass('relay.change_0'), to_regclass('relay.change_1'), to_regclass('relay.change_2'),
+                                                  to_regclass('relay.state'), to_regclass('relay.change_seq')] then
     return false;
   -- The row type of the tracked table has its name, and is its own if that is.
   elsif pg_typeof(example)::text <> name or to_regclass(name) is distinct from target then
@@ -210,8 +211,8 @@ begin
   return relay.fits_snapshot((select typrelid from pg_type where oid = pg_typeof(example)), target, tracking_id, layout);
 end
 $$;
-comment on function relay.fits(anyelement, regclass, text, integer, text) is
-  'Whether code made for a table fits the one that it runs on. example is a null of the row type that is written, layout what relay.layout was when the code was made. Declared immutable on purpose: called with constants it is computed once, when a session plans the trigger of a table, and PostgreSQL plans again after any ALTER of the tracked one. So the check costs nothing a row.';
+comment on function relay.fits(anyelement, regclass, text, integer, text, regclass[]) is
+  'Whether code made for a table and for these parts of the log fits what it runs on. example is a null of the row type that is written, layout what relay.layout was when the code was made. Declared immutable on purpose: called with constants it is computed once, when a session plans the trigger of a table, and PostgreSQL plans again after any ALTER of the tracked one, and after a DROP of a part of the log. So the check costs nothing a row.';
 
 create function relay.fits_snapshot(written oid, target regclass, tracking_id integer, layout text) returns boolean
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
@@ -273,14 +274,27 @@ end
 $$;
 comment on function relay.log(integer, text) is 'Writes one row to the log, wherever writers write at this moment.';
 
+create function relay.is_tracked_as(tracking_id integer, written oid, target oid, name text) returns boolean
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select coalesce(
+    (select t.name = is_tracked_as.name and relay.is_own(written, t.target, t.name) from relay.tracking t where t.id = tracking_id),
+    relay.is_own(written, target, name))
+$$;
+comment on function relay.is_tracked_as(integer, oid, oid, text) is
+  'Whether a table is in the tree that is tracked by this number and name, as relay.is_own has it. In a database that was restored the table has another oid than the code, which its tracking knows.';
+
 create function relay.rare_way(tracking_id integer, target oid, name text, written oid) returns text
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
-  return case
-    when not relay.log_is_there() or relay.is_paused() or not relay.is_own(written, target, name) then 'none'
+  if not relay.log_is_there() or relay.is_paused() then
+    return 'none';
+  elsif not relay.is_tracked_as(tracking_id, written, target, name) then
+    return 'none';
+  elsif not exists (select from relay.tracking where id = tracking_id) then
     -- Tracked after this transaction's snapshot.
-    when not exists (select from relay.tracking where id = tracking_id) then 'table'
-    else 'row' end;
+    return 'table';
+  end if;
+  return 'row';
 end
 $$;
 comment on function relay.rare_way(integer, oid, text, oid) is
@@ -334,14 +348,16 @@ $$;
 comment on function relay.log_row(integer, integer, text, text, text) is
   'Writes a change: its rows, or their keys alone if they are too large, or, if not even that could be had, that the table has to be loaded again.';
 
-create function relay.summarise(what integer, target oid, name text, op text, written oid) returns void
+create function relay.summarise(tracking_id integer, what integer, target oid, name text, op text, written oid) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 declare
   v_setting text := format('relay.summary_%s_%s', op, what);
   v_statement text := format('%s %s', pg_current_xact_id(), date_part('epoch', statement_timestamp()));
 begin
   if current_setting(v_setting, true) = v_statement
-     or not relay.log_is_there() or relay.is_paused() or not relay.is_own(written, target, name) then
+     or not relay.log_is_there() or relay.is_paused() then
+    return;
+  elsif not relay.is_tracked_as(tracking_id, written, target, name) then
     return;
   end if;
   perform set_config(v_setting, v_statement, true);
@@ -349,17 +365,18 @@ begin
   perform relay.ring(name, op, 1);
 end
 $$;
-comment on function relay.summarise(integer, oid, text, text, oid) is
+comment on function relay.summarise(integer, integer, oid, text, text, oid) is
   'Writes one bulk_load for all rows that a statement changes, wherever in a tree and by whichever way they come.';
 
-create function relay.log_truncate(what integer, target oid, name text, written oid) returns void
+create function relay.log_truncate(tracking_id integer, what integer, target oid, name text, written oid) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
-  if not relay.log_is_there() or relay.is_paused() or current_setting('relay.bulk_load', true) = 'on'
-     or not relay.is_own(written, target, name) then
+  if not relay.log_is_there() or relay.is_paused() or current_setting('relay.bulk_load', true) = 'on' then
+    return;
+  elsif not relay.is_tracked_as(tracking_id, written, target, name) then
     return;
   end if;
-  perform relay.log(what + 6, case when written = target then '{}' else json_build_object('partition', relay.qualified_name(written))::text end);
+  perform relay.log(what + 6, case when written = coalesce((select t.target from relay.tracking t where t.id = tracking_id), target) then '{}' else json_build_object('partition', relay.qualified_name(written))::text end);
   perform relay.ring(name, 'truncate', 0);
 end
 $$;

@@ -31,6 +31,13 @@ $$;
 comment on function relay.insert_sql(relay.tracking, integer, text, boolean, boolean) is
   'The statement that writes one change. whole: the rows as they are, for which PostgreSQL need not put other ones together. live: of an inserted row that nothing has touched since, so that its version need not be told.';
 
+create function relay.parts_of_log(slot integer) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select format('array[%s]', string_agg(format('%L::pg_catalog.regclass', c::oid::text), ', '))
+  from unnest(array[to_regclass('relay.change_' || slot), to_regclass('relay.state'), to_regclass('relay.change_seq')]) c
+$$;
+comment on function relay.parts_of_log(integer) is 'What a writer uses of the log, by number: once one is dropped, PostgreSQL plans again whatever has it.';
+
 create function relay.row_code(t relay.tracking, op text, slot integer) returns text
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $function$
 declare
@@ -38,9 +45,10 @@ declare
   v_number integer := array_position('{insert,update,delete}'::text[], op) - 1;
   v_record text := case op when 'delete' then 'old' else 'new' end;
   v_bulk text := $$pg_catalog.current_setting('relay.bulk_load', true)$$;
-  v_state text := $$pg_catalog.pg_sequence_last_value('relay.state'::pg_catalog.regclass)$$;
-  -- Constants to the planner: a null of the row type that this trigger is called with, and the table as a regclass.
-  v_fits text := format('relay.fits(case when false then %s end, %L::pg_catalog.regclass, %L, %s, %L)', v_record, t.target::oid::text, t.name, t.id, relay.layout(t.target));
+  -- By its number, because a name that is not there would be an error.
+  v_state text := format('pg_catalog.pg_sequence_last_value(%L::pg_catalog.regclass)', to_regclass('relay.state')::oid::text);
+  -- Constants to the planner: a null of the row type that this trigger is called with, and the tables as regclass.
+  v_fits text := format('relay.fits(case when false then %s end, %L::pg_catalog.regclass, %L, %s, %L, %s)', v_record, t.target::oid::text, t.name, t.id, relay.layout(t.target), relay.parts_of_log(slot));
   -- A row of this size has no more than some 12 MB of JSON, however well it was compressed.
   v_small text := case op when 'update' then 'pg_catalog.pg_column_size(old) operator(pg_catalog.<) 8192 and ' else '' end
     || format('pg_catalog.pg_column_size(%s) operator(pg_catalog.<) 8192', v_record);
@@ -62,7 +70,7 @@ begin
   elsif %1$s operator(pg_catalog.=) 'on' then
     return null;
   elsif %1$s operator(pg_catalog.=) 'summary' then
-    perform relay.summarise(%7$s, %8$s, %9$L, %10$L, TG_RELID);
+    perform relay.summarise(%12$s, %7$s, %8$s, %9$L, %10$L, TG_RELID);
     return null;
   elsif %2$s and %5$s and (%3$s operator(pg_catalog.=) %11$s or %3$s operator(pg_catalog.=) %4$s) then
     %6$s;
@@ -117,10 +125,10 @@ begin
   if v_bulk operator(pg_catalog.=) 'on' then
     return null;
   end if;
-  if not relay.log_is_there() or relay.is_paused() or not relay.is_own(TG_RELID, %1$s, %2$L) then
+  if not relay.log_is_there() or relay.is_paused() or not relay.is_tracked_as(%4$s, TG_RELID, %1$s, %2$L) then
     return null;
   end if;
-  if v_bulk operator(pg_catalog.=) 'summary' or not relay.fits(null::pg_catalog.int4, %3$L::pg_catalog.regclass, %2$L, %4$s, %5$L) then
+  if v_bulk operator(pg_catalog.=) 'summary' or not relay.fits(null::pg_catalog.int4, %3$L::pg_catalog.regclass, %2$L, %4$s, %5$L, %9$s) then
     select pg_catalog.count(*) into v_rows from new_rows;
     if v_rows operator(pg_catalog.>) 0 then
       perform relay.log(%6$s, pg_catalog.json_build_object('op', 'insert', 'rows', v_rows)::pg_catalog.text);
@@ -140,7 +148,7 @@ end $code$,
     t.target::oid, t.name, t.target::oid::text, t.id, relay.layout(t.target), t.what + 7, slot,
     format('select case when s.large then relay.hush(%5$s) else relay.hush(%1$s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else pg_catalog.json_build_array(%2$s)::pg_catalog.text end'
       || ' from new_rows r%3$s, lateral (select %4$s) k, lateral (select pg_catalog.pg_column_size(r.*) operator(pg_catalog.>) 65536) s(large)',
-      t.what, v_row, v_from, relay.row_columns(t, 'r', true, v_only), t.what + 3));
+      t.what, v_row, v_from, relay.row_columns(t, 'r', true, v_only), t.what + 3), relay.parts_of_log(slot));
 end
 $function$;
 comment on function relay.rows_code(relay.tracking, integer) is
@@ -150,7 +158,7 @@ create function relay.code_of(t relay.tracking, function text) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
   select case split_part(function, '_', 2)
     when 'rows' then relay.rows_code(t, relay.slot())
-    when 'truncate' then format(' begin perform relay.log_truncate(%s, %s, %L, TG_RELID); return null; end ', t.what, t.target::oid, t.name)
+    when 'truncate' then format(' begin perform relay.log_truncate(%s, %s, %s, %L, TG_RELID); return null; end ', t.id, t.what, t.target::oid, t.name)
     else relay.row_code(t, split_part(function, '_', 2), relay.slot()) end
 $$;
 
