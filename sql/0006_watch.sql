@@ -53,7 +53,7 @@ language sql stable set search_path = pg_catalog, relay, pg_temp set quote_all_i
   select format(case
       when g.oid is null then 'its trigger %1$I is missing on %2$s'
       when g.tgenabled in ('D', 'R') then 'its trigger %1$I is disabled on %2$s'
-      else 'a subscription writes to %2$s, and does not fire its trigger %1$I' end || ': track it again as the owner of the tables', n.name, relay.qualified_name(m.relid))
+      else 'a subscription writes to %2$s, and does not fire its trigger %1$I' end || ': as the owner of the tables, select relay.mend(%3$L)', n.name, relay.qualified_name(m.relid), t.name)
   from relay.tree(t.target) m
   cross join relay.trigger_names(t.id) n
   left join pg_proc p on p.pronamespace = 'relay'::regnamespace
@@ -66,15 +66,42 @@ language sql stable set search_path = pg_catalog, relay, pg_temp set quote_all_i
 $$;
 comment on function relay.trigger_problem(relay.tracking) is 'What is wrong with its triggers on any table of its tree, and what to do; null: nothing.';
 
-create function relay.stray_trigger(t relay.tracking) returns text
-language sql stable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
-  select format('its trigger %I stands on %s, which is not part of it, and captures nothing there: as the owner of that table, drop trigger %1$I on %2$s', g.tgname, relay.qualified_name(g.tgrelid))
+create function relay.strays(t relay.tracking) returns table (relid oid, name name)
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select g.tgrelid, g.tgname
   from pg_trigger g join pg_proc p on p.oid = g.tgfoid
   where p.pronamespace = 'relay'::regnamespace and p.proname = any(relay.capture_functions(t.id))
-    and g.tgrelid not in (select relid from relay.tree(t.target))
-  order by g.tgrelid, g.tgname
+    and g.tgparentid = 0 and g.tgrelid not in (select relid from relay.tree(t.target))
+$$;
+comment on function relay.strays(relay.tracking) is
+  'Triggers of a tracking on tables that are not part of it: a partition was detached, or a table was restored with triggers of another database.';
+
+create function relay.stray_trigger(t relay.tracking) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
+  select format('its trigger %I stands on %s, which is not part of it, and captures nothing there: as the owner of that table, drop trigger %1$I on %2$s', s.name, relay.qualified_name(s.relid))
+  from relay.strays(t) s
+  order by s.relid, s.name
   limit 1
 $$;
+
+create function relay.drop_strays(t relay.tracking) returns bigint
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
+declare
+  v record;
+  v_count bigint := 0;
+begin
+  for v in
+    select s.name, relay.qualified_name(s.relid) as "table"
+    from relay.strays(t) s join pg_class c on c.oid = s.relid where pg_has_role(current_user, c.relowner, 'usage')
+  loop
+    execute format('drop trigger %I on %s', v.name, v."table");
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function relay.drop_strays(relay.tracking) is
+  'Drops the triggers of a tracking from tables that are not part of it, where whoever calls owns them. They captured nothing. Returns how many.';
 
 create function relay.partition_columns(target oid) returns table (name text)
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
@@ -91,10 +118,29 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
 $$;
 comment on function relay.partition_columns(oid) is 'The columns that decide in which partition a row lies: a row that moves is told as deleted and created.';
 
-create function relay.problem(t relay.tracking) returns text
-language plpgsql stable security definer set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
+create function relay.track_again(t relay.tracking) returns text
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select format('select relay.track(%L, type => %L, channels => %L%s%s, key => %L%s%s%s)',
+    coalesce(relay.qualified_name(t.target), t.name), t.type, t.scope,
+    -- Only what was captured, should there be more by now.
+    case when exists (
+      select from pg_attribute a
+      where a.attrelid = coalesce((select c.oid from pg_class c where c.oid = t.target), to_regclass(t.name)) and a.attnum > 0 and not a.attisdropped
+        and a.attgenerated <> 'v' and a.attname <> all(t.excluded)
+        and not exists (select from jsonb_array_elements(t.columns) c where c->>'name' = a.attname))
+      then format(', columns => %L', array(select c->>'name' from jsonb_array_elements(t.columns) c)) end,
+    case when t.excluded <> '{}' then format(', exclude => %L', t.excluded) end, t.key,
+    case when t.level <> 'row' then format(', level => %L', t.level) end,
+    case when t.restricted <> '{}' then format(', restricted => %L', t.restricted) end,
+    case when t.max_bytes <> 8388608 then format(', max_bytes => %s', t.max_bytes) end)
+$$;
+comment on function relay.track_again(relay.tracking) is
+  'The statement that tracks a table, or the other one that has its name by now, as it was tracked: nothing is captured that was not.';
+
+create function relay.standing_problem(t relay.tracking) returns text
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
 declare
-  k pg_class := c from pg_class c where c.oid = t.target;
+  v_present text := relay.qualified_name(t.target);
   v_namesake oid := to_regclass(t.name);
   v_text text;
 begin
@@ -102,30 +148,50 @@ begin
     return 'the capture is paused: select relay.resume()';
   elsif not relay.log_is_there() then
     return 'parts of the relay''s schema are missing, and nothing is captured: install it again';
-  elsif k.oid is null and v_namesake is not null then
-    return format('the table was dropped, and there is another of its name, which is not captured: select relay.track(%L)', t.name);
-  elsif k.oid is null then
+  elsif v_present is null and v_namesake is not null then
+    return format('the table was dropped, and there is another of its name, which is not captured: %s', relay.track_again(t));
+  elsif v_present is null then
     return format('the table was dropped: select relay.untrack(%s)', t.target::oid);
   elsif v_namesake <> t.target then
-    return format('the table was renamed to %s, and there is another of its name: neither is captured until both are tracked again', relay.qualified_name(t.target));
-  elsif relay.qualified_name(t.target) <> t.name then
-    return format('the table was renamed to %s: track it again', relay.qualified_name(t.target));
+    return format('the table was renamed to %s, and there is another of its name: neither is captured until both are tracked again, by %s and the like of it', v_present, relay.track_again(t));
+  elsif v_present <> t.name then
+    return format('the table was renamed: track it again, by %s', relay.track_again(t));
   elsif (select count(*) from pg_proc p where p.pronamespace = 'relay'::regnamespace and p.proname = any(relay.capture_functions(t.id))) <> 5 then
-    return 'the code of its triggers is missing: track it again';
+    return format('the code of its triggers is missing: track it again, by %s', relay.track_again(t));
   end if;
-  select format('its code runs with the rights of %I, who does not own the schema or is a superuser: restore with the role %I, or alter function relay.%I() owner to it', r.rolname, o.rolname, p.proname)
+  select case when o.rolsuper
+      then format('its code runs with the rights of %I, a superuser: as %1$I, install it again', r.rolname)
+      else format('its code runs with the rights of %I, who does not own the schema or is a superuser: as %1$I, alter function relay.%I() owner to %I', r.rolname, p.proname, o.rolname) end
     into v_text
   from pg_proc p join pg_roles r on r.oid = p.proowner, pg_namespace n join pg_roles o on o.oid = n.nspowner
   where n.nspname = 'relay' and p.pronamespace = n.oid and p.proname = any(relay.capture_functions(t.id)) and (r.rolsuper or r.oid <> o.oid)
   order by p.proname limit 1;
+  return v_text;
+end
+$$;
+comment on function relay.standing_problem(relay.tracking) is
+  'What must be put right by somebody before anything else of a table can be.';
+
+create function relay.is_in_tree(target oid) returns boolean
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select c.relkind = 'p' or c.relispartition or c.relhassubclass
+  from pg_class c where c.oid = target
+$$;
+comment on function relay.is_in_tree(oid) is 'Whether rows of a table may come or go by statements that name another one.';
+
+create function relay.problem(t relay.tracking) returns text
+language plpgsql stable security definer set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
+declare
+  v_text text := relay.standing_problem(t);
+begin
   if v_text is not null then
     return v_text;
   elsif t.made_for <> t.target::oid then
     return 'the table was restored from a dump, and its capture is slow: track it again, or select relay.renew()';
   elsif not relay.layout_holds(t) then
     return 'a captured column was renamed, retyped or dropped: track it again';
-  elsif t.level = 'statement' and (k.relispartition or k.relhassubclass) then
-    return 'it has become part of a tree, and rows that come through another of its tables are not captured: track it again, at row level';
+  elsif t.level = 'statement' and relay.is_in_tree(t.target) then
+    return format('it has become part of a tree, and rows that come through another of its tables are not captured: as the owner of the tables, select relay.mend(%L)', t.name);
   elsif t.level = 'statement' and exists (
       select from pg_trigger g where g.tgrelid = t.target and not g.tgisinternal
         and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_') then
@@ -199,20 +265,38 @@ comment on function relay.watch() is
   'Looks whether tables were attached, detached or dropped, or triggers touched, since it looked last, and has the clients of those tables load them again. Returns the names of these.';
 
 create function relay.mend(target regclass) returns text
-language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
+language plpgsql volatile set search_path = pg_catalog, relay, pg_temp set lock_timeout = '100ms' as $$
 declare
   t relay.tracking;
   v_problem text;
+  v_lost boolean;
 begin
-  select * into t from relay.tracking k where k.target = mend.target;
-  v_problem := relay.trigger_problem(t);
-  if v_problem is null or relay.problem(t) is distinct from v_problem then
+  -- One at a time, so that two relays do not tell of the same.
+  select * into t from relay.tracking k where k.target = mend.target for update;
+  v_problem := relay.problem(t);
+  if v_problem is null or relay.standing_problem(t) is not null then
     return null;
   end if;
-  perform relay.make_triggers(t);
-  perform relay.notice(t, 'track');
+  v_lost := relay.trigger_problem(t) is not null;
+  if t.level = 'statement' and relay.is_in_tree(t.target) then
+    v_lost := true;
+    update relay.tracking k set level = 'row' where k.id = t.id returning * into t;
+    perform relay.drop_capture(t.id);
+    perform relay.capture_code(t);
+  end if;
+  if v_lost then
+    perform relay.make_triggers(t);
+    perform relay.notice(t, 'track');
+  end if;
+  if relay.drop_strays(t) = 0 and not v_lost then
+    return null;
+  end if;
   return v_problem;
 end
 $$;
 comment on function relay.mend(regclass) is
-  'Makes and enables the triggers that are missing on a table of the tree, with the rights of whoever calls, and has the clients of the table load it again. Returns what was wrong, or null.';
+  'With the rights of whoever calls: makes and enables the triggers that are missing in a table''s tree, drops those that stand outside it, captures by row what has become part of a tree, and has the clients of the table load it again. Returns what was wrong, or null if there was nothing that it could mend.';
+
+create function relay.mend_as_owner(target regclass) returns text
+language sql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$ select relay.mend(target) $$;
+comment on function relay.mend_as_owner(regclass) is 'The same with the rights of the schema''s owner, for a relay that has none itself.';

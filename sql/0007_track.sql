@@ -190,7 +190,7 @@ begin
   -- updates the new rows before the INSERT is over (an AFTER ROW trigger, also one of another table that the same WITH
   -- inserts into), the update would be logged first. Only some of this can be seen here, so statement level is for
   -- those who ask for it.
-  v_row.level := case when v_class.relkind = 'p' or v_class.relispartition or v_class.relhassubclass
+  v_row.level := case when relay.is_in_tree(target)
       or exists (select 1 from pg_subscription_rel s where s.srrelid = target)
       or exists (select 1 from pg_trigger g where g.tgrelid = target and not g.tgisinternal
                    and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_')
@@ -226,6 +226,7 @@ begin
   if v_before.id is null or v_stricter or v_problem is not null then
     perform relay.make_triggers(v_row);
   end if;
+  perform relay.drop_strays(v_row);
   update relay.tracking t set seen = relay.fingerprint(t) where t.id = v_row.id;
   if v_stricter then
     perform relay.forget_log();

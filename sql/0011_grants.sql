@@ -6,7 +6,7 @@ begin
   execute format('grant usage on schema relay to %I', role);
   execute format('grant select on relay.change_0, relay.change_1, relay.change_2, relay.change, relay.what, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked, relay.revocation, relay.derived to %I', role);
   execute format('grant select on sequence relay.state, relay.lease, relay.change_seq to %I', role);
-  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.renew(), relay.watch(), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.problem(relay.tracking), relay.revocation_text(relay.revocation), relay.derived_function(text), relay.derive(text, text), relay.canary(text) to %I', role);
+  execute format('grant execute on function relay.rotate(interval, bigint), relay.advance_slot(smallint), relay.renew(), relay.watch(), relay.mend_as_owner(regclass), relay.meet_lineage(), relay.contains(pg_snapshot, pg_snapshot), relay.set_lease(integer), relay.end_lease(), relay.problem(relay.tracking), relay.revocation_text(relay.revocation), relay.derived_function(text), relay.derive(text, text), relay.canary(text) to %I', role);
 end
 $$;
 comment on function relay.admit_relay(name) is 'Grants a role what a relay process needs, and nothing that reads or writes the tables themselves.';

@@ -24,6 +24,12 @@ export interface Changelog {
   tracked(): Promise<TrackedTable[]>
   /** Empties the oldest partition if it is time. */
   rotate(retentionHours: number, retentionMb: number): Promise<"done" | "not_due" | "refused">
+  /** Makes the code of the tables fast again where it became slow. @returns of how many. */
+  renew(): Promise<number>
+  /** Has the clients of tables load them again whose trees or triggers have changed. @returns their names. */
+  watch(): Promise<string[]>
+  /** Mends the capture of a table. @returns what was wrong, or null where there was nothing that this role may mend now. */
+  mend(table: string): Promise<string | null>
   /** The size of the log, in bytes. */
   size(): Promise<number>
   /** Writes a row that comes back among the canaries of a read. @returns false if this role may not. */
@@ -32,6 +38,10 @@ export interface Changelog {
 }
 
 const LOG_BYTES = SLOTS.map((slot) => `pg_total_relation_size('relay.change_${slot}'::regclass)`).join(" + ")
+
+const RENEW = "select relay.renew()::int as count"
+/** It may not, or the table is in use (lock_not_available, deadlock_detected). */
+const NOT_NOW = new Set(["42501", "55P03", "40P01"])
 
 /**
  * Connects to the changelog of one database.
@@ -76,7 +86,11 @@ export function createChangelog(
         await client.query("commit")
         const slot = result.rows[0]?.slot ?? null
         // After the commit: before it, writers would turn to a partition that is locked and being emptied.
-        if (slot !== null) await client.query("select relay.advance_slot($1::smallint)", [slot])
+        if (slot !== null) {
+          await client.query("select relay.advance_slot($1::smallint)", [slot])
+          // At once: the code that fills the one before is slow by now.
+          await client.query(RENEW)
+        }
         client.release()
         return slot === null ? "not_due" : "done"
       } catch (error) {
@@ -93,6 +107,28 @@ export function createChangelog(
       } finally {
         client.off("error", ignore)
       }
+    },
+    async renew() {
+      const { rows } = await pool.query<{ count: number }>(RENEW)
+      return rows[0]?.count ?? 0
+    },
+    async watch() {
+      const { rows } = await pool.query<{ name: string }>("select name from relay.watch()")
+      return rows.map(({ name }) => name)
+    },
+    async mend(table) {
+      // A superuser has rights that the schema's owner lacks; any other relay has the right to ask in his name.
+      for (const way of ["mend_as_owner", "mend"])
+        try {
+          const { rows } = await pool.query<{ problem: string | null }>(
+            `select relay.${way}(pg_catalog.to_regclass($1)) as problem`,
+            [table],
+          )
+          if (typeof rows[0]?.problem === "string") return rows[0].problem
+        } catch (error) {
+          if (!NOT_NOW.has((error as { code?: string }).code ?? "")) throw error
+        }
+      return null
     },
     async size() {
       const { rows } = await pool.query<{ bytes: string }>(`select (${LOG_BYTES})::text as bytes`)

@@ -126,8 +126,7 @@ export function createSource({
     tables: chores.tables,
     derived: derived.report,
     async stop() {
-      chores.stop()
-      await Promise.all([listener.stop(), feed.stop(), derived.stop(), canary.stop()])
+      await Promise.all([listener.stop(), feed.stop(), derived.stop(), canary.stop(), chores.stop()])
     },
   }
 }
