@@ -2,19 +2,23 @@
 
 import pg from "pg"
 import type { Test } from "tap"
+import { type Change, type LogRow, Op, readChange, seqOf } from "../../relay/change/change.ts"
+import { TransactionOrder } from "../../relay/change/order.ts"
 import type { Database } from "./database.ts"
 import { hasVersion } from "./servers.ts"
 import { until } from "./wait.ts"
 
 export type Json = Record<string, unknown>
 
-/** A row of relay.change, its JSON read. */
+/** What a reader finds of a row of the log, its JSON read. */
 export interface Entry {
+  /** Of the row by which it came; what stands in another order keeps it. */
   seq: bigint
   xid: bigint
   table: string | null
   op: string
   type: string
+  oversize: boolean
   old: Json | null
   new: Json | null
   oldText: string | null
@@ -30,28 +34,59 @@ export const missing = (version: (typeof VERSIONS)[number]): string | false =>
 
 const json = (text: string | null): Json | null => (text === null ? null : JSON.parse(text))
 
-/** Everything in the log, in the order of reading. */
+/** As the capture wrote it, in the order in which it was written. */
+export interface WrittenRow extends Omit<LogRow, "op"> {
+  op: string
+  what: number
+}
+
+const isChange = (row: WrittenRow): row is WrittenRow & LogRow => Op.safeParse(row.op).success
+
+/** Every row of the log as it was written: what a reader makes of them is in `readLog`. */
+export function readWritten(db: Pick<Database, "query">): Promise<WrittenRow[]> {
+  return db.query<WrittenRow & pg.QueryResultRow>(`
+    select c.seq::text, c.xid::text, c.at::text, w."table", w.type, w.op, w.oversize, w.meta, c.what, c.data
+    from (select * from relay.change_0 union all select * from relay.change_1 union all select * from relay.change_2) c
+    join relay.what w on w.id = c.what order by c.seq`)
+}
+
+/** All row data in the log, also what no reader is sent. */
+export const writtenText = async (db: Pick<Database, "query">): Promise<string> =>
+  (await readWritten(db)).map(({ data }) => data).join("\n")
+
+/**
+ * Everything in the log as a relay reads it: without updates that changed nothing, instants in UTC, a transaction's changes
+ * in the order in which they were made.
+ */
 export async function readLog(db: Pick<Database, "query">): Promise<Entry[]> {
-  const rows = await db.query<{
-    seq: string
-    xid: string
-    table: string | null
-    op: string
-    type: string
-    old: string | null
-    new: string | null
-    meta: string | null
-  }>(`select seq::text, xid::text, "table", op, type, old, new, meta from relay.change order by change.seq`)
-  return rows.map((row) => ({
-    ...row,
-    seq: BigInt(row.seq),
-    xid: BigInt(row.xid),
-    old: json(row.old),
-    new: json(row.new),
-    oldText: row.old,
-    newText: row.new,
-    meta: json(row.meta) ?? {},
-  }))
+  const rows = await readWritten(db)
+  const changes = rows.filter(isChange).map(readChange)
+  const entries = new TransactionOrder().page(changes, true).map(entryOf)
+  for (const { seq, xid, table, type, op, data } of rows.filter((row) => !isChange(row))) {
+    const at = entries.findIndex((entry) => entry.seq > BigInt(seq))
+    entries.splice(at === -1 ? entries.length : at, 0, {
+      ...NOTHING,
+      ...{ seq: BigInt(seq), xid: BigInt(xid), table, type, op },
+      newText: data,
+      meta: op === "revocation" ? (json(data) ?? {}) : {},
+    })
+  }
+  return entries
+}
+
+const NOTHING = { oversize: false, old: null, new: null, oldText: null, newText: null }
+
+function entryOf(change: Change): Entry {
+  const base = { ...NOTHING, seq: seqOf(change), xid: BigInt(change.xid), op: change.op }
+  if (change.kind === "message") {
+    const { channel, payload } = change
+    return { ...base, table: null, type: "message", new: json(payload), newText: payload, meta: { channel } }
+  }
+  const { table, type, meta } = change
+  if (change.kind === "table") return { ...base, table, type, meta }
+  const [oldText, newText] = [change.before?.text ?? null, change.after?.text ?? null]
+  const { oversize } = change
+  return { ...base, table, type, oversize, old: json(oldText), new: json(newText), oldText, newText, meta }
 }
 
 /** The log as short words: `insert`, `update`... */

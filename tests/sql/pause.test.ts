@@ -40,9 +40,11 @@ for (const version of VERSIONS) {
     t.test("it takes no lock and works while the log cannot be written", async (t) => {
       const db = await database(t, { version })
       const holder = await db.session()
-      await holder.query("begin; lock table relay.change, vote in access exclusive mode")
+      await holder.query("begin; lock table relay.change_0, vote in access exclusive mode")
       await db.query("set lock_timeout = '100ms'; select relay.pause()")
-      await holder.query("commit; alter table relay.change add constraint full_disk check (false) not valid")
+      await holder.query(
+        "commit; alter table relay.change_0 add constraint full_disk check (false) not valid",
+      )
       await db.query("insert into vote default values")
     })
 
