@@ -6,26 +6,41 @@ language sql immutable set search_path = pg_catalog, relay, pg_temp as $$
                'capture_delete_' || tracking_id, 'capture_truncate_' || tracking_id]
 $$;
 
+create function relay.told_always(t relay.tracking) returns text[]
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$ select t.key || array(select s.value from jsonb_each_text(t.scope) s) $$;
+comment on function relay.told_always(relay.tracking) is 'The columns that are told of a row also where it is too large: key and channels.';
+
+create function relay.row_json(t relay.tracking, op text, whole boolean, live boolean, wanted text[] default null) returns text
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_records text[] := case op when 'insert' then '{new}' when 'delete' then '{old}' else '{old,new}' end::text[];
+  v_versions text := case when live then '' else case op when 'insert' then ', new.ctid' when 'update' then ', old.ctid, new.ctid' else ', old.ctid, old.xmin' end
+    || case (select relkind from pg_class where oid = t.target) when 'p' then ', TG_RELID' else '' end end;
+begin
+  return (
+    select format('pg_catalog.%s(%s%s)::pg_catalog.text%s', case when live then 'row_to_json' else 'json_build_array' end,
+      string_agg(case when whole then r else format('row_%s.*', r) end, ', ' order by o), v_versions,
+      case when whole then '' else ' from ' || string_agg(format('(select %s) row_%s', relay.row_columns(t, r, true, wanted), r), ', ' order by o) end)
+    from unnest(v_records) with ordinality u(r, o));
+end
+$$;
+comment on function relay.row_json(relay.tracking, text, boolean, boolean, text[]) is
+  'The select list, and what it is selected from, of the data of one change. wanted: only these columns.';
+
 create function relay.insert_sql(t relay.tracking, slot integer, op text, whole boolean, live boolean default false) returns text
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
 declare
   v_what integer := t.what + array_position('{insert,update,delete}'::text[], op) - 1;
-  v_records text[] := case op when 'insert' then '{new}' when 'delete' then '{old}' else '{old,new}' end::text[];
-  v_versions text := case op when 'insert' then ', new.ctid' when 'update' then ', old.ctid, new.ctid' else ', old.ctid, old.xmin' end
-    || case (select relkind from pg_class where oid = t.target) when 'p' then ', TG_RELID' else '' end;
+  v_json text := relay.row_json(t, op, whole, live);
 begin
-  if live then
-    return case when whole then format('insert into relay.change_%s (what, data) values (relay.hush(%s), pg_catalog.row_to_json(new)::pg_catalog.text)', slot, v_what)
-                else format('insert into relay.change_%s (what, data) select relay.hush(%s), pg_catalog.row_to_json(r.*)::pg_catalog.text from (select %s) r', slot, v_what, relay.row_columns(t, 'new', true)) end;
-  elsif whole then
-    return format('insert into relay.change_%s (what, data) values (relay.hush(%s), pg_catalog.json_build_array(%s%s)::pg_catalog.text)',
-      slot, v_what, array_to_string(v_records, ', '), v_versions);
+  -- Below the default limit a small row may be too large, and has to be measured.
+  if t.max_bytes < 8388608 then
+    return format('insert into relay.change_%s (what, data) select case when s.small then relay.hush(%s) else relay.hush(%s) end, case when s.small then d.text else (select %s) end'
+        || ' from (select %s offset 0) d(text), lateral (select pg_catalog.octet_length(d.text) operator(pg_catalog.<=) %s) s(small)',
+      slot, v_what, v_what + 3, relay.row_json(t, op, false, live, relay.told_always(t)), v_json, t.max_bytes);
   end if;
-  return (
-    select format('insert into relay.change_%s (what, data) select relay.hush(%s), pg_catalog.json_build_array(%s%s)::pg_catalog.text from %s',
-      slot, v_what, string_agg('row_' || r || '.*', ', ' order by o), v_versions,
-      string_agg(format('(select %s) row_%s', relay.row_columns(t, r, true), r), ', ' order by o))
-    from unnest(v_records) with ordinality u(r, o));
+  return format(case when whole then 'insert into relay.change_%s (what, data) values (relay.hush(%s), %s)'
+                     else 'insert into relay.change_%s (what, data) select relay.hush(%s), %s' end, slot, v_what, v_json);
 end
 $$;
 comment on function relay.insert_sql(relay.tracking, integer, text, boolean, boolean) is
@@ -113,9 +128,10 @@ create function relay.rows_code(t relay.tracking, slot integer) returns text
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $function$
 declare
   v_whole boolean := relay.is_whole(t);
-  v_row text := case when v_whole then 'r.*' else 'i.*' end;
+  v_json text := format('pg_catalog.json_build_array(%s.*)::pg_catalog.text', case when v_whole then 'r' else 'i' end);
+  v_size text := 'pg_catalog.pg_column_size(r.*)';
+  v_exact boolean := t.max_bytes < 8388608;
   v_from text := case when v_whole then '' else format(', lateral (select %s) i', relay.row_columns(t, 'r', true)) end;
-  v_only text[] := t.key || array(select s.value from jsonb_each_text(t.scope) s);
 begin
   return format($code$
 declare
@@ -146,9 +162,10 @@ begin
   return null;
 end $code$,
     t.target::oid, t.name, t.target::oid::text, t.id, relay.layout(t.target), t.what + 7, slot,
-    format('select case when s.large then relay.hush(%5$s) else relay.hush(%1$s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else pg_catalog.json_build_array(%2$s)::pg_catalog.text end'
-      || ' from new_rows r%3$s, lateral (select %4$s) k, lateral (select pg_catalog.pg_column_size(r.*) operator(pg_catalog.>) 65536) s(large)',
-      t.what, v_row, v_from, relay.row_columns(t, 'r', true, v_only), t.what + 3), relay.parts_of_log(slot));
+    format('select case when s.large then relay.hush(%s) else relay.hush(%s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else %s end from new_rows r%s, lateral (select %s) k, %s',
+      t.what + 3, t.what, case when v_exact then 'd.text' else v_json end, v_from, relay.row_columns(t, 'r', true, relay.told_always(t)),
+      case when v_exact then format('lateral (select case when %s operator(pg_catalog.<=) 65536 then %s end offset 0) d(text), lateral (select (pg_catalog.octet_length(d.text) operator(pg_catalog.<=) %s) is not true) s(large)', v_size, v_json, t.max_bytes)
+           else format('lateral (select %s operator(pg_catalog.>) 65536) s(large)', v_size) end), relay.parts_of_log(slot));
 end
 $function$;
 comment on function relay.rows_code(relay.tracking, integer) is

@@ -100,6 +100,8 @@ export class Reader {
     const { changes, revocations, final } = part
     const stop = metrics.fanout.startTimer()
     for (const { table, op, count } of runsOf(changes)) metrics.events.inc({ table, op }, count)
+    for (const change of changes)
+      if (change.kind === "row" && change.oversize) metrics.oversize.inc({ table: change.table })
     if (revocations.length > 0) metrics.events.inc({ table: "", op: "revocation" }, revocations.length)
     await consumer.deliver({ changes, revocations, cursor, first, final })
     stop()

@@ -91,6 +91,9 @@ export function createMetrics() {
       "table",
       "op",
     ]),
+    oversize: counter("relay_oversize_changes_total", "Changes whose rows were too large to be sent", [
+      "table",
+    ]),
     unreadable: counterOf(
       "relay_unreadable_rows_total",
       "Rows of the log that could not be read and were passed over, by why",
