@@ -89,6 +89,10 @@ function entryOf(change: Change): Entry {
   return { ...base, table, type, oversize, old: json(oldText), new: json(newText), oldText, newText, meta }
 }
 
+/** A statement for each table of the log. */
+export const onLogTables = (statement: (table: string) => string): string =>
+  [0, 1, 2].map((slot) => statement(`relay.change_${slot}`)).join("; ")
+
 /** The log as short words: `insert`, `update`... */
 export const readOps = async (db: Pick<Database, "query">): Promise<string[]> =>
   (await readLog(db)).map((entry) => entry.op)

@@ -2,7 +2,7 @@
 
 import t from "tap"
 import { type Database, database } from "../helpers/database.ts"
-import { readLog, role } from "../helpers/log.ts"
+import { onLogTables, readLog, role } from "../helpers/log.ts"
 import { metricOf, startRelay, type TestRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
@@ -81,10 +81,10 @@ t.test(
     const db = await database(t)
     const relay = await startRelay(t, { url: await admitted(t, db) }, SOON)
     await until("one is back", async () => (await metricOf(relay, "relay_canary_seconds_count")) > 0)
-    await db.query("alter table relay.change enable row level security")
+    await db.query(onLogTables((log) => `alter table ${log} enable row level security`))
     await until("not ready", async () => (await readiness(relay)) === 503)
     t.match((await report(relay)).problems, ["the log does not show what the relay itself has written to it"])
-    await db.query("alter table relay.change disable row level security")
+    await db.query(onLogTables((log) => `alter table ${log} disable row level security`))
     await until("ready", async () => (await readiness(relay)) === 200)
   },
 )
@@ -92,13 +92,15 @@ t.test(
 t.test("a log that cannot be written is reported, and changes nothing else", async (t) => {
   const db = await database(t)
   const relay = await startRelay(t, db, SOON)
-  await db.query("alter table relay.change add constraint no_birds check (type <> 'canary') not valid")
+  await db.query(
+    onLogTables((log) => `alter table ${log} add constraint no_birds check (what <> 3) not valid`),
+  )
   await until("it is told", async () => (await report(relay)).status === "degraded")
   t.match((await report(relay)).problems, [/the relay cannot write to the log: .*no_birds/])
   t.ok((await attempts(relay, "failed")) > 0)
   t.equal(await readiness(relay), 200)
   t.equal(relay.lines.filter(({ event }) => event === "canary_failed").length, 1, "said once")
-  await db.query("alter table relay.change drop constraint no_birds")
+  await db.query(onLogTables((log) => `alter table ${log} drop constraint no_birds`))
   await until("it is well", async () => (await report(relay)).status === "ok")
 })
 

@@ -98,7 +98,7 @@ t.test("the report says how everything stands", async (t) => {
   const client = await relay.connect({ sub: "8" }, "?channels=committee:1")
   await db.query("insert into vote (committee_id) values (1)")
   await client.count(1)
-  await db.query('alter table vote disable trigger "000_relay_insert"; alter table vote add column late int')
+  await db.query("alter table vote alter votes type bigint; alter table vote add column late int")
   const found = await report(relay)
   t.match(found, {
     status: "ok",
@@ -136,7 +136,12 @@ t.test("the report says how everything stands", async (t) => {
       not_captured: [],
     },
     { name: "public.guarantee", type: "guarantee_update", problem: null },
-    { name: "public.vote", type: "voting_update", problem: /trigger is missing/, not_captured: ["late"] },
+    {
+      name: "public.vote",
+      type: "voting_update",
+      problem: /column was renamed, retyped or dropped/,
+      not_captured: ["late"],
+    },
   ])
   t.same(found.totals, { changes: 1, deliveries: 3, connects: 3 })
   t.same(found.disconnects, { totals: [], last: [] })
