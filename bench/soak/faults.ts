@@ -38,7 +38,7 @@ export const FAULTS: Record<string, Fault> = {
   "the log is locked for 3 s": ({ databaseUrl }) =>
     inDatabase(
       databaseUrl,
-      "begin; lock table relay.change in access exclusive mode; select pg_sleep(3); commit",
+      "begin; lock table relay.change_0, relay.change_1, relay.change_2 in access exclusive mode; select pg_sleep(3); commit",
     ),
   "the relay stands still for 3 s": async ({ pid }) => {
     process.kill(pid, "SIGSTOP")

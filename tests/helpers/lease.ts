@@ -45,24 +45,33 @@ async function takeLease(db: Pick<Database, "query">, durationMs: number): Promi
 /** Whether a lease is in force. */
 export async function leaseInForce(db: Pick<Database, "query">): Promise<boolean> {
   const [row] = await db.query<{ it: boolean }>(
-    "select relay.lease_in_force(pg_sequence_last_value('relay.lease')) as it",
+    "select relay.state() & 4 <> 0 and relay.lease_in_force(pg_sequence_last_value('relay.lease')) as it",
   )
   return row?.it === true
 }
 
 /** Whether there is a lease, in force or over, so that triggers do not ring. */
 export async function leaseStands(db: Pick<Database, "query">): Promise<boolean> {
-  const [row] = await db.query<{ it: boolean }>(
-    "select pg_sequence_last_value('relay.lease') is not null as it",
-  )
+  const [row] = await db.query<{ it: boolean }>("select relay.state() & 4 <> 0 as it")
   return row?.it === true
 }
 
+/** Has writers ring or not, and tells nobody. */
+export const setPolled = (db: Pick<Database, "query">, polled: boolean) =>
+  db.query(
+    `with alone as materialized (select from relay.horizon for update)
+     select relay.set_state(polled => $1) from alone`,
+    [polled],
+  )
+
 /** Sets the end of the lease by the server's clock, and tells nobody. */
-export const placeLease = (db: Pick<Database, "query">, aheadMs: number) =>
-  db.query("select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + $1::int)", [
-    aheadMs,
-  ])
+export async function placeLease(db: Pick<Database, "query">, aheadMs: number): Promise<void> {
+  await db.query(
+    "select setval('relay.lease', (extract(epoch from clock_timestamp()) * 1000)::bigint + $1::int)",
+    [aheadMs],
+  )
+  await setPolled(db, true)
+}
 
 /**
  * A transaction that has written this vote while there was a lease, and is open. Where a lease ends before it has, it waits
@@ -88,7 +97,7 @@ export async function openSkipper(
 /** The same for a lease that no relay knows of and that is over. */
 export async function openForgotten(db: Queries, votes: number): Promise<pg.Client> {
   const session = await openSkipper(db, votes, () => placeLease(db, 4_000))
-  await db.query("select setval('relay.lease', 1, false)")
+  await setPolled(db, false)
   return session
 }
 
