@@ -12,9 +12,11 @@ import { until } from "../helpers/wait.ts"
 const votesOf = (changes: readonly unknown[]) =>
   (changes as RowChange[]).map(({ after }) => after?.row.get("votes"))
 
-/** Lets rotate wait for longer than any test needs, so that one can look at it. */
+/** Lets a rotation wait for longer than any test needs, so that one can look at it. */
 const patient = (db: Database) =>
-  db.query("alter function relay.rotate(interval, bigint) set lock_timeout = '20s'")
+  db.query(
+    "alter function relay.rotate(interval, bigint) set lock_timeout = '20s'; alter function relay.advance_slot(smallint) set lock_timeout = '20s'",
+  )
 
 for (const version of VERSIONS) {
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
@@ -98,8 +100,10 @@ for (const version of VERSIONS) {
     t.test("a table of the log that another relay has put to use meanwhile is not emptied", async (t) => {
       const db = await database(t, { version })
       await patient(db)
+      t.equal((await db.query("select relay.rotate('0 s', 0) as slot"))[0]?.slot, 1)
+      // Late: it has seen which table was filled, and nothing else yet.
       const holder = await db.session()
-      await holder.query("begin; lock table relay.change_1 in access share mode")
+      await holder.query("begin; lock table relay.horizon in access exclusive mode")
       const late = await db.session()
       const pid = await backendOf(late)
       const rotation = late.query<{ slot: number | null }>("select relay.rotate('0 s', 0) as slot")
@@ -109,6 +113,26 @@ for (const version of VERSIONS) {
       )
       t.same((await rotation).rows, [{ slot: null }])
       t.equal((await readLog(db)).length, 1)
+    })
+
+    t.test("a table of the log is not put to use while another relay empties it", async (t) => {
+      const db = await database(t, { version })
+      await patient(db)
+      t.equal((await db.query("select relay.rotate('0 s', 0) as slot"))[0]?.slot, 1)
+      const holder = await db.session()
+      await holder.query("begin; lock table relay.change_1 in access share mode")
+      const [late, first] = [await db.session(), await db.session()]
+      const [latePid, firstPid] = [await backendOf(late), await backendOf(first)]
+      const rotation = late.query<{ slot: number | null }>("select relay.rotate('0 s', 0) as slot")
+      await waitsForLock(db, latePid)
+      const advance = first.query("select relay.advance_slot(1::smallint)")
+      await waitsForLock(db, firstPid)
+      await db.query("insert into vote (votes) values (1)")
+      await holder.query("commit")
+      t.same((await rotation).rows, [{ slot: 1 }])
+      await advance
+      await db.query("insert into vote (votes) values (2)")
+      t.equal((await readLog(db)).length, 2)
     })
 
     t.test("a dump, a reader or a writer that holds the log is not waited for by others", async (t) => {
