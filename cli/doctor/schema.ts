@@ -8,7 +8,10 @@ import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.
 /** What a relay does in the database: what `relay.admit_relay` grants. */
 const NEEDED = {
   table: [
-    "relay.change",
+    "relay.change_0",
+    "relay.change_1",
+    "relay.change_2",
+    "relay.what",
     "relay.horizon",
     "relay.lineage",
     "relay.migration",
@@ -17,7 +20,7 @@ const NEEDED = {
     "relay.revocation",
     "relay.derived",
   ],
-  sequence: ["relay.lease", "relay.slot", "relay.pause_switch", "relay.change_seq"],
+  sequence: ["relay.state", "relay.lease"],
   function: [
     "relay.rotate(interval, bigint)",
     "relay.advance_slot(smallint)",
@@ -25,11 +28,9 @@ const NEEDED = {
     "relay.contains(pg_snapshot, pg_snapshot)",
     "relay.set_lease(integer)",
     "relay.end_lease()",
-    "relay.layout_holds(regclass, integer)",
-    "relay.misses_applied(regclass)",
-    "relay.is_current(relay.tracking)",
-    "relay.column_name(regclass, integer)",
-    "relay.is_paused()",
+    "relay.renew()",
+    "relay.watch()",
+    "relay.problem(relay.tracking)",
     "relay.revocation_text(relay.revocation)",
     "relay.derived_function(text)",
     "relay.derive(text, text)",
@@ -85,21 +86,21 @@ export const checkRights: Check = async ({ client }) => {
 
 export const checkLog: Check = async ({ client, retentionHours, retentionMb }) => {
   const { rows } = await client.query<{ bytes: string; hours: number; paused: boolean }>(
-    `select (select sum(pg_total_relation_size(inhrelid)) from pg_inherits where inhparent = 'relay.change'::regclass)::text as bytes,
-            (extract(epoch from now() - rotated_at) / 3600)::float8 as hours, relay.is_paused() as paused
+    `select (select sum(pg_total_relation_size(format('relay.change_%s', slot)::regclass)) from generate_series(0, 2) slot)::text as bytes,
+            (extract(epoch from now() - rotated_at) / 3600)::float8 as hours, coalesce(pg_sequence_last_value('relay.state') >= 8, false) as paused
      from relay.horizon`,
   )
   const { bytes = "0", hours = 0, paused = false } = rows[0] ?? {}
   const megabytes = Number(bytes) / 1_048_576
   const findings: Finding[] = []
   if (paused) findings.push(failure("log", "the capture is paused: nothing is told", "select relay.resume()"))
-  // It is due after half the time or at half the size, and a partition that is in use puts it off.
+  // It is due after half the time or at half the size, and a table that is in use puts it off.
   if (hours > retentionHours || megabytes > 1.5 * retentionMb)
     findings.push(
       warning(
         "log",
         `${megabytes.toFixed(0)} MB, rotated ${hours.toFixed(1)} hours ago`,
-        "It is rotated by a relay that runs, unless a transaction or a dump that stays open uses the oldest partition.",
+        "It is rotated by a relay that runs, unless a transaction or a dump that stays open uses the log's oldest table.",
       ),
     )
   return orOk(findings, "log", `${megabytes.toFixed(1)} MB, rotated ${hours.toFixed(1)} hours ago`)

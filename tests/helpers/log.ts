@@ -82,7 +82,9 @@ function entryOf(change: Change): Entry {
     const { channel, payload } = change
     return { ...base, table: null, type: "message", new: json(payload), newText: payload, meta: { channel } }
   }
-  const { table, type, meta } = change
+  const { table, type } = change
+  const { restricted, ...rest } = change.meta
+  const meta = restricted.length === 0 ? rest : { ...rest, restricted }
   if (change.kind === "table") return { ...base, table, type, meta }
   const [oldText, newText] = [change.before?.text ?? null, change.after?.text ?? null]
   const { oversize } = change

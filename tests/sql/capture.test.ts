@@ -32,7 +32,6 @@ for (const version of VERSIONS) {
         exact: ["id"],
         scope: { committee: "committee_id", election: "election_id" },
         instants: ["entered_at"],
-        restricted: [],
       })
     })
 

@@ -133,8 +133,8 @@ for (const version of VERSIONS) {
       await db.query("select relay.meet_lineage()")
       await copyIn(
         await db.session(),
-        `copy relay.change (slot, seq, xid, at, "table", op, type, old, new, meta) from stdin`,
-        `0\t1\t9999999999\t2026-11-03 20:15:00+00\tpublic.vote\tinsert\tvoting_update\t\\N\t{"id":1}\t\\N\n`,
+        "copy relay.change_0 (seq, xid, at, what, data) from stdin",
+        `1\t9999999999\t2026-11-03 20:15:00+00\t1\t{"channel":"news","payload":1}\n`,
       )
       t.same(await readAll(db.url), [])
       await db.query("insert into vote (votes) values (1)")

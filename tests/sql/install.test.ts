@@ -57,7 +57,7 @@ for (const version of VERSIONS) {
       t.same(await db.query("select count(*)::int as n from relay.migration"), [
         { n: (await readMigrations()).length },
       ])
-      t.equal((await db.query("select from pg_trigger where not tgisinternal")).length, 5)
+      t.equal((await db.query("select from pg_trigger where not tgisinternal")).length, 4)
       await db.query("insert into vote values (1)")
       t.same(await readOps(db), ["insert"])
     })
@@ -80,12 +80,11 @@ for (const version of VERSIONS) {
           "insert into vote values (1); update vote set n = 1; delete from vote; insert into parts values (1); truncate vote, parts",
         )
         const admin = await db.session(url)
+        const query = async (sql: string) => (await admin.query(sql)).rows
         const ops = async () =>
-          (
-            await admin.query(
-              "select op from relay.change where meta::jsonb->>'partition' is null order by seq",
-            )
-          ).rows.map(({ op }) => op)
+          (await readLog({ query } as never))
+            .filter(({ meta }) => meta.partition === undefined)
+            .map(({ op }) => op)
         t.same(await ops(), ["insert", "update", "delete", "insert", "truncate", "truncate"])
         await track(url, "vote", { exclude: ["n"] })
         await writer.query("insert into vote values (1); update vote set n = 1")
@@ -269,9 +268,9 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const bare = await db.query(`
         select oid::regprocedure::text as it from pg_proc where pronamespace = 'relay'::regnamespace and obj_description(oid, 'pg_proc') is null
-          and proname in ('track', 'untrack', 'cursor', 'broadcast', 'send_to_user', 'rotate', 'advance_slot', 'set_lease', 'end_lease', 'meet_lineage', 'begin_lineage', 'contains', 'admit_relay', 'admit_publisher')
+          and proname in ('track', 'untrack', 'cursor', 'broadcast', 'send_to_user', 'rotate', 'advance_slot', 'set_lease', 'end_lease', 'meet_lineage', 'begin_lineage', 'contains', 'admit_relay', 'admit_publisher', 'pause', 'resume', 'revoke', 'reinstate', 'admit_revoker', 'define_derived', 'drop_derived', 'renew', 'watch', 'mend')
         union all select oid::regclass::text from pg_class where relnamespace = 'relay'::regnamespace and obj_description(oid, 'pg_class') is null
-          and relname in ('change', 'horizon', 'lineage', 'unbroken', 'migration', 'tracking', 'tracked', 'slot', 'lease')`)
+          and relname in ('change', 'horizon', 'lineage', 'unbroken', 'migration', 'tracking', 'tracked', 'state', 'lease', 'what', 'change_0')`)
       t.same(bare, [])
     })
 

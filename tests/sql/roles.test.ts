@@ -129,7 +129,7 @@ const holdOpen: Attempt = async ({ db, sessions, superuser }, role) => {
     const error = await refusal(db.query("select relay.advance_slot(relay.rotate('0', 0))"))
     held = error?.code === "55P03"
     if (error === undefined)
-      await db.query("select relay.advance_slot(((pg_sequence_last_value('relay.slot') + 1) % 3)::smallint)")
+      await db.query("select relay.advance_slot(((relay.slot() + 1) % 3)::smallint)")
   }
   await session.query("rollback")
   return held ? "yes" : "no"
@@ -138,19 +138,19 @@ const holdOpen: Attempt = async ({ db, sessions, superuser }, role) => {
 const ATTEMPTS: Record<string, Attempt> = {
   "read the log": statements("select from relay.change", "select old, new from relay.change where seq = 1"),
   "write, change or empty the log": statements(
-    "insert into relay.change (op, type, new) values ('message', 'message', '1')",
-    "update relay.change set new = null",
-    "delete from relay.change",
-    "truncate relay.change",
-    "insert into relay.change_0 (slot, op, type) values (0, 'insert', 'voting_update')",
+    "insert into relay.change_0 (what, data) values (1, '{}')",
+    "update relay.change_0 set data = null",
+    "delete from relay.change_1",
+    "truncate relay.change_2",
+    "insert into relay.what (id, type, op) values (0, 'message', 'message')",
+    "update relay.what set meta = null",
   ),
   "see what is tracked": statements("select from relay.tracked", "select from relay.tracking"),
   "set the relay's sequences": statements(
     "select nextval('relay.change_seq')",
     "select setval('relay.change_seq', 1)",
-    "select setval('relay.slot', 1)",
+    "select setval('relay.state', 1)",
     "select setval('relay.lease', 1)",
-    "select setval('relay.pause_switch', 1)",
     "alter sequence relay.change_seq restart",
   ),
   "lock the log and what belongs to it against others": statements(
@@ -165,7 +165,7 @@ const ATTEMPTS: Record<string, Attempt> = {
   "make or change objects in the relay's schema": statements(
     "create table relay.mine (id int)",
     "create function relay.mine() returns int language sql as 'select 1'",
-    "create or replace function relay.captures() returns boolean language sql as 'select false'",
+    "create or replace function relay.is_paused() returns boolean language sql as 'select true'",
     "alter function relay.cursor() set search_path = pg_temp",
     "create trigger mine before insert on relay.change_0 for each row execute function suppress_redundant_updates_trigger()",
     "alter schema relay rename to mine",
@@ -216,12 +216,12 @@ const ATTEMPTS: Record<string, Attempt> = {
   "call the capture's functions, hang them on a table of its own": statements(
     "select relay.capture_insert_$id()",
     "create temp table mine (id int); create trigger mine after insert on mine for each row execute function relay.capture_insert_$id()",
-    "create temp table mine (id int); create trigger mine after insert on mine for each statement execute function relay.capture_statement_$id()",
-    "select relay.capture_sql($id, 'rows', 'public.vote')",
+    "create temp table mine (id int); create trigger mine after insert on mine for each statement execute function relay.capture_truncate_$id()",
+    "select relay.data_sql($id, 'insert', 'public.vote', false)",
   ),
   "disable, drop or pass over the triggers of a table": statements(
-    'alter table vote disable trigger "000_relay_insert"',
-    'drop trigger "000_relay_update" on vote',
+    'alter table vote disable trigger "000_relay_insert_$id"',
+    'drop trigger "000_relay_update_$id" on vote',
     "alter table vote disable trigger user",
   ),
   "set session_replication_role": statements("set session_replication_role = replica"),
@@ -351,9 +351,9 @@ const ATTEMPTS: Record<string, Attempt> = {
     "select pg_total_relation_size('relay.change_0'), pg_relation_size(oid) from pg_class where relname = 'change_0'; select n_tup_ins from pg_stat_all_tables where schemaname = 'relay'",
   ),
   "read the log's columns in pg_stats": async ({ sessions, superuser }, role) => {
-    await superuser.query("analyze relay.change")
+    await superuser.query("analyze relay.change_0, relay.change_1, relay.change_2")
     const { rows } = await sessions[role].query(
-      "select from pg_stats where schemaname = 'relay' and attname = 'new'",
+      "select from pg_stats where schemaname = 'relay' and attname = 'data'",
     )
     return rows.length > 0 ? "yes" : "no"
   },
