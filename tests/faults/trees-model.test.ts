@@ -37,7 +37,7 @@ t.test("a client that applies what it is told holds what the tables hold", async
   const counts: Counts = { transactions: 0, failed: 0, alterations: 0, rests: 0, loads: 0, compared: 0 }
   const steps = fc.array(
     fc.oneof({ weight: 4, arbitrary: transactionPlan }, { weight: 1, arbitrary: alterationPlan }),
-    { minLength: 1, maxLength: 15, size: "max" },
+    { minLength: 3, maxLength: 15, size: "max" },
   )
   let number = 0
   let deadline = Date.now() + TIME_MS

@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from "node:util"
 import type { WebSocket } from "ws"
 import { type Deferred, deferred } from "../../relay/lib/deferred.ts"
 import type { Received } from "./client.ts"
+import { DEADLINE_MS } from "./wait.ts"
 
 export type Json = Record<string, unknown>
 /** Rows by the text of their key. */
@@ -35,7 +36,8 @@ export class TreeFollower {
   async sees(mark: string): Promise<void> {
     const seen = deferred<void>()
     this.#marks.set(mark, seen)
-    await seen.promise
+    const timer = setTimeout(() => seen.reject(new Error(`waited in vain for ${mark}`)), DEADLINE_MS)
+    await seen.promise.finally(() => clearTimeout(timer))
     this.#marks.delete(mark)
   }
 

@@ -29,6 +29,7 @@ export const STATEMENTS = [
   "delete and insert again",
   "insert and remove",
   "upsert and touch",
+  "two with one key",
 ] as const
 
 export interface StatementPlan {
@@ -112,6 +113,8 @@ export function statementOf(plan: StatementPlan, { name, written, shape }: Targe
     remove: `update ${written} set v = ${v} where ${several} returning ${name}_remove(id)`,
     "delete and insert again": `delete from ${written} where ${several} returning ${name}_again(id)`,
     "insert and remove": `${into} ${row(a)}, ${row(b, 1)} on conflict do nothing returning ${name}_remove(id)`,
+    // Of a deferrable key there may be two until the transaction ends.
+    "two with one key": `do $do$ begin insert into ${written} (id, k, v) values (${lit(a)}, ${k}, 99); delete from ${name} where id = ${lit(a)} and v = 99; end $do$`,
     "upsert and touch": `${upsert} returning ${name}_touch(id), ${name}_again(id)`,
   }
   return kind === "copy" ? { sql: sql.copy, copy: `${a}\t${k}\t${v}\t${b}\n` } : { sql: sql[kind] }

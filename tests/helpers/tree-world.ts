@@ -2,7 +2,7 @@
 
 import type pg from "pg"
 import { copyIn } from "./log.ts"
-import type { Rows, TreeFollower } from "./tree-follower.ts"
+import type { TreeFollower } from "./tree-follower.ts"
 import { type TablePlan, tableSql, trackedNames } from "./tree-schema.ts"
 import {
   type AlterationPlan,
@@ -11,13 +11,7 @@ import {
   type Target,
   type TransactionPlan,
 } from "./tree-statements.ts"
-
-interface Tracked {
-  readonly name: string
-  readonly key: readonly string[]
-  readonly columns: readonly string[]
-  readonly problem: string | null
-}
+import { problemsOf, readRows, trackedTables } from "./tree-tables.ts"
 
 /** A partition that was taken away, and where it belongs. */
 interface Detached {
@@ -96,7 +90,8 @@ export class TreeWorld {
     }
     if (failed) this.#counts.failed++
     if (!(await this.#try(failed ? "rollback" : end))) this.#counts.failed++
-    else if (bulk === "on") for (const { name } of await this.#tracked()) this.#unseen.add(name)
+    else if (bulk === "on")
+      for (const { name } of await trackedTables(this.#session, this.#schema)) this.#unseen.add(name)
     await this.rest()
   }
 
@@ -104,16 +99,14 @@ export class TreeWorld {
     this.#counts.alterations++
     await this.#alter(plan)
     await this.#run("select relay.watch()")
-    for (const { name, problem } of await this.#tracked()) {
-      if (problem === null) continue
+    for (const { name, problem } of await problemsOf(this.#session, this.#schema)) {
       const mended = await this.#session.query<{ it: string | null }>(
         "select relay.mend($1::regclass) as it",
         [name],
       )
       this.#trail.push(`mend ${name}: ${problem}: ${mended.rows[0]?.it}`)
     }
-    for (const { name, problem } of await this.#tracked()) {
-      if (problem === null) continue
+    for (const { name, problem } of await problemsOf(this.#session, this.#schema)) {
       this.#trail.push(`track ${name} again: ${problem}`)
       this.#unseen.add(name)
       await this.#track(this.#indexOf(name))
@@ -129,11 +122,17 @@ export class TreeWorld {
       const text = `${this.#schema} ${this.#marks++}`
       const seen = this.#follower.sees(text)
       await this.#session.query("select relay.broadcast('election_updates', to_jsonb($1::text))", [text])
-      await seen
+      await seen.catch((error: Error) => {
+        throw new Error(`${error.message}\n${this.#trail.join(";\n")}`)
+      })
     }
     const arrived = this.#follower.trail
-    for (const tracked of await this.#tracked()) {
-      const rows = await this.#rows(tracked)
+    for (const tracked of await trackedTables(this.#session, this.#schema)) {
+      const rows = await readRows(
+        this.#session,
+        tracked,
+        this.#plans[this.#indexOf(tracked.name)] as TablePlan,
+      )
       if (this.#unseen.has(tracked.name) || this.#follower.mustLoad(tracked.name)) {
         this.#counts.loads++
         this.#follower.load(tracked.name, rows)
@@ -267,33 +266,6 @@ export class TreeWorld {
 
   #indexOf(name: string): number {
     return Number(/\.t(\d)/.exec(name)?.[1] ?? 0)
-  }
-
-  async #tracked(): Promise<Tracked[]> {
-    const { rows } = await this.#session.query<Tracked>(
-      `select name, key, problem, array(
-         select attname::text from pg_attribute where attrelid = target and attnum > 0 and not attisdropped and attname = any(columns)) as columns
-       from relay.tracked where name like $1 order by name`,
-      [`${this.#schema}.%`],
-    )
-    return rows
-  }
-
-  async #rows({ name, key, columns }: Tracked): Promise<Rows> {
-    const plan = this.#plans[this.#indexOf(name)] as TablePlan
-    const { rows } = await this.#session.query<{ row: Record<string, unknown> }>(
-      `select row_to_json(r) as row from (select ${columns.join()} from ${plan.shape === "inherited" ? "only" : ""} ${name}) r`,
-    )
-    const keyOf = (row: Record<string, unknown>) =>
-      JSON.stringify(
-        Object.fromEntries(
-          key.map((column) => [
-            column,
-            plan.shape === "bigint key" && column === "id" ? String(row[column]) : row[column],
-          ]),
-        ),
-      )
-    return new Map(rows.map(({ row }) => [keyOf(row), row]))
   }
 
   async #run(sql: string): Promise<void> {
