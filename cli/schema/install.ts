@@ -41,12 +41,13 @@ const DEFAULT_MESSAGES = [
 
 /**
  * Brings the database to this version's schema. Takes no locks if it is there already. Safe to run twice, and at once.
+ * @param given the migrations of another version than this one.
  * @throws ConfigError if the role may not, the schema is newer, or PostgreSQL is too old; the message says what to do.
  */
-export async function install(databaseUrl: string): Promise<Installed> {
+export async function install(databaseUrl: string, given?: readonly Migration[]): Promise<Installed> {
   const client = await connect(databaseUrl)
   try {
-    const migrations = await readMigrations()
+    const migrations = given ?? (await readMigrations())
     const latest = migrations.at(-1)?.version ?? 0
     const before = await installedVersion(client, migrations)
     if (before === latest) {
@@ -113,7 +114,7 @@ async function requireCreate(client: pg.Client): Promise<void> {
   )
 }
 
-async function migrate(client: pg.Client, migrations: Migration[]): Promise<void> {
+async function migrate(client: pg.Client, migrations: readonly Migration[]): Promise<void> {
   try {
     // Taken before anything is looked at, so that of two installers the second finds the work done.
     await client.query(`begin; set local lock_timeout = '${LOCK_TIMEOUT}'`)

@@ -26,7 +26,7 @@ export async function isInstalled(client: pg.Client): Promise<boolean> {
  * this program.
  * @throws ConfigError where the schema is newer than that, differs, or cannot be seen.
  */
-export async function installedVersion(client: pg.Client, migrations: Migration[]): Promise<number> {
+export async function installedVersion(client: pg.Client, migrations: readonly Migration[]): Promise<number> {
   if (!(await isInstalled(client))) return 0
   const rows = await client
     .query<{ version: number; hash: string; name: string; oldest: number | null }>(

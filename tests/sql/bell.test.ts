@@ -167,9 +167,7 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       const admin = await db.session()
       const ended = async () => {
-        const [row] = await db.query(
-          "select relay.end_lease() as ended, relay.state() & 4 = 0 as rings",
-        )
+        const [row] = await db.query("select relay.end_lease() as ended, relay.state() & 4 = 0 as rings")
         return [row?.ended, row?.rings]
       }
       t.same(await ended(), [true, true], "there was none")

@@ -7,7 +7,16 @@ import { track, untrack } from "../../cli/schema/track.ts"
 import { ConfigError } from "../../relay/config.ts"
 import { createChangelog } from "../../relay/feed/changelog.ts"
 import { type Database, database } from "../helpers/database.ts"
-import { backendOf, missing, readOps, refusal, role, VERSIONS, waitsForLock } from "../helpers/log.ts"
+import {
+  backendOf,
+  missing,
+  readLog,
+  readOps,
+  refusal,
+  role,
+  VERSIONS,
+  waitsForLock,
+} from "../helpers/log.ts"
 import { until } from "../helpers/wait.ts"
 
 const ownersOf = (db: Database) =>

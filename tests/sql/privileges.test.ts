@@ -30,20 +30,17 @@ for (const version of VERSIONS) {
       },
     )
 
-    t.test(
-      "of the relay's functions everybody may call relay.cursor() alone",
-      async (t) => {
-        const db = await database(t, { version })
-        const functions = await db.query<{ signature: string; open: boolean }>(`
+    t.test("of the relay's functions everybody may call relay.cursor() alone", async (t) => {
+      const db = await database(t, { version })
+      const functions = await db.query<{ signature: string; open: boolean }>(`
         select p.oid::regprocedure::text as signature, has_function_privilege('writer', p.oid, 'execute') as open
         from pg_proc p where p.pronamespace = 'relay'::regnamespace order by 1`)
-        t.ok(functions.length > 20)
-        t.same(
-          functions.filter(({ open }) => open).map(({ signature }) => signature),
-          ["relay.cursor()"],
-        )
-      },
-    )
+      t.ok(functions.length > 20)
+      t.same(
+        functions.filter(({ open }) => open).map(({ signature }) => signature),
+        ["relay.cursor()"],
+      )
+    })
 
     t.test("everybody may neither read nor change a relation of the relay", async (t) => {
       const db = await database(t, { version })

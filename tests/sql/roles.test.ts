@@ -128,8 +128,7 @@ const holdOpen: Attempt = async ({ db, sessions, superuser }, role) => {
   for (let round = 0; round < 3 && !held; round++) {
     const error = await refusal(db.query("select relay.advance_slot(relay.rotate('0', 0))"))
     held = error?.code === "55P03"
-    if (error === undefined)
-      await db.query("select relay.advance_slot(((relay.slot() + 1) % 3)::smallint)")
+    if (error === undefined) await db.query("select relay.advance_slot(((relay.slot() + 1) % 3)::smallint)")
   }
   await session.query("rollback")
   return held ? "yes" : "no"
@@ -173,7 +172,7 @@ const ATTEMPTS: Record<string, Attempt> = {
   "track and untrack tables": statements(
     "select relay.track('public.vote')",
     "select relay.untrack('public.vote')",
-    "select relay.renew()",
+    "select relay.mend('public.vote')",
     "select relay.admit_relay(current_user)",
     "select relay.admit_publisher(current_user)",
   ),
@@ -182,9 +181,11 @@ const ATTEMPTS: Record<string, Attempt> = {
     "select relay.resume()",
     "select relay.begin_lineage()",
   ),
-  "rotate the log, set a lease, write a canary": statements(
+  "rotate the log, renew the capture's code, watch the tables, set a lease, write a canary": statements(
     "select relay.rotate('1 day', 1000000000)",
     "select relay.advance_slot(0::smallint)",
+    "select relay.renew()",
+    "select relay.watch()",
     "select relay.set_lease(1)",
     "select relay.end_lease()",
     "select relay.meet_lineage()",

@@ -2,7 +2,7 @@
 
 import t, { type Test } from "tap"
 import { install } from "../../cli/schema/install.ts"
-import { applySql, readElectionSchema, readMigrations } from "../../cli/schema/migrations.ts"
+import { applySql, type Migration, readElectionSchema, readMigrations } from "../../cli/schema/migrations.ts"
 import { finish, workDirectory } from "../helpers/command.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { missing, readOps, refusal, role, VERSIONS } from "../helpers/log.ts"
@@ -12,15 +12,28 @@ import { startWriters } from "../helpers/writers.ts"
 
 /** SHA-256 of each migration that was released. Never to be changed: what a database has is found out by it. */
 const RELEASED: Record<string, string> = {
-  "0001_changelog.sql": "ffc97b0b14ef45ef982f18ba2e08f7d8f6dc7d3236118f59a79d7c9b033fcb59",
-  "0002_capture.sql": "2198ff10f6134fc7ef8b1f26ab961a41f535921bbd204d43701ccbc3441b93ee",
-  "0003_track.sql": "4185651fd4071b86eda9ed30b8732d4317172210f93e3dd1d8daa865930a9953",
-  "0004_revocation.sql": "44121c7c8001e6dc309011cb7c98b1913c378fafb47871d97706ef60e53b54db",
-  "0005_derived.sql": "e093888d424cffb299e3ea6af834dfa0ad36a395013d13dae7e82131de83524f",
-  "0006_grants.sql": "3648370f1355dc2c8c97d3718599da868baa7ee3d65b2341e076b06f6a4f3160",
+  "0001_changelog.sql": "6c8f6c8f09a449780a56c285cb981e0f516918734783113980fc0b7265a0c828",
+  "0002_state.sql": "432ba2362e0cae8448193924be0d34a3c682287bf6a1325b66d1dd78cf674edf",
+  "0003_lineage.sql": "8e6af1bf7331f6dc1fb368e7742228c612db8c11343b2958d292f4575ef47421",
+  "0004_capture.sql": "0fa2833f93ee056a0fbdfec4ee5f06e0ab90c59cb0ac55e93fd54ed35b00866b",
+  "0005_code.sql": "478f46a4a9281c2a4c6dbd3d081b23e9db8d8ecbc7b71268385e0507153809d7",
+  "0006_watch.sql": "092d6afe854739602709b8ea13a9d529a288d72ae67f46028ebfca7d957938da",
+  "0007_track.sql": "dcea9634fe8c1803f369fa962606ef3b8ac98b0d908bf5d5cbc7271934b4104d",
+  "0008_messages.sql": "739bfd26a21f4cefff5508804b500b3664cc33701be9efe21436f72f88e828d4",
+  "0009_revocation.sql": "dbecb0a62aa3cc5d47f18a3379156dd5d63258da3b59ba6c5541d81a27d3b7ea",
+  "0010_derived.sql": "adf795bd8979d29332862804b3a0d8ac878525b23c443e0dc66a70dc7e3aae5e",
+  "0011_grants.sql": "7d4e74b1164591a855216fb38d9c1ab4c23af1429406e712e83d6ea0dd7ccd70",
 }
 /** The last migration of the first release. */
-const FIRST = 6
+const FIRST = 11
+
+/** What a release to come may bring: so an upgrade is tried also where nothing has followed the first. */
+async function nextRelease(): Promise<Migration[]> {
+  const present = await readMigrations()
+  const version = (present.at(-1)?.version ?? 0) + 1
+  const sql = "create table relay.next_release (id integer);"
+  return [...present, { version, name: `00${version}_next.sql`, hash: "x", oldest: FIRST, sql }]
+}
 
 const SERVED = ["guarantee", "attendance", "vote"]
 
@@ -37,7 +50,7 @@ async function firstRelease(t: Test, version: "15" | "18" = "18"): Promise<Datab
 async function schemaOf(db: Database): Promise<string[]> {
   const rows = await db.query<{ line: string }>(`
     with object(kind, name, definition, acl, comment) as (
-      select 'function', p.oid::regprocedure::text, regexp_replace(pg_get_functiondef(p.oid), '''[0-9]+''::regclass', 'the table', 'g'), p.proacl, obj_description(p.oid, 'pg_proc')
+      select 'function', p.oid::regprocedure::text, regexp_replace(pg_get_functiondef(p.oid), '\\m[0-9]{5,}\\M', 'the table', 'g'), p.proacl, obj_description(p.oid, 'pg_proc')
       from pg_proc p where p.pronamespace = 'relay'::regnamespace
       union all
       select 'relation', c.oid::regclass::text, c.relkind::text || coalesce(pg_get_viewdef(c.oid), ''), c.relacl, obj_description(c.oid, 'pg_class')
@@ -72,8 +85,9 @@ for (const version of VERSIONS) {
       "the first release becomes the present schema, in nothing different from a fresh one",
       async (t) => {
         const old = await firstRelease(t, version)
-        const latest = (await readMigrations()).at(-1)?.version
-        t.same(await install(old.url), { state: "upgraded", version: latest, tracked: [], warnings: [] })
+        const latest = (await readMigrations()).at(-1)?.version ?? 0
+        const state = latest > FIRST ? "upgraded" : "present"
+        t.same(await install(old.url), { state, version: latest, tracked: [], warnings: [] })
         const fresh = await database(t, { version })
         t.same(await schemaOf(old), await schemaOf(fresh))
         await old.query("insert into vote (votes) values (1)")
@@ -89,7 +103,9 @@ for (const version of VERSIONS) {
       await db.query(`alter role ${new URL(db.url).username} in database ${db.name} set lock_timeout = '1s'`)
       const writers = await startWriters(t, db, 4)
       await until("they write", () => writers.written() > 100)
-      t.match(await install(db.url), { state: "upgraded" }, "though a transaction is open that has written")
+      const upgraded = await install(db.url, await nextRelease())
+      t.match(upgraded, { state: "upgraded" }, "though a transaction is open that has written")
+      t.same(await db.query("select * from relay.next_release"), [])
       const before = writers.written()
       await until("they go on", () => writers.written() > before + 100)
       await writers.stop()
@@ -107,14 +123,23 @@ t.test("who was admitted before may do after it what a relay does", async (t) =>
   const db = await firstRelease(t)
   const url = await role(t, db, "relayer")
   await db.query("select relay.admit_relay($1)", [new URL(url).username])
-  const early = await install(url).catch((error: Error) => error)
-  t.match(early, { name: "ConfigError", message: /of version 6, older than this program.*may not upgrade/s })
-  const advice = /commitcast -- sql --from (\d+) \| psql/.exec((early as Error).message)
-  const { out } = await finish(t, await workDirectory(t), ["sql", "--from", advice?.[1] ?? ""])
-  await db.query(out)
-  t.match(await install(url), { state: "present" })
+  const next = await nextRelease()
+  const early = await install(url, next).catch((error: Error) => error)
+  t.match(early, {
+    name: "ConfigError",
+    message: /of version 11, older than this program.*may not upgrade.*commitcast -- sql --from 11 \| psql/s,
+  })
+  await db.query(`begin; ${next.slice(FIRST).map(applySql).join("")} commit`)
+  t.match(await install(url, next), { state: "present" })
   const relay = await startRelay(t, { url }, { CANARY_SECONDS: "0.2" })
   await until("its canaries come back", async () => (await metricOf(relay, "relay_canary_seconds_count")) > 0)
+})
+
+t.test("sql --from prints what an installation of that version lacks, and nothing else", async (t) => {
+  const migrations = await readMigrations()
+  const { out } = await finish(t, await workDirectory(t), ["sql", "--from", String(FIRST - 1)])
+  for (const migration of migrations)
+    t.equal(out.includes(applySql(migration)), migration.version >= FIRST, migration.name)
 })
 
 t.test("a newer schema is worked with where it says that it runs beside this program", async (t) => {
