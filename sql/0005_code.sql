@@ -79,15 +79,18 @@ declare
   v_data pg_catalog.text;
   v_reduced pg_catalog.text;
 begin
-  if %1$s is null and %2$s and %3$s operator(pg_catalog.=) %4$s and %5$s%15$s then
-    %16$s;
-    return null;
+  if %1$s is null then
+    if %2$s and %3$s operator(pg_catalog.=) %4$s and %5$s%15$s then
+      %16$s;
+      return null;
+    end if;
   elsif %1$s operator(pg_catalog.=) 'on' then
     return null;
   elsif %1$s operator(pg_catalog.=) 'summary' then
     perform relay.summarise(%12$s, %7$s, %8$s, %9$L, %10$L, TG_RELID);
     return null;
-  elsif %2$s and %5$s and (%3$s operator(pg_catalog.=) %11$s or %3$s operator(pg_catalog.=) %4$s) then
+  end if;
+  if %2$s and %5$s and (%3$s operator(pg_catalog.=) %11$s or %3$s operator(pg_catalog.=) %4$s) then
     %6$s;
     perform relay.ring(%9$L, %10$L, 1);
     return null;
@@ -122,7 +125,7 @@ end $code$,
 end
 $function$;
 comment on function relay.row_code(relay.tracking, text, integer) is
-  'The body of a row trigger''s function. Its first condition is the way of nearly every row: a relay polls, the usual table is filled, the code fits, the row is not large. Everything is qualified, because a SET clause for search_path would cost more than the condition.';
+  'The body of a row trigger''s function. Its first conditions are the way of nearly every row: no bulk flag; a relay polls, the usual table is filled, the code fits, the row is not large. The flag is asked by itself, since each transaction sets up all that stands in one condition. Everything is qualified, because a SET clause for search_path would cost more than the condition.';
 
 create function relay.rows_code(t relay.tracking, slot integer) returns text
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $function$

@@ -22,9 +22,10 @@ export function addTrack(program: Command): void {
       "--level <level>",
       "statement: the INSERT of many rows captured more cheaply; see the README's limits",
     )
+    .option("--max-bytes <bytes>", "of a row with more JSON only key and channels are told; default: 8388608")
     .action(async (table: string, options) => {
-      const { type, channels, columns, exclude, key, restricted, level } = options
-      const given = { type, channels, columns, exclude, key, restricted, level }
+      const { type, channels, columns, exclude, key, restricted, level, maxBytes } = options
+      const given = { type, channels, columns, exclude, key, restricted, level, max_bytes: maxBytes }
       const warnings = await track(await findDatabase(settingsOf(options)), table, given)
       print(`captured: ${table}`)
       warnings.forEach(note)
