@@ -6,6 +6,12 @@ import { install, uninstall } from "../schema/install.ts"
 import { addCommand, DATABASE, note, print } from "./arguments.ts"
 import { settingsOf } from "./settings.ts"
 
+const SAID = {
+  installed: "installed",
+  upgraded: "upgraded",
+  repaired: "parts of the schema were missing; made it anew,",
+} as const
+
 export function addInstall(program: Command): void {
   const summary = "put the relay's schema into the database, and the default tables under capture"
   addCommand(program, "install", summary, DATABASE).action(async (options) => {
@@ -14,7 +20,7 @@ export function addInstall(program: Command): void {
     print(
       done.state === "present"
         ? `nothing to do: version ${done.version} is installed`
-        : `${done.state} version ${done.version}${tables}`,
+        : `${SAID[done.state]} version ${done.version}${tables}`,
     )
     done.warnings.forEach(note)
   })

@@ -1,9 +1,13 @@
 /** The relay's schema: that it is there and of this version, that this role may use it, and how the log stands. */
 
 import { invocation } from "../invocation.ts"
-import { installedVersion } from "../schema/installed.ts"
+import { appliedOf, findDamage } from "../schema/damage.ts"
+import { installedVersion, isInstalled } from "../schema/installed.ts"
 import { readMigrations } from "../schema/migrations.ts"
 import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.ts"
+
+/** How many of the parts that are missing are named. */
+const NAMED = 5
 
 /** What a relay does in the database: what `relay.admit_relay` grants. */
 const NEEDED = {
@@ -11,6 +15,7 @@ const NEEDED = {
     "relay.change_0",
     "relay.change_1",
     "relay.change_2",
+    "relay.change",
     "relay.what",
     "relay.horizon",
     "relay.lineage",
@@ -20,16 +25,17 @@ const NEEDED = {
     "relay.revocation",
     "relay.derived",
   ],
-  sequence: ["relay.state", "relay.lease"],
+  sequence: ["relay.state", "relay.lease", "relay.change_seq"],
   function: [
     "relay.rotate(interval, bigint)",
     "relay.advance_slot(smallint)",
+    "relay.renew()",
+    "relay.watch()",
+    "relay.mend_as_owner(regclass)",
     "relay.meet_lineage()",
     "relay.contains(pg_snapshot, pg_snapshot)",
     "relay.set_lease(integer)",
     "relay.end_lease()",
-    "relay.renew()",
-    "relay.watch()",
     "relay.problem(relay.tracking)",
     "relay.revocation_text(relay.revocation)",
     "relay.derived_function(text)",
@@ -47,6 +53,17 @@ export const checkSchema: Check = async ({ client }) => {
   const migrations = await readMigrations()
   const latest = migrations.at(-1)?.version ?? 0
   const version = await installedVersion(client, migrations)
+  if (await isInstalled(client)) {
+    const damage = await findDamage(client, appliedOf(migrations, version))
+    if (damage.length > 0)
+      return [
+        failure(
+          "schema",
+          `it lacks ${damage.slice(0, NAMED).join(", ")}${damage.length > NAMED ? ` and ${damage.length - NAMED} more` : ""}`,
+          `${invocation("install")} makes it anew, and captures again what it captured`,
+        ),
+      ]
+  }
   if (version === latest) return [ok("schema", `version ${version}, that of this program`)]
   return [
     version === 0

@@ -3,15 +3,17 @@
 import type pg from "pg"
 import { ConfigError } from "../../relay/config.ts"
 import { invocation } from "../invocation.ts"
+import { appliedOf, findDamage } from "./damage.ts"
 import { connect, quoteIdentifier } from "./database.ts"
 import { installedVersion, isInstalled } from "./installed.ts"
 import { LOCK_TIMEOUT, retryLocks } from "./locks.ts"
 import { applySql, type Migration, readMigrations } from "./migrations.ts"
+import { dropTriggers, recall, save } from "./repair.ts"
 import { warningsOf } from "./track.ts"
 import { findFunction, findTable, withUsualPath } from "./usual-path.ts"
 
 export interface Installed {
-  state: "installed" | "upgraded" | "present"
+  state: "installed" | "upgraded" | "repaired" | "present"
   version: number
   /** The tables that were put under capture just now. */
   tracked: string[]
@@ -40,16 +42,19 @@ const DEFAULT_MESSAGES = [
 ]
 
 /**
- * Brings the database to this version's schema. Takes no locks if it is there already. Safe to run twice, and at once.
+ * Brings the database to this version's schema; one that is damaged is made anew. Takes no locks if it is there already.
+ * Safe to run twice, and at once.
  * @param given the migrations of another version than this one.
- * @throws ConfigError if the role may not, the schema is newer, or PostgreSQL is too old; the message says what to do.
+ * @throws ConfigError if the role may not, the schema is newer, or the database cannot be used; the message says what to do.
  */
 export async function install(databaseUrl: string, given?: readonly Migration[]): Promise<Installed> {
   const client = await connect(databaseUrl)
   try {
     const migrations = given ?? (await readMigrations())
     const latest = migrations.at(-1)?.version ?? 0
+    await requireEncoding(client)
     const before = await installedVersion(client, migrations)
+    if (await isDamaged(client, migrations)) return await repair(client, migrations)
     if (before === latest) {
       await renew(client)
       return { state: "present", version: latest, tracked: [], warnings: [] }
@@ -77,7 +82,7 @@ export async function uninstall(databaseUrl: string): Promise<boolean> {
     const owner = found.rows[0]?.owner
     if (owner === undefined) return false
     await isInstalled(client)
-    await untrackAll(client)
+    await dropTriggers(client)
     await retryLocks(
       async () => {
         await client.query(
@@ -93,12 +98,46 @@ export async function uninstall(databaseUrl: string): Promise<boolean> {
   }
 }
 
-/** One table at a time, so that no two locks are ever held together and no writer can deadlock with it. */
-async function untrackAll(client: pg.Client): Promise<void> {
-  await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
-  const tables = await client.query<{ oid: string }>("select target::oid::text as oid from relay.tracking")
-  for (const { oid } of tables.rows)
-    await retryLocks(() => client.query("select relay.untrack($1::oid::regclass)", [oid]))
+/** Bytes that have no meaning cannot be sent as JSON, which is text. */
+async function requireEncoding(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ encoding: string; database: string }>(
+    "select current_setting('server_encoding') as encoding, current_database() as database",
+  )
+  const { encoding, database = "" } = rows[0] ?? {}
+  if (encoding !== "SQL_ASCII") return
+  throw new ConfigError(
+    `the database ${database} has the encoding SQL_ASCII, so that nobody knows which letters its bytes are: make one with an encoding and move the data there, such as by\n` +
+      `  createdb --template=template0 --encoding=UTF8 new   and   pg_dump --encoding=UTF8 ${database} | psql -d new`,
+  )
+}
+
+async function isDamaged(client: pg.Client, migrations: readonly Migration[]): Promise<boolean> {
+  if (!(await isInstalled(client))) return false
+  const version = await installedVersion(client, migrations)
+  return (await findDamage(client, appliedOf(migrations, version))).length > 0
+}
+
+async function repair(client: pg.Client, migrations: readonly Migration[]): Promise<Installed> {
+  const version = migrations.at(-1)?.version ?? 0
+  // Held to the end, so that of two installers the second finds all of it done.
+  await client.query("select pg_advisory_lock(hashtext('commitcast install'))")
+  if (!(await isDamaged(client, migrations))) return { state: "present", version, tracked: [], warnings: [] }
+  await requireOwner(client)
+  await requireCreate(client)
+  const saved = await save(client)
+  await dropTriggers(client)
+  await retryLocks(() => migrate(client, migrations, true))
+  const { tracked, warnings } = await recall(client, saved)
+  await client.query("select relay.begin_lineage()")
+  return { state: "repaired", version, tracked, warnings }
+}
+
+async function requireOwner(client: pg.Client): Promise<void> {
+  const { owner, may } = await ownerOf(client)
+  if (!may)
+    throw new ConfigError(
+      `parts of the relay's schema are missing, and this role may not put it right. As ${owner} or a superuser run:\n  ${invocation("install")}`,
+    )
 }
 
 async function requireCreate(client: pg.Client): Promise<void> {
@@ -114,11 +153,12 @@ async function requireCreate(client: pg.Client): Promise<void> {
   )
 }
 
-async function migrate(client: pg.Client, migrations: readonly Migration[]): Promise<void> {
+async function migrate(client: pg.Client, migrations: readonly Migration[], anew = false): Promise<void> {
   try {
     // Taken before anything is looked at, so that of two installers the second finds the work done.
     await client.query(`begin; set local lock_timeout = '${LOCK_TIMEOUT}'`)
     await client.query("select pg_advisory_xact_lock(hashtext('commitcast install'))")
+    if (anew) await dropSchema(client)
     const done = await installedVersion(client, migrations)
     if (done > 0) await becomeOwner(client, done)
     for (const migration of migrations) if (migration.version > done) await client.query(applySql(migration))
@@ -129,19 +169,39 @@ async function migrate(client: pg.Client, migrations: readonly Migration[]): Pro
   }
 }
 
+/** What is made next belongs to the same owner, where that may be. */
+async function dropSchema(client: pg.Client): Promise<void> {
+  const { owner, creates } = await ownerOf(client)
+  await client.query("set local client_min_messages = 'error'; drop schema relay cascade")
+  if (creates) await client.query("select set_config('role', $1, true)", [owner])
+}
+
 /** For the rest of the transaction. @throws ConfigError where the role may not. */
 async function becomeOwner(client: pg.Client, version: number): Promise<void> {
-  const owners = await client.query<{ owner: string; may: boolean }>(
-    `select nspowner::regrole::text as owner, pg_has_role(nspowner, 'member') as may
-     from pg_namespace where nspname = 'relay'`,
-  )
-  const { owner, may } = owners.rows[0] as { owner: string; may: boolean }
+  const { owner, may } = await ownerOf(client)
   if (!may)
     throw new ConfigError(
       `the database's relay schema is of version ${version}, older than this program, and this role may not upgrade it. As ${owner} or a superuser run one of:\n` +
         `  ${invocation("install")}\n  ${invocation(`sql --from ${version}`)} | psql -d ${client.database}`,
     )
   await client.query("select set_config('role', $1, true)", [owner])
+}
+
+interface Owner {
+  owner: string
+  /** Whether this role may do what the owner may. */
+  may: boolean
+  /** Whether the owner may make a schema, and is no superuser. */
+  creates: boolean
+}
+
+async function ownerOf(client: pg.Client): Promise<Owner> {
+  const { rows } = await client.query<Owner>(
+    `select r.rolname::text as owner, pg_has_role(r.oid, 'member') as may,
+            not r.rolsuper and has_database_privilege(r.oid, current_database(), 'create') as creates
+     from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = 'relay'`,
+  )
+  return rows[0] as Owner
 }
 
 /** @returns the tables that were put under capture, each with its oid. */

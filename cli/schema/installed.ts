@@ -10,10 +10,15 @@ export async function requireInstalled(client: pg.Client): Promise<void> {
   throw new ConfigError(`relay is not installed in this database: run ${invocation("install")} first`)
 }
 
-/** Whether the schema is there. Asked of the tables of the catalog: to_regclass may answer from a cache of before a lock. */
+/**
+ * Whether the schema is there, be it damaged. Asked of the tables of the catalog: to_regclass may answer from a cache of
+ * before a lock.
+ * @throws ConfigError where it is somebody else's.
+ */
 export async function isInstalled(client: pg.Client): Promise<boolean> {
   const found = await client.query<{ ours: boolean }>(
-    `select exists (select 1 from pg_class c where c.relnamespace = n.oid and c.relname = 'migration') as ours
+    `select exists (select from pg_class c where c.relnamespace = n.oid and c.relname in ('migration', 'tracking'))
+         or exists (select from pg_proc p where p.pronamespace = n.oid and p.proname = 'meet_lineage') as ours
      from pg_namespace n where n.nspname = 'relay'`,
   )
   if (found.rows[0]?.ours === false)
@@ -22,7 +27,7 @@ export async function isInstalled(client: pg.Client): Promise<boolean> {
 }
 
 /**
- * The last migration that is there and known; 0: none is. One that is not known is no matter where it says that it runs beside
+ * The last migration that is there and known; 0: none is, or none is noted in a damaged schema. One that is not known is no matter where it says that it runs beside
  * this program.
  * @throws ConfigError where the schema is newer than that, differs, or cannot be seen.
  */
@@ -33,6 +38,8 @@ export async function installedVersion(client: pg.Client, migrations: readonly M
       "select version, hash, name, (to_jsonb(m) ->> 'oldest')::int as oldest from relay.migration m order by version",
     )
     .catch((error: Error & { code?: string }) => {
+      // Undefined table: a part of the schema was restored.
+      if (error.code === "42P01") return { rows: [] }
       if (error.code !== "42501") throw error
       throw new ConfigError(
         "this role may not use the installed relay: as its owner run select relay.admit_relay('the role')",

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict"
 import fc from "fast-check"
 import t, { type Test } from "tap"
-import { install } from "../../cli/schema/install.ts"
+import { applySql, readMigrations } from "../../cli/schema/migrations.ts"
 import type { Change } from "../../relay/change/change.ts"
 import { NO_MASK } from "../../relay/change/column-mask.ts"
 import type { Snapshot } from "../../relay/change/cursor.ts"
@@ -274,8 +274,9 @@ for (const version of VERSIONS)
         await client.query(`drop database ${name} with (force)`)
       })
       const url = home.url.replace(home.name, name)
-      await install(url)
       const db = await home.session(url)
+      // The installer refuses such a database; this one became one, or was made by hand.
+      await db.query((await readMigrations()).map(applySql).join("\n"))
       const { session, noted } = await openNoting(t, { url })
       await db.query("create table public.word (id int primary key, it text)")
       await db.query("select relay.track('public.word')")
