@@ -109,12 +109,12 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   from relay.tree(target) m join pg_partitioned_table p on p.partrelid = m.relid
   join pg_attribute a on a.attrelid = m.relid and a.attnum = any(p.partattrs)
   union
-  -- Of an expression, PostgreSQL notes what it uses.
+  -- Of an expression, PostgreSQL notes what it uses: these columns cannot be dropped before the table.
   select a.attname::text
   from relay.tree(target) m join pg_partitioned_table p on p.partrelid = m.relid and p.partexprs is not null
-  join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = m.relid and d.objsubid = 0
-    and d.refclassid = 'pg_class'::regclass and d.refobjid = m.relid and d.refobjsubid > 0
-  join pg_attribute a on a.attrelid = m.relid and a.attnum = d.refobjsubid
+  join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = m.relid and d.objsubid > 0
+    and d.refclassid = 'pg_class'::regclass and d.refobjid = m.relid and d.refobjsubid = 0 and d.deptype = 'i'
+  join pg_attribute a on a.attrelid = m.relid and a.attnum = d.objsubid
 $$;
 comment on function relay.partition_columns(oid) is 'The columns that decide in which partition a row lies: a row that moves is told as deleted and created.';
 
@@ -172,12 +172,17 @@ $$;
 comment on function relay.standing_problem(relay.tracking) is
   'What must be put right by somebody before anything else of a table can be.';
 
-create function relay.is_in_tree(target oid) returns boolean
+create function relay.against_statements(target oid) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
-  select c.relkind = 'p' or c.relispartition or c.relhassubclass
+  select case
+    when c.relkind = 'p' or c.relispartition or c.relhassubclass
+      then 'it has become part of a tree, and rows that come through another of its tables are not captured'
+    when exists (select from pg_subscription_rel s where s.srrelid = c.oid)
+      then 'a subscription writes to it, and what that inserts is not captured' end
   from pg_class c where c.oid = target
 $$;
-comment on function relay.is_in_tree(oid) is 'Whether rows of a table may come or go by statements that name another one.';
+comment on function relay.against_statements(oid) is
+  'Why a table cannot be captured by statement: rows may come by ways for which its statement triggers do not fire. Null: it can.';
 
 create function relay.problem(t relay.tracking) returns text
 language plpgsql stable security definer set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
@@ -190,8 +195,8 @@ begin
     return 'the table was restored from a dump, and its capture is slow: track it again, or select relay.renew()';
   elsif not relay.layout_holds(t) then
     return 'a captured column was renamed, retyped or dropped: track it again';
-  elsif t.level = 'statement' and relay.is_in_tree(t.target) then
-    return format('it has become part of a tree, and rows that come through another of its tables are not captured: as the owner of the tables, select relay.mend(%L)', t.name);
+  elsif t.level = 'statement' and relay.against_statements(t.target) is not null then
+    return format('%s: as the owner of the tables, select relay.mend(%L)', relay.against_statements(t.target), t.name);
   elsif t.level = 'statement' and exists (
       select from pg_trigger g where g.tgrelid = t.target and not g.tgisinternal
         and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_') then
@@ -278,7 +283,7 @@ begin
     return null;
   end if;
   v_lost := relay.trigger_problem(t) is not null;
-  if t.level = 'statement' and relay.is_in_tree(t.target) then
+  if t.level = 'statement' and relay.against_statements(t.target) is not null then
     v_lost := true;
     update relay.tracking k set level = 'row' where k.id = t.id returning * into t;
     perform relay.drop_capture(t.id);
@@ -295,7 +300,7 @@ begin
 end
 $$;
 comment on function relay.mend(regclass) is
-  'With the rights of whoever calls: makes and enables the triggers that are missing in a table''s tree, drops those that stand outside it, captures by row what has become part of a tree, and has the clients of the table load it again. Returns what was wrong, or null if there was nothing that it could mend.';
+  'With the rights of whoever calls: makes and enables the triggers that are missing in a table''s tree, drops those that stand outside it, captures by row what can no more be captured by statement, and has the clients of the table load it again. Returns what was wrong, or null if there was nothing that it could mend.';
 
 create function relay.mend_as_owner(target regclass) returns text
 language sql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$ select relay.mend(target) $$;

@@ -190,8 +190,7 @@ begin
   -- updates the new rows before the INSERT is over (an AFTER ROW trigger, also one of another table that the same WITH
   -- inserts into), the update would be logged first. Only some of this can be seen here, so statement level is for
   -- those who ask for it.
-  v_row.level := case when relay.is_in_tree(target)
-      or exists (select 1 from pg_subscription_rel s where s.srrelid = target)
+  v_row.level := case when relay.against_statements(target) is not null
       or exists (select 1 from pg_trigger g where g.tgrelid = target and not g.tgisinternal
                    and g.tgtype & 1 = 1 and g.tgtype & 2 = 0 and g.tgtype & 64 = 0 and g.tgname !~ '^000_relay_')
     then 'row' else level end;
