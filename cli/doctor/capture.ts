@@ -43,6 +43,9 @@ export const checkTables: Check = async ({ client }) => {
   })
 }
 
+/** Under session_replication_role = replica only triggers that are always fired are. */
+const PASSED_OVER = "exists (select from pg_trigger where tgname ~ '^000_relay_' and tgenabled <> 'A')"
+
 const SETTINGS = `
   select coalesce(r.rolname, 'everybody') as role, coalesce(d.datname, 'all databases') as database, split_part(c, '=', 1) as name,
          substr(c, strpos(c, '=') + 1) as value,
@@ -52,7 +55,7 @@ const SETTINGS = `
            split_part(c, '=', 1)) as remedy
   from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole left join pg_database d on d.oid = s.setdatabase, unnest(s.setconfig) c
   where s.setdatabase in (0, (select oid from pg_database where datname = current_database()))
-    and (c ~ '^relay\\.bulk_load=' and c !~ '=(off|false|no|0)?$' or c ~ '^session_replication_role=replica')
+    and (c ~ '^relay\\.bulk_load=' and c !~ '=(off|false|no|0)?$' or c ~ '^session_replication_role=replica' and ${PASSED_OVER})
   order by 1, 2, 3`
 
 /** Settings that were meant for one session and left to a role or a database. */
@@ -68,7 +71,8 @@ export const checkWriters: Check = async ({ client }) => {
   )
   const { rows: conf } = await client.query<{ name: string; value: string }>(
     `select name, setting as value from pg_settings
-     where name = 'session_replication_role' and setting = 'replica' and source in ('configuration file', 'command line')`,
+     where name = 'session_replication_role' and setting = 'replica' and source in ('configuration file', 'command line')
+       and ${PASSED_OVER}`,
   )
   const whole = conf.map(({ name, value }) =>
     failure("writers", `${name} is ${value} on the whole server`, `Take it out of postgresql.conf.`),

@@ -87,7 +87,9 @@ const SCENES: Record<string, (t: Test) => Promise<Scene>> = {
   },
   CommitCastNotCaptured: (t) =>
     relayOf(t, {}, async ({ url }, db) => {
-      await db.query('alter table vote disable trigger "000_relay_insert"')
+      await db.query(
+        `do $$ begin execute (select format('alter table vote disable trigger %I', tgname) from pg_trigger where tgrelid = 'vote'::regclass and tgname ~ '^000_relay_insert'); end $$`,
+      )
       await report(url)
     }),
   CommitCastLoadsAnew: (t) => relayOf(t, {}, (_relay, db) => db.query("select relay.begin_lineage()")),
@@ -104,7 +106,7 @@ const SCENES: Record<string, (t: Test) => Promise<Scene>> = {
     }),
   CommitCastCannotWrite: (t) =>
     relayOf(t, SOON, (_relay, db) =>
-      db.query("alter table relay.change add constraint full_disk check (type <> 'canary') not valid"),
+      db.query("alter table relay.change_0 add constraint full_disk check (what <> 3) not valid"),
     ),
   CommitCastLate: (t) =>
     relayOf(t, {}, async (relay, db) => {

@@ -292,7 +292,7 @@ for (const version of VERSIONS) {
       await db.query(`${ITEM}; alter table item rename to thing; update thing set n = 1`)
       t.match(await lastEntry(db), { table: "public.item" })
       t.match(await problemOf(db, "public.item"), {
-        problem: /the table was renamed to public.thing: track it again/,
+        problem: /the table was renamed: track it again/,
       })
       await db.query("select relay.track('thing', exclude => array['secret']); update thing set n = 2")
       t.match(await lastEntry(db), { table: "public.thing", type: "thing_update" })

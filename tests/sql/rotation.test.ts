@@ -33,12 +33,12 @@ const tooOld = async (db: Database, cursor: string) =>
 const slotsOf = async (db: Database) =>
   (
     await db.query<{ slot: number; votes: number }>(
-      [0, 1, 2]
+      `${[0, 1, 2]
         .map(
           (slot) =>
-            `select ${slot} as slot, (data::json->>'votes')::int as votes, seq from relay.change_${slot}`,
+            `select ${slot} as slot, coalesce(data::json #>> '{votes}', data::json #>> '{0,votes}')::int as votes, seq from relay.change_${slot}`,
         )
-        .join(" union all ") + " order by seq",
+        .join(" union all ")} order by seq`,
     )
   ).map(({ slot, votes }) => [slot, votes])
 

@@ -173,7 +173,7 @@ for (const version of VERSIONS) {
         await db.session(db.superuserUrl).then((session) => session.query(sql))
         t.match(
           await trackedRow(db, "public.vote"),
-          { problem: /its trigger "000_relay_\w+" is (missing|disabled) on public.vote: track it again/ },
+          { problem: /its trigger "000_relay_\w+" is (missing|disabled) on public.vote: as the owner of the tables, select relay.mend/ },
           name,
         )
         await db.query("select relay.track('vote', 'voting_update')")
@@ -188,7 +188,7 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       await db.query(`alter table vote enable replica trigger "${await triggerOf(db, "insert")}"`)
       t.match(await trackedRow(db, "public.vote"), {
-        problem: /its trigger "000_relay_\w+" is disabled on public.vote: track it again/,
+        problem: /its trigger "000_relay_\w+" is disabled on public.vote: as the owner of the tables, select relay.mend/,
       })
       await db.query("select relay.track('vote', 'voting_update'); insert into vote default values")
       t.same(await readOps(db), ["insert"])
