@@ -146,6 +146,34 @@ t.test("at statement level too: of many rows those that are large come by their 
   ])
 })
 
+t.test(
+  "keys of a tree that move, in any order that the log has them, end where the table has them",
+  async (t) => {
+    const db = await database(t)
+    await db.query(`create table scan (id bigint primary key deferrable, page text, note text) partition by range (id);
+    create table scan_low partition of scan for values from (0) to (3);
+    create table scan_high partition of scan default;
+    select relay.track('scan', max_bytes => 1024)`)
+    const relay = await startRelay(t, db)
+    const client = await relay.connect()
+    await db.query(`insert into scan select n, ${text(2000)} from generate_series(1, 4) n`)
+    await db.query("update scan set id = id + 1")
+    await db.query("begin isolation level repeatable read; update scan set note = 'x' where id < 4; commit")
+    await db.query("begin; delete from scan where id = 5; update scan set id = 5 where id = 2; commit")
+    await db.query(`select relay.broadcast('election_updates', '"done"')`)
+    await client.first("the mark", ({ payload }) => payload === "done")
+    const keys = new Set<unknown>()
+    for (const { type, action, key, previous_key, oversize } of client.changes()) {
+      if (type === "message") continue
+      t.ok(oversize, `${action} ${key?.id}`)
+      keys.delete((previous_key as Received["key"])?.id)
+      if (action === "delete") keys.delete(key?.id)
+      else keys.add(key?.id)
+    }
+    t.same([...keys].sort(), ["3", "4", "5"])
+  },
+)
+
 t.test("a value that no JSON text can hold is written, told, and resumed over", async (t) => {
   const db = await database(t)
   // As text in JSON it has more characters than a string of JavaScript can have.
