@@ -6,13 +6,18 @@ import { type Database, database } from "../helpers/database.ts"
 import { cursorNow } from "../helpers/log.ts"
 import { startRelay } from "../helpers/relay.ts"
 
-/** A table of instants in all forms, the key among them, and a writer in Tokyo. */
-async function moments(t: Test, level = "row") {
+/** Columns whose texts PostgreSQL itself makes in UTC, for a whole table that has one. */
+const OTHERS = `alter table visit add breaks timestamptz[], add span tstzrange, add opens timetz;
+  create function fill() returns trigger language plpgsql as $$ begin
+    new.breaks := array[new.at, null]; new.span := tstzrange(new.at, 'infinity'); new.opens := '12:00'; return new;
+  end $$;
+  create trigger fill before insert on visit for each row execute function fill()`
+
+/** A table of instants, the key among them, and a writer in Tokyo. */
+async function moments(t: Test, level = "row", others = "") {
   const db = await database(t)
   await db.query(`create domain moment as timestamptz;
-    create table visit (
-      id int, at timestamptz, ends moment, breaks timestamptz[], span tstzrange, opens timetz, page text,
-      primary key (id, at));
+    create table visit (id int, at timestamptz, ends moment, page text, primary key (id, at)); ${others};
     select relay.track('visit', level => '${level}')`)
   const writer = await db.session()
   await writer.query("set timezone = 'Asia/Tokyo'")
@@ -20,8 +25,7 @@ async function moments(t: Test, level = "row") {
 }
 
 const visit = (id: number, at: string, page = "null") =>
-  `insert into visit values (${id}, '${at}', '${at}', array['${at}', null]::timestamptz[],
-     tstzrange('${at}', 'infinity'), '12:00', ${page})`
+  `insert into visit values (${id}, '${at}', '${at}', ${page})`
 
 /** All rows, as a session in UTC writes them. */
 async function inUtc(db: Database): Promise<unknown[]> {
@@ -48,21 +52,27 @@ const INSTANTS = [
 const LARGE = "(select string_agg(md5(n::text), '') from generate_series(1, 1000) n)"
 
 for (const level of ["row", "statement"])
-  t.test(`the row has its instants in UTC, however it was captured, at ${level} level`, async (t) => {
-    const { db, writer } = await moments(t, level)
-    const relay = await startRelay(t, db)
-    const cursor = await cursorNow(db)
-    const client = await relay.connect()
-    for (const [i, instant] of INSTANTS.entries()) {
-      await writer.query(visit(2 * i, instant))
-      await writer.query(visit(2 * i + 1, instant, LARGE))
-    }
-    const rows = await inUtc(db)
-    t.match(rows[0], { at: "2026-11-27T23:30:00+00:00", opens: "12:00:00+09" })
-    t.same(dataOf(await client.count(rows.length)), rows)
-    const returned = await (await startRelay(t, db)).connect({}, `?cursor=${cursor}`)
-    t.same(dataOf(await returned.count(rows.length)), rows, "from the log")
-  })
+  for (const others of ["", OTHERS])
+    t.test(
+      `a row${others && " with other types"} is in UTC, however it was captured, at ${level} level`,
+      async (t) => {
+        const { db, writer } = await moments(t, level, others)
+        const relay = await startRelay(t, db)
+        const cursor = await cursorNow(db)
+        const client = await relay.connect()
+        for (const [i, instant] of INSTANTS.entries()) {
+          await writer.query(visit(2 * i, instant))
+          await writer.query(visit(2 * i + 1, instant, LARGE))
+        }
+        const rows = await inUtc(db)
+        t.match(rows[0], { at: "2026-11-27T23:30:00+00:00", ends: "2026-11-27T23:30:00+00:00" })
+        if (others !== "")
+          t.match(rows[0], { breaks: ["2026-11-27T23:30:00+00:00", null], opens: "12:00:00+09" })
+        t.same(dataOf(await client.count(rows.length)), rows)
+        const returned = await (await startRelay(t, db)).connect({}, `?cursor=${cursor}`)
+        t.same(dataOf(await returned.count(rows.length)), rows, "from the log")
+      },
+    )
 
 t.test(
   "keys are in UTC wherever they stand, so that they fit those of a writer in another zone",
