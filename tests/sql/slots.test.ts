@@ -7,7 +7,7 @@ import type { RowChange } from "../../relay/change/change.ts"
 import { contains, type Snapshot } from "../../relay/change/cursor.ts"
 import type { Session } from "../../relay/feed/log-session.ts"
 import { database } from "../helpers/database.ts"
-import { missing, rotate, VERSIONS } from "../helpers/log.ts"
+import { backendOf, missing, rotate, VERSIONS, waitsForLock } from "../helpers/log.ts"
 import { openSession } from "../helpers/session.ts"
 
 /** Reads on from a position. @returns the votes that came, and the next position. */
@@ -45,6 +45,32 @@ for (const version of VERSIONS)
       ;({ since } = await readOn(session, since))
       await writer.query("commit")
       t.same((await readOn(session, since)).votes, [1, 2])
+    })
+
+    t.test("what looked where to write before a rotation, and writes after it, is read", async (t) => {
+      for (const sql of [
+        "insert into vote (votes) values (1)",
+        "truncate vote",
+        "select relay.broadcast('election_updates', '1')",
+        "select relay.revoke(user_id => '7')",
+        "select relay.canary('1')",
+      ]) {
+        const db = await database(t, { version })
+        const { session } = await openSession(t, db)
+        const [locker, writer] = [await db.session(), await db.session()]
+        const pid = await backendOf(writer)
+        let { since } = await readOn(session, await session.now())
+        await locker.query("begin; lock table relay.change_0 in share mode")
+        const writing = writer.query(sql)
+        await waitsForLock(db, pid)
+        await rotate(db)
+        // Knows the new table, and where its writers begin.
+        for (let n = 0; n < 3; n++) ({ since } = await readOn(session, since))
+        await locker.query("commit")
+        await writing
+        const { changes, revocations, canaries } = await session.read(since, 10)
+        t.equal(changes.length + revocations.length + canaries.length, 1, sql)
+      }
     })
 
     t.test("a slot that goes all the way round between two reads hides nothing", async (t) => {
