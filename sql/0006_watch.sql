@@ -227,11 +227,12 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
     select i.inhrelid, i.xmin::text from pg_inherits i join below b on b.relid = i.inhparent)
   select md5(coalesce(string_agg(format('%s %s', b.relid, b.version), ',' order by b.relid, b.version), '') || coalesce((
     select string_agg(format('%s %s %s', g.oid, g.xmin, g.tgenabled), ',' order by g.oid)
-    from pg_trigger g join relay.trigger_names(t.id) n on n.name = g.tgname where g.tgrelid in (select relid from below)), ''))
+    from pg_trigger g join relay.trigger_names(t.id) n on n.name = g.tgname where g.tgrelid in (select relid from below)), '')
+    || coalesce(to_regclass(t.name)::oid::text, ''))
   from below b
 $$;
 comment on function relay.fingerprint(relay.tracking) is
-  'Changes when a table is attached to its tree or detached, inherits from it, or is dropped, and when one of its triggers was touched: rows may then have come or gone without a change in the log.';
+  'Changes when a table is attached to its tree or detached, inherits from it, or is dropped, when one of its triggers was touched, and when another table takes its name: rows may then have come or gone without a change in the log.';
 
 create function relay.notice(t relay.tracking, op text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp as $$
@@ -259,6 +260,8 @@ begin
     if t.seen is null then
       update relay.tracking k set seen = relay.fingerprint(k) where k.id = t.id;
     else
+      -- Made anew as it is, so that sessions ask again whether the table is its own: that another took its name tells none.
+      perform relay.capture_code(t);
       perform relay.notice(t, 'attach');
       name := t.name;
       return next;
