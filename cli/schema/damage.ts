@@ -1,6 +1,7 @@
 /** Damage: what is missing of an installed schema, such as after a dump of a part of it was restored. */
 
 import type pg from "pg"
+import { LOCK_TIMEOUT } from "./locks.ts"
 import type { Migration } from "./migrations.ts"
 
 export interface Part {
@@ -60,7 +61,9 @@ export async function findDamage(client: pg.Client, migrations: readonly Migrati
   ])
   if (missing.rows.length > 0) return missing.rows.map(({ name }) => `relay.${name}`)
   if (noted !== undefined && latest === 0) return ["the rows of relay.migration"]
+  await client.query(`set lock_timeout = '${LOCK_TIMEOUT}'`)
   const found = await allowed(client.query<{ part: string }>(`${EMPTY} union all ${OWNER}`))
+  await client.query("reset lock_timeout")
   return found?.rows.map(({ part }) => part) ?? []
 }
 
@@ -68,9 +71,11 @@ export async function findDamage(client: pg.Client, migrations: readonly Migrati
 export const appliedOf = (migrations: readonly Migration[], version: number): Migration[] =>
   migrations.filter((migration) => version === 0 || migration.version <= version)
 
-/** @returns nothing where the role may not look, or there is nothing to look at. */
+/** The role may not look (insufficient_privilege), there is nothing to look at (undefined_table), or it is locked. */
+const UNKNOWN = new Set(["42501", "42P01", "55P03"])
+
 const allowed = <T>(query: Promise<T>): Promise<T | undefined> =>
   query.catch((error: Error & { code?: string }) => {
-    if (error.code !== "42501" && error.code !== "42P01") throw error
+    if (!UNKNOWN.has(error.code ?? "")) throw error
     return undefined
   })
