@@ -226,13 +226,18 @@ create function relay.renew() returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
 declare
   t relay.tracking;
+  v_ids integer[];
   v_count bigint := 0;
 begin
-  if exists (select from relay.tracking k where exists (select from pg_class c where c.oid = k.target) and not relay.is_current(k)) then
+  -- Of a restored table whose triggers are not back yet a restore may be under way, which brings them.
+  v_ids := array(
+    select k.id from relay.tracking k
+    where exists (select from pg_class c where c.oid = k.target) and (k.made_for = k.target::oid or relay.trigger_problem(k) is null));
+  if exists (select from relay.tracking k where k.id = any(v_ids) and not relay.is_current(k)) then
     lock table relay.tracking in share row exclusive mode;
     insert into relay.what (id, type, op) values (1, 'message', 'message'), (2, 'revocation', 'revocation'), (3, 'canary', 'canary')
     on conflict do nothing;
-    for t in select k.* from relay.tracking k where exists (select from pg_class c where c.oid = k.target) loop
+    for t in select k.* from relay.tracking k where k.id = any(v_ids) and exists (select from pg_class c where c.oid = k.target) loop
       -- A restored table has its columns numbered anew; one that has lost some is left for somebody to track again.
       if t.made_for <> t.target::oid and (select count(*) from relay.present_columns(t)) = jsonb_array_length(t.columns) then
         update relay.tracking k

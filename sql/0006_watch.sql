@@ -192,7 +192,9 @@ begin
   if v_text is not null then
     return v_text;
   elsif t.made_for <> t.target::oid then
-    return 'the table was restored from a dump, and its capture is slow: track it again, or select relay.renew()';
+    return case when relay.trigger_problem(t) is null
+      then 'the table was restored from a dump, and its capture is slow: track it again, or select relay.renew()'
+      else format('the table was restored from a dump, and not all of its triggers: once the restore is over, track it again, by %s', relay.track_again(t)) end;
   elsif not relay.layout_holds(t) then
     return 'a captured column was renamed, retyped or dropped: track it again';
   elsif t.level = 'statement' and relay.against_statements(t.target) is not null then
@@ -282,7 +284,8 @@ begin
   -- One at a time, so that two relays do not tell of the same.
   select * into t from relay.tracking k where k.target = mend.target for update;
   v_problem := relay.problem(t);
-  if v_problem is null or relay.standing_problem(t) is not null then
+  -- The restore of a table may not be over: it would fail where it finds its triggers made.
+  if v_problem is null or relay.standing_problem(t) is not null or t.made_for <> t.target::oid then
     return null;
   end if;
   v_lost := relay.trigger_problem(t) is not null;

@@ -173,6 +173,12 @@ for (const version of VERSIONS)
                 "the relay has met the log that is not filled yet",
                 async () => (await db.query("select from relay.lineage")).length === 1,
               )
+            // What a relay does now and then: it must leave to the restore what that brings.
+            if (section === "data") {
+              await db.query("select relay.renew()")
+              await db.query("select relay.watch()")
+              await db.query("select relay.mend('vote')")
+            }
           }
           await startsAnew(t, { ...it, cursor })
         })
