@@ -66,7 +66,7 @@ export function createChangelog(
     async tracked() {
       const result = await pool.query({
         text: "select name, type, level, problem, not_captured from relay.tracked order by name",
-        query_timeout: 2_000,
+        query_timeout: 5_000,
       } as pg.QueryConfig)
       return z.array(TrackedTable).parse(result.rows)
     },

@@ -173,7 +173,10 @@ for (const version of VERSIONS) {
         await db.session(db.superuserUrl).then((session) => session.query(sql))
         t.match(
           await trackedRow(db, "public.vote"),
-          { problem: /its trigger "000_relay_\w+" is (missing|disabled) on public.vote: as the owner of the tables, select relay.mend/ },
+          {
+            problem:
+              /its trigger "000_relay_\w+" is (missing|disabled) on public.vote: as the owner of the tables, select relay.mend/,
+          },
           name,
         )
         await db.query("select relay.track('vote', 'voting_update')")
@@ -188,7 +191,8 @@ for (const version of VERSIONS) {
       const db = await database(t, { version })
       await db.query(`alter table vote enable replica trigger "${await triggerOf(db, "insert")}"`)
       t.match(await trackedRow(db, "public.vote"), {
-        problem: /its trigger "000_relay_\w+" is disabled on public.vote: as the owner of the tables, select relay.mend/,
+        problem:
+          /its trigger "000_relay_\w+" is disabled on public.vote: as the owner of the tables, select relay.mend/,
       })
       await db.query("select relay.track('vote', 'voting_update'); insert into vote default values")
       t.same(await readOps(db), ["insert"])
