@@ -50,7 +50,6 @@ const KINDS: Kind[] = [
       OURS,
       UNREAD,
       { subject: "ours, no bell", table: "ours", settings: { "relay.bell": "off" } },
-      { subject: "ours, a bell each", table: "ours", settings: { "relay.bell": "always" } },
       FLAGGED,
       NOTIFY,
     ],
