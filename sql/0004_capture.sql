@@ -168,10 +168,21 @@ $$;
 comment on function relay.is_whole(relay.tracking) is
   'Whether a row of the table may be written as it is, for which PostgreSQL need not put another one together: all columns are captured, and none has a type that users make.';
 
+create function relay.table_named(name text) returns oid
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  return to_regclass(name);
+exception when insufficient_privilege then
+  -- The changelog's owner need not have USAGE of a tracked table's schema.
+  return (select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where array[n.nspname, c.relname]::text[] = parse_ident(name));
+end
+$$;
+comment on function relay.table_named(text) is 'The table that has a qualified name today; null if none has. In a schema that is closed to whoever asks, as the snapshot shows it.';
+
 create function relay.is_own(written oid, target oid, name text) returns boolean
 language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select (written = target or exists (select from pg_partition_ancestors(written) a(relid) where a.relid = target))
-     and coalesce(to_regclass(name), target) = target
+     and coalesce(relay.table_named(name), target) = target
 $$;
 comment on function relay.is_own(oid, oid, text) is
   'Whether a table is the tracked one or in its tree. A table that was renamed away is not, once there is another of its name; nor is one that was restored with its triggers.';
@@ -198,7 +209,7 @@ begin
                                                   to_regclass('relay.state'), to_regclass('relay.change_seq')] then
     return false;
   -- The row type of the tracked table has its name, and is its own if that is.
-  elsif pg_typeof(example)::text <> name or to_regclass(name) is distinct from target then
+  elsif pg_typeof(example)::text <> name or relay.table_named(name) is distinct from target then
     if pg_typeof(example) <> 'integer'::regtype
        and not relay.is_own((select typrelid from pg_type where oid = pg_typeof(example)), target, name) then
       return false;

@@ -125,7 +125,7 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
     -- Only what was captured, should there be more by now.
     case when exists (
       select from pg_attribute a
-      where a.attrelid = coalesce((select c.oid from pg_class c where c.oid = t.target), to_regclass(t.name)) and a.attnum > 0 and not a.attisdropped
+      where a.attrelid = coalesce((select c.oid from pg_class c where c.oid = t.target), relay.table_named(t.name)) and a.attnum > 0 and not a.attisdropped
         and a.attgenerated <> 'v' and a.attname <> all(t.excluded)
         and not exists (select from jsonb_array_elements(t.columns) c where c->>'name' = a.attname))
       then format(', columns => %L', array(select c->>'name' from jsonb_array_elements(t.columns) c)) end,
@@ -141,7 +141,7 @@ create function relay.standing_problem(t relay.tracking) returns text
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
 declare
   v_present text := relay.qualified_name(t.target);
-  v_namesake oid := to_regclass(t.name);
+  v_namesake oid := relay.table_named(t.name);
   v_text text;
 begin
   if relay.is_paused() then
@@ -230,7 +230,7 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
   select md5(coalesce(string_agg(format('%s %s', b.relid, b.version), ',' order by b.relid, b.version), '') || coalesce((
     select string_agg(format('%s %s %s', g.oid, g.xmin, g.tgenabled), ',' order by g.oid)
     from pg_trigger g join relay.trigger_names(t.id) n on n.name = g.tgname where g.tgrelid in (select relid from below)), '')
-    || coalesce(to_regclass(t.name)::oid::text, ''))
+    || coalesce(relay.table_named(t.name)::text, ''))
   from below b
 $$;
 comment on function relay.fingerprint(relay.tracking) is

@@ -121,7 +121,7 @@ export function createChangelog(
       for (const way of ["mend_as_owner", "mend"])
         try {
           const { rows } = await pool.query<{ problem: string | null }>(
-            `select relay.${way}(pg_catalog.to_regclass($1)) as problem`,
+            `select relay.${way}(target) as problem from relay.tracking where name = $1`,
             [table],
           )
           if (typeof rows[0]?.problem === "string") return rows[0].problem

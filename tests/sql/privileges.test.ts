@@ -30,6 +30,36 @@ for (const version of VERSIONS) {
       },
     )
 
+    t.test(
+      "a table in a schema that is closed to the changelog's owner is captured and watched",
+      async (t) => {
+        const db = await database(t, { version })
+        const superuser = await db.session(db.superuserUrl)
+        await superuser.query(`create schema "Closed ""x"; create table "Closed ""x".t (id int primary key);
+        create schema parts; create table parts.tree (id int primary key) partition by range (id);
+        create table parts.leaf partition of parts.tree default;
+        select relay.track('"Closed ""x".t', type => 'closed_update'); select relay.track('parts.tree');
+        grant usage on schema "Closed ""x", parts to writer; grant all on "Closed ""x".t, parts.tree to writer`)
+        const writer = await db.session(db.writerUrl)
+        await writer.query(
+          `insert into "Closed ""x".t values (1); update "Closed ""x".t set id = 2; insert into parts.tree values (1)`,
+        )
+        await writer.query(`begin isolation level repeatable read; delete from "Closed ""x".t; commit`)
+        t.same(await readOps(db), ["insert", "update", "insert", "delete"])
+        await superuser.query("select relay.watch()")
+        t.same(
+          (await superuser.query("select problem from relay.tracked where name ~ 'Closed|parts'")).rows,
+          [{ problem: null }, { problem: null }],
+        )
+        await superuser.query(
+          `alter table "Closed ""x".t rename to moved; create table "Closed ""x".t (id int)`,
+        )
+        t.match((await superuser.query("select problem from relay.tracked where name ~ 'Closed'")).rows, [
+          { problem: /there is another of its name/ },
+        ])
+      },
+    )
+
     t.test("of the relay's functions everybody may call relay.cursor() alone", async (t) => {
       const db = await database(t, { version })
       const functions = await db.query<{ signature: string; open: boolean }>(`
