@@ -163,10 +163,10 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
       select from pg_attribute a
       where a.attrelid = t.target and a.attnum > 0 and not a.attisdropped
         and (relay.harmless('x', a.atttypid) <> 'x' or not exists (
-          select from jsonb_array_elements(t.columns) c where (c->>'num')::int = a.attnum))), false)
+          select from jsonb_array_elements(t.columns) c where (c->>'num')::int = a.attnum and c->>'name' = a.attname))), false)
 $$;
 comment on function relay.is_whole(relay.tracking) is
-  'Whether a row of the table may be written as it is, for which PostgreSQL need not put another one together: all columns are captured, and none has a type that users make.';
+  'Whether a row of the table may be written as it is, for which PostgreSQL need not put another one together: all columns are captured, under the names that they have, and none has a type that users make.';
 
 create function relay.table_named(name text) returns oid
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$

@@ -42,6 +42,18 @@ for (const version of VERSIONS) {
       )
     })
 
+    t.test("a renamed column keeps its name also where all are sent and the code is made anew", async (t) => {
+      const db = await database(t, { version })
+      await db.query(`create table item (id int primary key, name text); select relay.track('item');
+        alter table item rename name to title; alter table item rename id to number; select relay.renew();
+        insert into item values (1, 'Ada')`)
+      t.same((await lastEntry(db)).new, { id: 1, name: "Ada" })
+      await db.query(
+        "alter table item rename title to id; select relay.renew(); insert into item values (2, 'Bo')",
+      )
+      t.same((await lastEntry(db)).new, { id: 2, name: "Bo" })
+    })
+
     t.test("a renamed column is sent under the name it was tracked with, and reported", async (t) => {
       const db = await database(t, { version })
       const warm = await db.session()
