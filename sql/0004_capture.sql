@@ -87,13 +87,16 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
       when type = any('{timestamptz,timetz}'::regtype[]) then 'zone'
       when type = any('{float4,float8}'::regtype[]) then 'float'
       when type = any('{interval}'::regtype[]) then 'interval'
+      when type = any('{regclass,regcollation,regconfig,regdictionary,regnamespace,regoper,regoperator,regproc,regprocedure,regrole,regtype}'::regtype[])
+        or type::oid >= 16384 and (select typtype in ('c', 'r', 'm') from pg_type where oid = type) then 'path'
       else 'any' end as kind
     from base)
   select coalesce(string_agg(distinct s.setting, ' '), '')
   from kind, (values ('zone', 'set timezone = ''UTC'''), ('float', 'set extra_float_digits = 1'),
                      ('interval', 'set intervalstyle = ''iso_8601'''), ('any', 'set datestyle = ''ISO, YMD'''),
-                     ('any', 'set bytea_output = ''hex'''), ('any', 'set lc_monetary = ''C''')) s(kind, setting)
-  where kind.kind = s.kind or (kind.kind = 'any')
+                     ('any', 'set bytea_output = ''hex'''), ('any', 'set lc_monetary = ''C'''),
+                     ('path', 'set search_path = pg_catalog, pg_temp'), ('path', 'set quote_all_identifiers = off')) s(kind, setting)
+  where kind.kind = s.kind or kind.kind = 'any' and s.kind <> 'path' or kind.kind = 'path'
 $$;
 comment on function relay.settings_for(oid[]) is
   'The SET clauses that make the text of these types the same whatever the writer''s session has set; none where no type depends on a setting, because each costs the writer.';

@@ -11,7 +11,7 @@ const SETTINGS = [
   "set extra_float_digits = -5",
   "set bytea_output = 'escape'",
   "set lc_monetary = 'C'; set xmlbinary = 'hex'; set search_path = pg_temp, pg_catalog",
-  "set array_nulls = off; set standard_conforming_strings = off",
+  "set array_nulls = off; set standard_conforming_strings = off; set quote_all_identifiers = on",
 ]
 
 /** Columns by the settings that their text hangs on; each also alone in a table, so that one's clause cannot cover another's. */
@@ -32,7 +32,9 @@ const COLUMNS: Record<string, string> = {
   tstzmultirange: "tstzmultirange(tstzrange('2026-11-03 20:15+01', null))",
   point: "point(0.1 + 0.2::float8, 1 / 3.0)",
   money: "'12.34'::money",
-  regclass: "'relay.change'::regclass",
+  regclass: "'public.vote'::regclass",
+  "regclass[]": "array['public.vote'::regclass]",
+  "public.reference": "row('public.vote'::regclass)::public.reference",
   "public.span": "row('2026-11-03 20:15+01', 0.1::float8 + 0.2::float8, '1 day')::public.span",
   "public.moment": "'2026-11-03 20:15+01'::public.moment",
   "public.reals": "array[0.1::float8 + 0.2::float8]::public.reals",
@@ -45,7 +47,7 @@ for (const version of VERSIONS) {
         `a writer's settings change nothing in the log, whatever the types, inserts by ${level}`,
         async (t) => {
           const db = await database(t, { version })
-          await db.query(`create type public.span as (at timestamptz, f float8, i interval);
+          await db.query(`create type public.span as (at timestamptz, f float8, i interval); create type public.reference as ("table" regclass);
         create domain public.moment as timestamptz; create domain public.reals as float8[]`)
           const tables = Object.keys(COLUMNS).map((type, n) => ({ type, table: `public.t${n}` }))
           for (const { type, table } of tables)
