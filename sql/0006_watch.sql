@@ -254,6 +254,10 @@ begin
   if relay.is_paused() or not relay.log_is_there() then
     return;
   end if;
+  -- At once as strong as it will be needed, or it would wait for who waits for it.
+  if exists (select from relay.tracking k where exists (select from pg_class c where c.oid = k.target) and k.seen is distinct from relay.fingerprint(k)) then
+    lock table relay.tracking in row exclusive mode;
+  end if;
   for t in
     select k.* from relay.tracking k
     where exists (select from pg_class c where c.oid = k.target) and k.seen is distinct from relay.fingerprint(k)
@@ -281,7 +285,12 @@ declare
   v_problem text;
   v_lost boolean;
 begin
-  -- One at a time, so that two relays do not tell of the same.
+  select * into t from relay.tracking k where k.target = mend.target;
+  if relay.problem(t) is null then
+    return null;
+  end if;
+  -- One at a time, so that two relays do not tell of the same. The lock is at once as strong as it will be needed.
+  lock table relay.tracking in row exclusive mode;
   select * into t from relay.tracking k where k.target = mend.target for update;
   v_problem := relay.problem(t);
   -- The restore of a table may not be over: it would fail where it finds its triggers made.
