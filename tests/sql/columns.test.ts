@@ -54,6 +54,28 @@ for (const version of VERSIONS) {
       t.same((await lastEntry(db)).new, { id: 2, name: "Bo" })
     })
 
+    t.test("a snapshot from before track does not show a writer what was altered since", async (t) => {
+      const db = await database(t, { version })
+      const writer = await db.session()
+      await db.query("create table item (id int primary key, name text, n int)")
+      await writer.query("begin isolation level repeatable read; select 1")
+      await db.query("select relay.track('item'); alter table item drop n")
+      await writer.query("insert into item values (1, 'Ada'); commit")
+      t.same(await readOps(db), ["bulk_load"])
+
+      await db.query("select relay.track('item'); alter table item add n int")
+      await writer.query("begin isolation level repeatable read; select 1")
+      await db.query("select relay.track('item'); alter table item drop n")
+      await writer.query("insert into item values (2, 'Bo'); commit")
+      t.same((await lastEntry(db)).new, { id: 2, name: "Bo" })
+
+      await db.query("select relay.untrack('item')")
+      await writer.query("begin isolation level repeatable read; select 1")
+      await db.query("select relay.track('item'); alter table item add secret text default 'hush'")
+      await writer.query("insert into item values (3, 'Cy'); commit")
+      t.notMatch(await writtenText(db), /hush/)
+    })
+
     t.test("a renamed column is sent under the name it was tracked with, and reported", async (t) => {
       const db = await database(t, { version })
       const warm = await db.session()
