@@ -106,6 +106,8 @@ declare
   v_stricter boolean;
   v_problem text;
 begin
+  exclude := coalesce(exclude, '{}');
+  level := coalesce(level, 'row');
   if v_class.relkind not in ('r', 'p') or v_class.relpersistence = 't' then
     raise exception '% cannot be tracked: only ordinary and partitioned tables can', v_name using errcode = 'wrong_object_type';
   end if;
@@ -128,7 +130,7 @@ begin
     raise exception 'type % cannot be used: lower-case letters, digits and underscores, and not a name of the protocol', type
       using errcode = 'invalid_parameter_value';
   end if;
-  select string_agg(quote_ident(c), ', ') into v_unknown
+  select string_agg(coalesce(quote_ident(c), 'NULL'), ', ') into v_unknown
   from unnest(coalesce(columns, '{}') || exclude || coalesce(key, '{}')) c
   where not exists (select 1 from pg_attribute a where a.attrelid = target and a.attname = c and a.attnum > 0 and not a.attisdropped);
   if v_unknown is not null then

@@ -103,8 +103,16 @@ for (const version of VERSIONS) {
           { code: "22023", message },
           options,
         )
+      for (const option of ["key", "columns", "exclude"])
+        t.match(
+          await refusal(db.query(`select relay.track('x', ${option} => array['id', null])`)),
+          { code: "42703", message: /public.x has no column NULL/ },
+          option,
+        )
       t.same(await trackedRow(db, "public.x"), undefined)
       t.same(await triggersOf(db, "x"), [])
+      await db.query("select relay.track('x', exclude => null, level => null)")
+      t.match(await trackedRow(db, "public.x"), { columns: ["id", "committee_id"], level: "row" })
     })
 
     t.test("what cannot be tracked is refused with the reason", async (t) => {
