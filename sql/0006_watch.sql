@@ -227,7 +227,8 @@ language sql stable set search_path = pg_catalog, relay, pg_temp as $$
     select t.target::oid as relid, '' as version
     union all
     select i.inhrelid, i.xmin::text from pg_inherits i join below b on b.relid = i.inhparent)
-  select md5(coalesce(string_agg(format('%s %s', b.relid, b.version), ',' order by b.relid, b.version), '') || coalesce((
+  -- First the log's oid: a log that was restored from a dump begins anew, and so does the watch.
+  select to_regclass('relay.change_0')::oid || ' ' || md5(coalesce(string_agg(format('%s %s', b.relid, b.version), ',' order by b.relid, b.version), '') || coalesce((
     select string_agg(format('%s %s %s', g.oid, g.xmin, g.tgenabled), ',' order by g.oid)
     from pg_trigger g join relay.trigger_names(t.id) n on n.name = g.tgname where g.tgrelid in (select relid from below)), '')
     || coalesce(relay.table_named(t.name)::text, ''))
@@ -263,7 +264,7 @@ begin
     where exists (select from pg_class c where c.oid = k.target) and k.seen is distinct from relay.fingerprint(k)
     order by k.id for update skip locked
   loop
-    if t.seen is null then
+    if t.seen is null or split_part(t.seen, ' ', 1) <> to_regclass('relay.change_0')::oid::text then
       update relay.tracking k set seen = relay.fingerprint(k) where k.id = t.id;
     else
       -- Made anew as it is, so that sessions ask again whether the table is its own: that another took its name tells none.
