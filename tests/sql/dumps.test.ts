@@ -112,9 +112,9 @@ for (const version of VERSIONS) {
         )
         await db.query(remedyOf(await problemOf(db, "person")))
         t.equal(await problemOf(db, "people"), null)
-        await warm.query("update people set name = 'Eve'; update people set password = 'hush'")
+        await warm.query("update people set name = 'Joy'; update people set password = 'hush'")
         const last = (await readLog(db)).at(-1)
-        t.match(last, { table: "public.people", newText: '{"id":1,"name":"Eve"}' })
+        t.match(last, { table: "public.people", newText: '{"id":1,"name":"Joy"}' })
       },
     )
 
