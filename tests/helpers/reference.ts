@@ -62,6 +62,7 @@ interface Expected {
   message: Partial<Received>
 }
 
+/** Whether it is told. An update that changes nothing is not, though it is in the log. */
 const changes = (effect: Effect) =>
   effect.kind === "row"
     ? !isDeepStrictEqual(effect.before, effect.after)
@@ -94,13 +95,16 @@ export class Reference {
 
   commit(transaction: Transaction): void {
     const { xid } = transaction
-    const effects = transaction.effects.filter(changes)
-    if (xid === undefined || effects.length === 0) return
-    this.commits.push({ xid, effects })
-    for (const effect of effects) {
+    if (xid === undefined) return
+    for (const effect of transaction.effects) {
       if (effect.kind === "look") continue
       const last = this.#last[effect.slot]
       if (last === undefined || last < xid) this.#last[effect.slot] = xid
+    }
+    const effects = transaction.effects.filter(changes)
+    if (effects.length === 0) return
+    this.commits.push({ xid, effects })
+    for (const effect of effects) {
       if (effect.kind === "truncate") this.rows.clear()
       if (effect.kind !== "row") continue
       if (effect.after === undefined) this.rows.delete(effect.key)
@@ -110,9 +114,7 @@ export class Reference {
 
   /** Whether a transaction that is open keeps the partition from being emptied. */
   keeps(transaction: Transaction, slot: number): boolean {
-    return transaction.effects.some(
-      (effect) => changes(effect) && effect.kind !== "look" && effect.slot === slot,
-    )
+    return transaction.effects.some((effect) => effect.kind !== "look" && effect.slot === slot)
   }
 
   /** The partition was emptied while those were in flight. */
