@@ -5,6 +5,7 @@ import { findDamage } from "../../cli/schema/damage.ts"
 import { install, uninstall } from "../../cli/schema/install.ts"
 import { readMigrations } from "../../cli/schema/migrations.ts"
 import { ConfigError } from "../../relay/config.ts"
+import { asciiDatabase } from "../helpers/ascii.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { lastEntry, missing, readOps, refusal, role, VERSIONS } from "../helpers/log.ts"
 import { openSession } from "../helpers/session.ts"
@@ -154,19 +155,10 @@ for (const version of VERSIONS) {
     })
 
     t.test("a database without an encoding is refused, with the remedy", async (t) => {
-      const home = await database(t, { version, empty: true })
-      const name = `${home.name}_ascii`
-      const superuser = await home.session(home.superuserUrl)
-      await superuser.query(
-        `create database ${name} template template0 encoding 'SQL_ASCII' locale 'C' owner app`,
-      )
-      t.teardown(async () => {
-        const client = await home.session(home.superuserUrl.replace(home.name, "postgres"))
-        await client.query(`drop database ${name} with (force)`)
-      })
-      const error = await refusal(install(home.url.replace(home.name, name)))
+      const { home, url } = await asciiDatabase(t, version)
+      const error = await refusal(install(url))
       t.match(error?.message, /has the encoding SQL_ASCII, so that nobody knows.*createdb .*UTF8/s)
-      const session = await home.session(home.url.replace(home.name, name))
+      const session = await home.session(url)
       t.equal((await session.query("select from pg_namespace where nspname = 'relay'")).rowCount, 0)
     })
   })

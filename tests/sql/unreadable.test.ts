@@ -11,6 +11,7 @@ import { createChangelog } from "../../relay/feed/changelog.ts"
 import type { UnreadableRow } from "../../relay/feed/entries.ts"
 import type { Session } from "../../relay/feed/log-session.ts"
 import { encodeChange } from "../../relay/protocol/encode.ts"
+import { asciiDatabase } from "../helpers/ascii.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { missing, VERSIONS } from "../helpers/log.ts"
 
@@ -263,17 +264,7 @@ for (const version of VERSIONS)
     })
 
     t.test("a database without an encoding: bytes that are no UTF-8 come as a bulk load", async (t) => {
-      const home = await database(t, { version, empty: true })
-      const name = `${home.name}_ascii`
-      const superuser = await home.session(home.superuserUrl)
-      await superuser.query(
-        `create database ${name} template template0 encoding 'SQL_ASCII' locale 'C' owner app`,
-      )
-      t.teardown(async () => {
-        const client = await home.session(home.superuserUrl.replace(home.name, "postgres"))
-        await client.query(`drop database ${name} with (force)`)
-      })
-      const url = home.url.replace(home.name, name)
+      const { home, url } = await asciiDatabase(t, version)
       const db = await home.session(url)
       // The installer refuses such a database; this one became one, or was made by hand.
       await db.query((await readMigrations()).map(applySql).join("\n"))
