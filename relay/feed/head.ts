@@ -9,8 +9,6 @@ export interface Head {
   readonly horizon: Snapshot
   /** How much longer some relay has promised to poll, in milliseconds: 0 if that is over or void, null if none has. */
   readonly leaseMs: number | null
-  /** The newest `seq` that was given out; its transaction may still be open. */
-  readonly newest: bigint
 }
 
 /** Where rows were when the read began. */
@@ -28,16 +26,15 @@ const POLLED = 4
 
 /** Reads the head. @throws if there is none, or the log is another one than at the start of the session. */
 export function readHead(text: string | null | undefined, { number }: Identity): Head & { place: Place } {
-  const [lineage, version, state, ahead, snapshot, horizon, newest] = (text ?? "").split("|")
+  const [lineage, version, state, ahead, snapshot, horizon] = (text ?? "").split("|")
   // The log was made anew or restored while this session was open, which finds its tables by name. Or it is being
   // restored in parts right now.
   if (lineage !== number) throw new Error("the changelog is another one than at the start of the session")
   const bits = Number(state)
   return {
     snapshot: readSnapshot(snapshot),
-    horizon: readSnapshot(horizon),
+    horizon: readHorizon(horizon),
     leaseMs: (bits & POLLED) === 0 ? null : leaseLeft(ahead ?? ""),
-    newest: BigInt(newest ?? ""),
     place: { slot: SLOTS[bits % (SLOTS.length + 1)] ?? 0, horizon: version ?? "" },
   }
 }
@@ -48,6 +45,18 @@ export const samePlace = (one: Place, other: Place): boolean =>
 function leaseLeft(ahead: string): number {
   if (ahead === "" || Number(ahead) > LEASE_MAX_MS) return 0
   return Math.max(0, Number(ahead))
+}
+
+/** The newest `seq` that was given out, of the head of a read in pages; its transaction may still be open. */
+export const readNewest = (text: string | null | undefined): bigint =>
+  BigInt((text ?? "").split("|")[6] ?? "")
+
+/** The same for reads without number. */
+let latest: Snapshot | undefined
+
+function readHorizon(text: string | undefined): Snapshot {
+  if (latest === undefined || latest.text !== text) latest = readSnapshot(text)
+  return latest
 }
 
 /** @throws if it is none. */

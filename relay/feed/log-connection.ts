@@ -3,19 +3,19 @@
 import { Socket } from "node:net"
 import type pg from "pg"
 import { PinnedClient } from "../lib/pinned-client.ts"
+import { LogQuery, type Prepared, type Values } from "./log-query.ts"
 
 /** How long a query on the log may take. Milliseconds. */
 export const QUERY_TIMEOUT_MS = 10_000
-
-/** One row, in the order of its columns. */
-export type Values = Array<string | null>
 
 export interface LogConnection {
   connect(): Promise<void>
   /** Several statements, whose results nobody wants. */
   run(statements: string): Promise<void>
   /** The rows of one. pg returns them as arrays: making its objects took more time than everything else. */
-  rows(query: { name?: string; text: string; values?: unknown[]; query_timeout?: number }): Promise<Values[]>
+  rows(query: { text: string; values?: unknown[]; query_timeout?: number }): Promise<Values[]>
+  /** The same of a query that comes again and again, and is prepared. */
+  prepared(query: Prepared): Promise<Values[]>
   /** The rows as objects, where they are few. */
   objects(text: string, values?: unknown[]): Promise<Array<Record<string, string | null>>>
   /** The one value that a statement returns. */
@@ -49,6 +49,7 @@ export function createLogConnection(connectionString: string): LogConnection {
       await client.query(statements)
     },
     rows,
+    prepared: (query) => client.query(new LogQuery(query)).rows,
     objects: async (text, values = []) => (await client.query({ text, values })).rows,
     one: async (text, values = []) => (await rows({ text, values }))[0]?.[0] as string,
     close() {

@@ -3,8 +3,9 @@
 import type { Snapshot } from "../change/cursor.ts"
 import type { TransactionOrder } from "../change/order.ts"
 import { type Entries, type EntriesDeps, type RawRow, type ReadRows, readEntries } from "./entries.ts"
-import { type Head, readHead } from "./head.ts"
-import type { LogConnection, Values } from "./log-connection.ts"
+import { type Head, readHead, readNewest } from "./head.ts"
+import type { LogConnection } from "./log-connection.ts"
+import type { Values } from "./log-query.ts"
 import {
   BEGIN_PAGES,
   type Identity,
@@ -18,6 +19,8 @@ import {
 /** A page of a long read. The head is the same in each, and its horizon holds until the last. */
 export interface LogPage extends Entries {
   readonly head: Head
+  /** The newest `seq` that was given out when the read began. */
+  readonly newest: bigint
   /** The seq up to which everything was read; undefined if there was nothing. */
   readonly last: string | undefined
   readonly final: boolean
@@ -68,7 +71,9 @@ export async function* readPages(
       text: `declare commitcast_pages no scroll cursor for ${longRead(identity)}`,
       values: [String(since.xmax), inFlightOf(since), rest?.after ?? "0", rest?.until.text ?? null],
     })
-    const head = readHead((await fetch(1))[0]?.[4], identity)
+    const first = (await fetch(1))[0]?.[4]
+    const head = readHead(first, identity)
+    const newest = readNewest(first)
     let ended = false
     const waiting: LargeRow[] = []
     for (;;) {
@@ -82,7 +87,8 @@ export async function* readPages(
       }
       await fill(page, connection)
       const final = waiting.length === 0 && ended
-      yield { head, ...(await readEntries(page, deps)), last: page.at(-1)?.seq ?? undefined, final }
+      const last = page.at(-1)?.seq ?? undefined
+      yield { head, newest, ...(await readEntries(page, deps)), last, final }
       if (final) return
     }
   } finally {

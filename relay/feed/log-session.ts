@@ -13,8 +13,9 @@ import {
   type UnreadableRow,
 } from "./entries.ts"
 import { type Head, type Place, readHead, readSnapshot, samePlace } from "./head.ts"
-import { createLogConnection, type LogConnection, type Values } from "./log-connection.ts"
+import { createLogConnection, type LogConnection } from "./log-connection.ts"
 import { inFlightOf, type LogPage, type Rest, readPages } from "./log-pages.ts"
+import type { Values } from "./log-query.ts"
 import {
   ENCODING,
   IDENTITY,
@@ -120,11 +121,16 @@ const whatsOf = (connection: LogConnection): Whats =>
     tables: () => connection.objects(TABLES),
   })
 
+/** A lineage that somebody has ended is noticed after so long at the latest. Milliseconds. */
+const LINEAGE_MS = 1_000
+
 /** The short reads of a session, each of as few tables as can have something. */
 class ShortReads {
   readonly #connection: LogConnection
-  readonly #identity: Identity
   readonly #fence: () => Promise<bigint>
+  readonly #identity: Identity
+  readonly #texts = new Map<string, string>()
+  #lineageAskedAt = Number.NEGATIVE_INFINITY
   #place: Place | undefined
   /**
    * Whoever has no lower xid began to write when the place was known already: it wrote to that table and no other. A
@@ -142,23 +148,32 @@ class ShortReads {
   async read(since: Snapshot, limit: number): Promise<{ head: Head; rows: RawRow[] | undefined }> {
     const known = this.#place
     const single = known !== undefined && since.xmin >= this.#from
-    let found = await this.#ask(single ? [known.slot] : SLOTS, since, limit)
+    let found = await this.#ask(single ? known.slot : undefined, since, limit)
     if (known === undefined || !samePlace(known, found.head.place)) {
-      if (single) found = await this.#ask(SLOTS, since, limit)
+      if (single) found = await this.#ask(undefined, since, limit)
       this.#from = await this.#fence()
       this.#place = found.head.place
     }
     return found
   }
 
-  async #ask(slots: readonly Slot[], since: Snapshot, limit: number) {
+  /** @param slot reads all tables if undefined. */
+  async #ask(slot: Slot | undefined, since: Snapshot, limit: number) {
+    const now = performance.now()
+    const asks = slot === undefined || now - this.#lineageAskedAt >= LINEAGE_MS
     const inFlight = since.inFlight.size > 0
-    const [first, ...rows] = await this.#connection.rows({
-      name: `commitcast_read_${slots.join("")}${inFlight ? "_in_flight" : ""}`,
-      text: shortRead(this.#identity, slots, inFlight),
-      values: [String(since.xmax), limit + 1, ...(inFlight ? [inFlightOf(since)] : [])],
-    })
+    const name = `commitcast_read_${slot ?? "all"}${inFlight ? "_in_flight" : ""}${asks ? "_lineage" : ""}`
+    let text = this.#texts.get(name)
+    if (text === undefined) {
+      const slots = slot === undefined ? SLOTS : [slot]
+      text = shortRead(this.#identity, { slots, inFlight, lineage: asks ? "asked" : "believed" })
+      this.#texts.set(name, text)
+    }
+    const values = [String(since.xmax), String(limit + 1)]
+    if (inFlight) values.push(`{${inFlightOf(since).join()}}`)
+    const [first, ...rows] = await this.#connection.prepared({ name, text, values })
     const head = readHead(first?.[4], this.#identity)
+    if (asks) this.#lineageAskedAt = now
     const cut = rows.length > limit || rows.some(([, , , , data]) => data === "")
     return { head, rows: cut ? undefined : rows.map(rawRow).sort(bySeq) }
   }

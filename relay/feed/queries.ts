@@ -27,36 +27,53 @@ const FOREIGN = 2_147_483_647
 
 /**
  * The head: what is true of the rows beside it. It comes first, has no xid, and packs everything into its data: the
- * lineage's number, the version of relay.horizon, the state, what is left of the lease, snapshot, horizon and newest seq.
- * A function of a sequence is read after the snapshot was taken, so a row that is visible was written before.
+ * lineage's number, the version of relay.horizon, the state, what is left of the lease, snapshot and horizon. A function
+ * of a sequence is read after the snapshot was taken, so a row that is visible was written before.
  */
-const head = ({ log, system, database }: Identity, snapshot: string) => `
+const head = (lineage: string, snapshot: string, more = "") => `
   select null::bigint as seq, null::xid8 as xid, null::timestamptz as at, null::integer as what,
-         concat(
-           (select max(case when log = '${log}'::oid and 'relay.change_0'::regclass = '${log}'::oid
-                             and system_identifier = '${system}'::bigint and database = '${database}'::oid
-                            then number else ${FOREIGN} end) from relay.lineage), '|',
-           horizon.xmin, '|', pg_sequence_last_value('relay.state'), '|',
+         concat(${lineage}, '|', horizon.xmin, '|', pg_sequence_last_value('relay.state'), '|',
            (pg_sequence_last_value('relay.lease') - floor(date_part('epoch', clock_timestamp()) * 1000))::bigint, '|',
-           ${snapshot}, '|', h, '|', pg_sequence_last_value('relay.change_seq')) as data`
+           ${snapshot}, '|', h${more}) as data`
+
+const SNAPSHOT = "pg_current_snapshot()"
+const NEWEST = ", '|', pg_sequence_last_value('relay.change_seq')"
+
+/** The number of the lineage, by what is written of all. */
+const lineage = ({ log, system, database }: Identity) => `
+  (select max(case when log = '${log}'::oid and 'relay.change_0'::regclass = '${log}'::oid
+                    and system_identifier = '${system}'::bigint and database = '${database}'::oid
+                   then number else ${FOREIGN} end) from relay.lineage)`
+
+/** The same, believed: a constant, which PostgreSQL computes anew when the log is dropped. */
+const lineageBelieved = ({ log, number }: Identity) =>
+  `case when 'relay.change_0'::regclass = '${log}'::oid then ${number} else ${FOREIGN} end`
 
 /** The upper bound keeps out xids of another cluster, which a restored log may hold, until this one's have come that far. */
 const SINCE = "xid >= $1::xid8 and xid < pg_snapshot_xmax(pg_current_snapshot())"
 
 const union = (parts: readonly string[]): string => parts.join(" union all ")
 
+/** Which tables a short read reads, whether it has transactions in flight, and whether it looks at the lineage. */
+export interface ShortReadKind {
+  readonly slots: readonly Slot[]
+  readonly inFlight: boolean
+  readonly lineage: "asked" | "believed"
+}
+
 /**
  * A read of tables of the log: head and rows in one statement, so that they belong together. Rows since `$1`, at most
  * `$2` of them, and those of the transactions `$3`, in any order. One that is too large comes with an empty text.
  */
-export function shortRead(identity: Identity, slots: readonly Slot[], inFlight: boolean): string {
+export function shortRead(identity: Identity, { slots, inFlight, lineage: asks }: ShortReadKind): string {
   const data = `case when octet_length(data) > ${SHORT_ROW_BYTES} then '' else data end as data`
   const rows = slots.flatMap((slot) =>
     [SINCE, ...(inFlight ? ["xid = any($3::xid8[])"] : [])].map(
       (condition) => `select seq, xid, at, what, ${data} from relay.change_${slot} where ${condition}`,
     ),
   )
-  return `${head(identity, "pg_current_snapshot()")} from relay.horizon
+  const number = (asks === "asked" ? lineage : lineageBelieved)(identity)
+  return `${head(number, SNAPSHOT)} from relay.horizon
     union all (select * from (${union(rows)}) r limit $2::int)`
 }
 
@@ -64,9 +81,9 @@ export function shortRead(identity: Identity, slots: readonly Slot[], inFlight: 
 export const BEGIN_PAGES = `begin; lock table ${SLOTS.map((slot) => `relay.change_${slot}`)} in access share mode`
 
 /**
- * A read in pages, of all tables: head, then the rows since `$1` and those of the transactions `$2` in order. It may go on
- * where another was cut: after the seq `$3`, up to the snapshot `$4`. A large row comes without its data, but with its
- * size and its place.
+ * A read in pages, of all tables: head, which ends with the newest seq, then the rows since `$1` and those of the
+ * transactions `$2` in order. It may go on where another was cut: after the seq `$3`, up to the snapshot `$4`. A large row
+ * comes without its data, but with its size and its place.
  */
 export function longRead(identity: Identity): string {
   const columns = (slot: Slot) => `seq, xid, at, what,
@@ -79,7 +96,7 @@ export function longRead(identity: Identity): string {
       (condition) => `select ${columns(slot)} from relay.change_${slot} where ${condition} and ${rest}`,
     ),
   )
-  const first = head(identity, "coalesce($4::pg_snapshot, pg_current_snapshot())")
+  const first = head(lineage(identity), `coalesce($4::pg_snapshot, ${SNAPSHOT})`, NEWEST)
   return `${union([`${first}, null::integer as bytes, null as place from relay.horizon`, ...rows])}
     order by seq nulls first`
 }

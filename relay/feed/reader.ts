@@ -4,6 +4,7 @@ import { type Change, seqOf } from "../change/change.ts"
 import { contains, type Snapshot } from "../change/cursor.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { BatchPart, FeedConsumer } from "./batch.ts"
+import type { Entries } from "./entries.ts"
 import type { Head } from "./head.ts"
 import { isTimeout } from "./log-connection.ts"
 import type { LogPage } from "./log-pages.ts"
@@ -74,7 +75,7 @@ export class Reader {
     const page = await session.read(since, this.#size)
     stop()
     if (!contains(since, page.head.horizon)) return undefined
-    const parts = page.cut ? session.pages(since, this.#size) : [{ ...page, last: undefined, final: true }]
+    const parts = page.cut ? session.pages(since, this.#size) : [{ ...page, final: true }]
     const transactions = new Set<string>()
     let { head } = page
     let count = 0
@@ -84,7 +85,7 @@ export class Reader {
       if (!contains(since, head.horizon)) return undefined
       for (const { xid } of part.changes) transactions.add(xid)
       count += part.changes.length
-      if (page.cut) this.#backlog = leftFrom(part)
+      if ("newest" in part) this.#backlog = leftFrom(part)
       if (part.changes.length > 0 || since.text !== head.snapshot.text)
         await this.#deliver(part, { lineage: session.lineage, snapshot: head.snapshot }, first)
       onCanaries(part.canaries)
@@ -95,7 +96,11 @@ export class Reader {
     return { snapshot: head.snapshot, leaseMs: head.leaseMs, transactions }
   }
 
-  async #deliver(part: LogPage, cursor: BatchPart["cursor"], first: boolean): Promise<void> {
+  async #deliver(
+    part: Entries & Pick<LogPage, "final">,
+    cursor: BatchPart["cursor"],
+    first: boolean,
+  ): Promise<void> {
     const { consumer, metrics } = this.#deps
     const { changes, revocations, final } = part
     const stop = metrics.fanout.startTimer()
@@ -109,8 +114,8 @@ export class Reader {
 }
 
 /** How many changes there are at most from this page on. */
-const leftFrom = ({ head, changes }: LogPage): number =>
-  Number(head.newest - (changes[0] === undefined ? head.newest : seqOf(changes[0]))) + 1
+const leftFrom = ({ newest, changes }: LogPage): number =>
+  Number(newest - (changes[0] === undefined ? newest : seqOf(changes[0]))) + 1
 
 /** Runs of changes of one table and operation: a counter takes each at once. */
 function runsOf(changes: readonly Change[]): Array<{ table: string; op: string; count: number }> {

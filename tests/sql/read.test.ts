@@ -260,10 +260,12 @@ for (const version of VERSIONS) {
       async (t) => {
         const db = await database(t, { version })
         const { session, feed, asked } = await openWatched(t, db)
-        await until("a read asks one table", async () => {
+        await until("reads ask one table", async () => {
           const found = await session.now()
           if (found.inFlight.size === 0) await session.read(found, 1_000)
-          return asked.some(({ name }) => name === "commitcast_read_0")
+          return ["commitcast_read_0", "commitcast_read_0_lineage"].every((read) =>
+            asked.some(({ name }) => name === read),
+          )
         })
         const long = await db.session()
         await long.query("begin; insert into vote (votes) values (0)")
@@ -292,6 +294,7 @@ for (const version of VERSIONS) {
           for (const [read, tables, query] of [
             ["read", 2, { text: `execute ${name}('${since.xmax}', 1000, '{${xids}}')` }],
             ["read of one table", 1, { text: `execute commitcast_read_0('${since.xmax}', 1000)` }],
+            ["with its lineage", 1, { text: `execute commitcast_read_0_lineage('${since.xmax}', 1000)` }],
             ["pages", 6, declared],
           ] as const) {
             const result = await feed.query({
@@ -374,5 +377,41 @@ for (const version of VERSIONS) {
         }
       },
     )
+
+    t.test("a read of one table, which believes the lineage, does so for a moment only", async (t) => {
+      const db = await database(t, { version })
+      const { session, asked } = await openWatched(t, db)
+      let since = await session.now()
+      const next = async () => {
+        since = (await session.read(since, 10)).head.snapshot
+      }
+      await until("a read believes", async () => {
+        await next()
+        return asked.at(-1)?.name === "commitcast_read_0"
+      })
+      await db.query("select relay.begin_lineage()")
+      await until("a read says that there is another one", () =>
+        next().then(
+          () => false,
+          ({ message }) => /another one/.test(message),
+        ),
+      )
+    })
+
+    t.test("a read that believes the lineage finds at once that the log is another table", async (t) => {
+      const db = await database(t, { version })
+      const { session, asked } = await openWatched(t, db)
+      let since = await session.now()
+      await until("a read believes", async () => {
+        since = (await session.read(since, 10)).head.snapshot
+        return asked.at(-1)?.name === "commitcast_read_0"
+      })
+      const before = asked.length
+      await db.query(
+        "alter table relay.change_0 rename to lost; create table relay.change_0 (like relay.lost including all)",
+      )
+      await t.rejects(session.read(since, 10), /another one/)
+      t.equal(asked.length, before + 1)
+    })
   })
 }

@@ -113,7 +113,8 @@ t.test("what is forgotten while the socket drains comes from the log", async (t)
   t.equal(reader.since.text, snapshotAt(11).text, "from where it stands, not from its cursor")
   t.equal(reader.rest, undefined)
   reader.take({
-    head: { snapshot: snapshotAt(12), horizon: snapshotAt(1), leaseMs: null, newest: 12n },
+    head: { snapshot: snapshotAt(12), horizon: snapshotAt(1), leaseMs: null },
+    newest: 12n,
     changes: [message(11)],
     revocations: [],
     canaries: [],
@@ -224,7 +225,8 @@ t.test(
       const { reader, end } = next()
       if (answered)
         reader.take({
-          head: { snapshot: snapshotAt(20), horizon: snapshotAt(1), leaseMs: null, newest: 20n },
+          head: { snapshot: snapshotAt(20), horizon: snapshotAt(1), leaseMs: null },
+          newest: 20n,
           changes: [message(6)],
           revocations: [],
           canaries: [],

@@ -64,7 +64,6 @@ function createFakeLog() {
     snapshot: snapshot(log.xmax),
     horizon: snapshot(log.horizon),
     leaseMs: log.leaseMs,
-    newest: BigInt(entries.length),
   })
 
   const session = (lineage: string, lineages: ReadonlySet<string>): Session => ({
@@ -79,10 +78,11 @@ function createFakeLog() {
     async *pages(since, size): AsyncGenerator<LogPage> {
       const found = entries.filter(({ xid }) => xid >= since.xmax)
       const shown = head()
+      const newest = BigInt(entries.length)
       for (let from = 0; from < found.length; from += size) {
         await holds.pass("page")
         const final = from + size >= found.length
-        yield { head: shown, ...contentOf(found.slice(from, from + size)), last: undefined, final }
+        yield { head: shown, newest, ...contentOf(found.slice(from, from + size)), last: undefined, final }
       }
       await holds.pass("end of pages")
     },
