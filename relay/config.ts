@@ -2,6 +2,7 @@
 
 import { z } from "zod"
 import { readTrust } from "./lib/client-address.ts"
+import { ConninfoError, parseConninfo } from "./lib/conninfo.ts"
 
 /** A setting that is wrong. The message names it; the process ends with exit code 2. */
 export class ConfigError extends Error {
@@ -54,11 +55,24 @@ function isTrust(text: string): boolean {
   }
 }
 
+function conninfoFault(text: string): string | undefined {
+  try {
+    parseConninfo(text)
+    return undefined
+  } catch (error) {
+    if (error instanceof ConninfoError) return error.message
+    throw error
+  }
+}
+
 /** Every setting by its environment name; its flag is the same in lower case with dashes. */
 export const Settings = z.object({
   DATABASE_URL: z
     .string()
-    .regex(/^postgres(ql)?:\/\//, "must begin with postgres:// or postgresql://")
+    .superRefine((text, context) => {
+      const message = conninfoFault(text)
+      if (message !== undefined) context.addIssue({ code: "custom", message })
+    })
     .optional()
     .describe("the database to relay from; unset: an embedded PostgreSQL in COMMITCAST_DIR"),
   COMMITCAST_DIR: z

@@ -153,7 +153,7 @@ function wire({ settings, databaseUrl, version, log, upstream, floorMs, slowMs, 
   const consumer = createHub({ ...shared, derivedBoard, laneBufferBytes })
   const source =
     upstream?.source(consumer) ??
-    createSource({ settings, databaseUrl, changelog, unreadable, consumer, log, metrics, floorMs })
+    createSource({ settings, changelog, unreadable, consumer, log, metrics, floorMs })
 
   const logReads = createLogReads({ ...shared, changelog })
   const replays = createReplays({ ...shared, logReads, source })

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs"
 import { parseEnv } from "node:util"
 import { ConfigError, optionOf, readSettings, Settings } from "../../relay/config.ts"
+import { parseConninfo } from "../../relay/lib/conninfo.ts"
 
 type Source = Record<string, string | undefined>
 
@@ -14,6 +15,7 @@ const FROM_FILES = [
   "JWT_PUBLIC_KEY",
   "METRICS_TOKEN",
 ] as const
+const PASSWORDS = ["password", "sslpassword", "scram_client_key", "scram_server_key"]
 const SECRETS = new Set<string>(["JWT_SECRET", "JWT_SECRET_PREVIOUS", "METRICS_TOKEN"])
 
 /** @throws ConfigError that names the setting, or the file, and what is wrong. */
@@ -83,11 +85,24 @@ function shownValue(name: string, value: unknown): unknown {
 }
 
 function withoutPassword(text: string): string {
-  if (!URL.canParse(text)) return "(not shown)"
+  if (!URL.canParse(text)) return keywordsWithoutPassword(text)
   const url = new URL(text)
   if (url.password !== "") url.password = "***"
   // libpq takes them here too.
-  for (const name of ["password", "sslpassword"])
-    if (url.searchParams.has(name)) url.searchParams.set(name, "***")
+  for (const name of PASSWORDS) if (url.searchParams.has(name)) url.searchParams.set(name, "***")
   return url.href
 }
+
+/** Several hosts with ports are no URL, and keywords are none. */
+function keywordsWithoutPassword(text: string): string {
+  try {
+    return [...parseConninfo(text)]
+      .map(([keyword, value]) => `${keyword}=${PASSWORDS.includes(keyword) ? "***" : quoted(value)}`)
+      .join(" ")
+  } catch {
+    return "(not shown)"
+  }
+}
+
+const quoted = (value: string): string =>
+  /^[^\s'\\]+$/.test(value) ? value : `'${value.replace(/['\\]/g, "\\$&")}'`

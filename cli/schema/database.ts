@@ -2,6 +2,8 @@
 
 import pg from "pg"
 import { ConfigError, type Settings } from "../../relay/config.ts"
+import { type Database, NoServerError, openDatabase } from "../../relay/lib/database.ts"
+import { TlsError } from "../../relay/lib/line.ts"
 import { PIN, PIN_TRANSACTION } from "../../relay/lib/pinned-client.ts"
 import { readState } from "../embedded/state.ts"
 import { invocation } from "../invocation.ts"
@@ -19,24 +21,33 @@ export class UnreachableError extends Error {
  * @throws UnreachableError if there is no answer, ConfigError if trying again cannot help.
  */
 export async function connect(databaseUrl: string): Promise<pg.Client> {
-  const client = new pg.Client({
-    connectionString: databaseUrl,
-    application_name: "commitcast",
-    connectionTimeoutMillis: 10_000,
-  })
-  client.on("error", () => {})
+  const database = openDatabase(databaseUrl)
+  let client: pg.Client | undefined
   try {
-    await client.connect()
-    await check(client, databaseUrl)
+    client = await openClient(database, 10_000)
+    await check(client, database)
     await client.query(PIN)
     return client
   } catch (error) {
-    await client.end().catch(() => {})
+    await client?.end().catch(() => {})
     throw explain(error as Error & { code?: string })
   }
 }
 
-async function check(client: pg.Client, databaseUrl: string): Promise<void> {
+async function openClient(database: Database, timeoutMs: number): Promise<pg.Client> {
+  const dialled = await database.dial("commitcast")
+  const client = new pg.Client({ ...dialled, connectionTimeoutMillis: timeoutMs })
+  client.on("error", () => {})
+  try {
+    await client.connect()
+    return client
+  } catch (error) {
+    await client.end().catch(() => {})
+    throw error
+  }
+}
+
+async function check(client: pg.Client, database: Database): Promise<void> {
   // For this transaction only: a pooler in transaction mode hands the session on to others as it was left.
   await client.query(PIN_TRANSACTION)
   const result = await client.query<{ version: number; name: string; standby: boolean; pid: number }>(
@@ -52,27 +63,23 @@ async function check(client: pg.Client, databaseUrl: string): Promise<void> {
   if (version < OLDEST)
     throw new ConfigError(`DATABASE_URL: PostgreSQL ${name} is too old: 14 or newer is needed`)
   if (standby)
-    throw new ConfigError("DATABASE_URL leads to a standby: NOTIFY does not reach it; use the primary")
+    throw new ConfigError(
+      "DATABASE_URL leads to a standby: NOTIFY does not reach it; use the primary, or target_session_attrs=read-write where several hosts are named",
+    )
   if (pid !== (client as unknown as { processID: number }).processID)
-    await refuseTransactionPooler(databaseUrl, client)
+    await refuseTransactionPooler(database, client)
 }
 
 /**
  * Behind a pooler in transaction mode two open connections can share a server process: LISTEN would be lost silently.
  * The backend's pid is not the one in the greeting wherever a pooler stands between; in session mode that is harmless.
  */
-async function refuseTransactionPooler(databaseUrl: string, first: pg.Client): Promise<void> {
-  const second = new pg.Client({
-    connectionString: databaseUrl,
-    connectionTimeoutMillis: 5_000,
-    query_timeout: 5_000,
-  })
-  second.on("error", () => {})
+async function refuseTransactionPooler(database: Database, first: pg.Client): Promise<void> {
   const pidOf = async (client: pg.Client) =>
     (await client.query<{ pid: number }>("select pg_catalog.pg_backend_pid() as pid")).rows[0]?.pid
+  const pid = await pidOf(first)
+  const second = await openClient(database, 5_000)
   try {
-    const pid = await pidOf(first)
-    await second.connect()
     await second.query(PIN_TRANSACTION)
     if ((await pidOf(second)) === pid) {
       throw new ConfigError(
@@ -106,7 +113,12 @@ function explain(error: Error & { code?: string }): Error {
     return new ConfigError(`DATABASE_URL: ${error.message}: check user and password`, { cause: error })
   if (code === "3D000")
     return new ConfigError(`DATABASE_URL: ${error.message}: create it first`, { cause: error })
-  if (error.message.includes("SASL") || error.message.includes("Invalid URL"))
+  if (error instanceof NoServerError)
+    return new UnreachableError(`no host of DATABASE_URL will do: ${error.message}`, { cause: error })
+  if (
+    error instanceof TlsError ||
+    /SASL|asks for a password|password file|channel_binding/.test(error.message)
+  )
     return new ConfigError(`DATABASE_URL: ${error.message}`, { cause: error })
   if ((code !== undefined && UNREACHABLE.has(code)) || /timeout|terminated/i.test(error.message)) {
     return new UnreachableError(`the database does not answer (${code ?? error.message})`, { cause: error })

@@ -2,7 +2,8 @@
 
 import pg from "pg"
 import { z } from "zod"
-import { PinnedClient } from "../lib/pinned-client.ts"
+import type { Database } from "../lib/database.ts"
+import { pinnedPool } from "../lib/pinned-client.ts"
 import type { Log } from "../telemetry/log.ts"
 import { Definition, ReturnedRow } from "./definition.ts"
 
@@ -28,13 +29,10 @@ const DERIVE =
   "select id, data from relay.derive($1::pg_catalog.text, $2::pg_catalog.text) limit $3::pg_catalog.int8"
 
 /** Connects to the database when there is something to run. */
-export function createRunner(connectionString: string, log: Log): Runner {
-  const pool = new pg.Pool({
-    Client: PinnedClient,
-    connectionString,
+export function createRunner(database: Database, log: Log): Runner {
+  const pool = pinnedPool(database, "commitcast derived", {
     // A slow function leaves room for the others.
     max: 2,
-    application_name: "commitcast derived",
     query_timeout: TIMEOUT_MS * 2,
     connectionTimeoutMillis: TIMEOUT_MS * 2,
   })

@@ -1,8 +1,9 @@
 /** The changelog of one database: sessions that read it, and the upkeep that it needs. */
 
-import pg from "pg"
+import type pg from "pg"
 import { z } from "zod"
-import { PinnedClient } from "../lib/pinned-client.ts"
+import { type Database, openDatabase } from "../lib/database.ts"
+import { pinnedPool } from "../lib/pinned-client.ts"
 import type { UnreadableRow } from "./entries.ts"
 import { QUERY_TIMEOUT_MS } from "./log-connection.ts"
 import { openSession, type Session } from "./log-session.ts"
@@ -19,6 +20,7 @@ export const TrackedTable = z.object({
 export type TrackedTable = z.infer<typeof TrackedTable>
 
 export interface Changelog {
+  readonly database: Database
   /** @throws if the database cannot be reached, or has no relay schema that this version can read. */
   open(): Promise<Session>
   tracked(): Promise<TrackedTable[]>
@@ -44,7 +46,7 @@ const RENEW = "select relay.renew()::int as count"
 const NOT_NOW = new Set(["42501", "55P03", "40P01"])
 
 /**
- * Connects to the changelog of one database.
+ * Connects to the changelog of one database. @throws ConfigError if it cannot be reached as the connection string asks.
  * @param onUnreadable its sessions have passed over rows.
  */
 export function createChangelog(
@@ -52,17 +54,16 @@ export function createChangelog(
   onIdleError: (error: Error) => void,
   onUnreadable: (rows: readonly UnreadableRow[]) => void = () => {},
 ): Changelog {
-  const pool = new pg.Pool({
-    Client: PinnedClient,
-    connectionString,
+  const database = openDatabase(connectionString)
+  const pool = pinnedPool(database, "commitcast", {
     max: 2,
-    application_name: "commitcast",
     query_timeout: QUERY_TIMEOUT_MS,
     connectionTimeoutMillis: QUERY_TIMEOUT_MS,
   })
   pool.on("error", onIdleError)
   return {
-    open: () => openSession({ connectionString, onUnreadable }),
+    database,
+    open: () => openSession({ database, onUnreadable }),
     async tracked() {
       const result = await pool.query({
         text: "select name, type, level, problem, not_captured from relay.tracked order by name",

@@ -4,8 +4,8 @@
  * half-open socket, and ends the process on an error that nobody listens to.
  */
 
-import { Socket } from "node:net"
 import pgListen from "pg-listen"
+import type { Database } from "../lib/database.ts"
 import { deferred } from "../lib/deferred.ts"
 import { pinnedConnection } from "../lib/pinned-client.ts"
 
@@ -19,7 +19,7 @@ export interface ListenSession {
 }
 
 export interface ListenOptions {
-  connectionString: string
+  database: Database
   channel: string
   onPayload(payload: unknown): void
   signal: AbortSignal
@@ -29,20 +29,25 @@ const CONNECT_MS = 10_000
 
 /** @throws if the database cannot be reached, or the signal is aborted meanwhile. */
 export async function openListenSession({
-  connectionString,
+  database,
   channel,
   onPayload,
   signal,
 }: ListenOptions): Promise<ListenSession> {
-  const socket = new Socket()
   const lost = deferred<never>()
-  const config = {
-    connectionString,
-    application_name: "commitcast listener",
-    stream: () => socket,
-    keepAlive: true,
-    connectionTimeoutMillis: CONNECT_MS,
-  }
+  const stop = () => lost.reject(new Error("stopping"))
+  signal.addEventListener("abort", stop)
+  const dialling = database.dial("commitcast listener")
+  const dialled = await Promise.race([dialling, lost.promise]).catch((error) => {
+    signal.removeEventListener("abort", stop)
+    dialling.then(
+      ({ stream }) => stream().destroy(),
+      () => {},
+    )
+    throw error
+  })
+  const config = { ...dialled, keepAlive: true, connectionTimeoutMillis: CONNECT_MS }
+  const socket = dialled.stream()
   const subscriber = pgListen.default<Record<string, string>>(
     { ...config, ...pinnedConnection(config) },
     { paranoidChecking: false, retryLimit: 1, parse: (text) => text, serialize: (text: string) => text },
@@ -51,8 +56,6 @@ export async function openListenSession({
   subscriber.events.on("notification", (notification) => {
     if (notification.channel === channel) onPayload(notification.payload)
   })
-  const stop = () => lost.reject(new Error("stopping"))
-  signal.addEventListener("abort", stop)
 
   function close(): void {
     signal.removeEventListener("abort", stop)

@@ -1,7 +1,7 @@
 /** The connection of a reading session: every value comes as PostgreSQL's text. */
 
-import { Socket } from "node:net"
 import type pg from "pg"
+import type { Database } from "../lib/database.ts"
 import { PinnedClient } from "../lib/pinned-client.ts"
 import { LogQuery, type Prepared, type Values } from "./log-query.ts"
 
@@ -9,7 +9,6 @@ import { LogQuery, type Prepared, type Values } from "./log-query.ts"
 export const QUERY_TIMEOUT_MS = 10_000
 
 export interface LogConnection {
-  connect(): Promise<void>
   /** Several statements, whose results nobody wants. */
   run(statements: string): Promise<void>
   /** The rows of one. pg returns them as arrays: making its objects took more time than everything else. */
@@ -25,26 +24,31 @@ export interface LogConnection {
 
 const asText = { getTypeParser: () => (value: string) => value }
 
-/** Makes it; it is not connected yet. */
-export function createLogConnection(connectionString: string): LogConnection {
-  const socket = new Socket()
+/** Opens one. @throws if no server can be reached. */
+export async function openLogConnection(database: Database): Promise<LogConnection> {
+  const dialled = await database.dial("commitcast feed")
   const client = new PinnedClient({
-    connectionString,
-    application_name: "commitcast feed",
-    stream: () => socket,
+    ...dialled,
     keepAlive: true,
     query_timeout: QUERY_TIMEOUT_MS,
     connectionTimeoutMillis: QUERY_TIMEOUT_MS,
     types: asText as pg.CustomTypesConfig,
   })
+  const close = () => {
+    client.end().catch(() => {})
+    dialled.stream().destroySoon()
+  }
   // A running query rejects by itself. If none is running, the next one rejects.
   client.on("error", () => {})
   const rows: LogConnection["rows"] = async (query) =>
     (await client.query<Values>({ ...query, rowMode: "array" })).rows
+  try {
+    await client.connect()
+  } catch (error) {
+    close()
+    throw error
+  }
   return {
-    async connect() {
-      await client.connect()
-    },
     async run(statements) {
       await client.query(statements)
     },
@@ -52,10 +56,7 @@ export function createLogConnection(connectionString: string): LogConnection {
     prepared: (query) => client.query(new LogQuery(query)).rows,
     objects: async (text, values = []) => (await client.query({ text, values })).rows,
     one: async (text, values = []) => (await rows({ text, values }))[0]?.[0] as string,
-    close() {
-      client.end().catch(() => {})
-      socket.destroySoon()
-    },
+    close,
   }
 }
 

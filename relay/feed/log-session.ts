@@ -3,6 +3,7 @@
 import type { Snapshot } from "../change/cursor.ts"
 import { TransactionOrder } from "../change/order.ts"
 import { Revocation } from "../change/revocation.ts"
+import type { Database } from "../lib/database.ts"
 import {
   type Entries,
   type EntriesDeps,
@@ -13,7 +14,7 @@ import {
   type UnreadableRow,
 } from "./entries.ts"
 import { type Head, type Place, readHead, readSnapshot, samePlace } from "./head.ts"
-import { createLogConnection, type LogConnection } from "./log-connection.ts"
+import { type LogConnection, openLogConnection } from "./log-connection.ts"
 import { inFlightOf, type LogPage, type Rest, readPages } from "./log-pages.ts"
 import type { Values } from "./log-query.ts"
 import {
@@ -60,17 +61,16 @@ export interface Session {
 }
 
 export interface SessionDeps {
-  connectionString: string
+  database: Database
   /** Rows were passed over. */
   onUnreadable(rows: readonly UnreadableRow[]): void
 }
 
 /** @throws as Changelog.open. */
-export async function openSession({ connectionString, onUnreadable }: SessionDeps): Promise<Session> {
-  const connection = createLogConnection(connectionString)
+export async function openSession({ database, onUnreadable }: SessionDeps): Promise<Session> {
+  const connection = await openLogConnection(database)
   const { one, close } = connection
   try {
-    await connection.connect()
     await connection.run(SESSION)
     const lossy = (await connection.rows({ text: ENCODING })).length > 0
     const lineage = await one("select relay.meet_lineage()")

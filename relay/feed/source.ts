@@ -43,7 +43,6 @@ export interface Source {
 
 export interface SourceDeps {
   settings: Readonly<Settings>
-  databaseUrl: string
   changelog: Changelog
   /** What the changelog's sessions have passed over. */
   unreadable: Pick<Unreadable, "report">
@@ -60,7 +59,6 @@ const BELL_CHANNEL = "election_updates"
 /** Makes the source of a database. */
 export function createSource({
   settings,
-  databaseUrl,
   changelog,
   unreadable,
   consumer,
@@ -69,7 +67,7 @@ export function createSource({
   floorMs,
 }: SourceDeps): Source {
   const derived = createDerived({
-    runner: createRunner(databaseUrl, log),
+    runner: createRunner(changelog.database, log),
     showDerived: consumer.showDerived,
     log,
     metrics,
@@ -95,8 +93,7 @@ export function createSource({
     floorMs,
   })
   const listener = new Listener({
-    open: (options) =>
-      openListenSession({ connectionString: databaseUrl, channel: BELL_CHANNEL, ...options }),
+    open: (options) => openListenSession({ database: changelog.database, channel: BELL_CHANNEL, ...options }),
     log,
     metrics,
     onBell: (xid) => feed.rang(xid),

@@ -55,7 +55,7 @@ export function createPrimary({ settings, databaseUrl, version, size, log }: Pri
   const revocations = createRevocations()
   const forwarder = createForwarder(revocations)
   const { consumer } = forwarder
-  const source = createSource({ settings, databaseUrl, changelog, unreadable, consumer, log, metrics })
+  const source = createSource({ settings, changelog, unreadable, consumer, log, metrics })
   const pool = createWorkerPool({ forwarder, status: () => statusOf(source.state()), log })
   const all = {
     version,

@@ -3,6 +3,7 @@
 import t, { type Test } from "tap"
 import { openListenSession } from "../../relay/feed/listen-session.ts"
 import { Listener } from "../../relay/feed/listener.ts"
+import { openDatabase } from "../../relay/lib/database.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
 import { type Database, database } from "../helpers/database.ts"
@@ -31,9 +32,9 @@ async function world(
   let bells = 0
   let leases = 0
   let ups = 0
-  const connectionString = db.url.replace(`:${db.port}/`, `:${proxy.port}/`)
+  const through = openDatabase(db.url.replace(`:${db.port}/`, `:${proxy.port}/`))
   const listener = new Listener({
-    open: (options) => openListenSession({ connectionString, channel: "election_updates", ...options }),
+    open: (options) => openListenSession({ database: through, channel: "election_updates", ...options }),
     log: createLog({ LOG_LEVEL: "silent", LOG_FORMAT: "json" }),
     metrics,
     onBell: () => bells++,

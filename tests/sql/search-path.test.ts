@@ -7,6 +7,7 @@ import { connect } from "../../cli/schema/database.ts"
 import { install, uninstall } from "../../cli/schema/install.ts"
 import { track, untrack } from "../../cli/schema/track.ts"
 import { readSettings } from "../../relay/config.ts"
+import { openDatabase } from "../../relay/lib/database.ts"
 import { PIN, PIN_TRANSACTION, PinnedClient } from "../../relay/lib/pinned-client.ts"
 import { execSql, noBinaries, ownCluster } from "../helpers/cluster.ts"
 import { finish, workDirectory } from "../helpers/command.ts"
@@ -66,11 +67,11 @@ for (const version of VERSIONS)
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
     t.test("a pinned client is pinned when it is connected, and a refusal rejects as ever", async (t) => {
       const db = await database(t, { version })
-      const client = new PinnedClient(db.url)
+      const client = new PinnedClient(await openDatabase(db.url).dial("test"))
       await client.connect()
       t.same((await client.query("show search_path")).rows, [{ search_path: PINNED }])
       await client.end()
-      const nowhere = new PinnedClient(db.url.replace(db.name, "nowhere"))
+      const nowhere = new PinnedClient(await openDatabase(db.url.replace(db.name, "nowhere")).dial("test"))
       t.match(await refusal(nowhere.connect()), { code: "3D000" })
     })
 

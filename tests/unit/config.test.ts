@@ -59,7 +59,16 @@ t.test("text becomes what it means", async (t) => {
 })
 
 const WRONG: Record<string, string[]> = {
-  DATABASE_URL: ["mysql://h/d", "localhost", "host=localhost dbname=x", " postgres://h/d"],
+  DATABASE_URL: [
+    "mysql://h/d",
+    "localhost",
+    "host=localhost dbname",
+    " postgres://h/d",
+    "postgres://h/d?colour=red",
+    "postgres://h:x/d",
+    "postgres://[::1/d",
+    "postgres://u:100%@h/d",
+  ],
   PORT: ["x", "-1", "65536", "80.5", "Infinity", "8080x"],
   WS_PATH: ["ws", "ws://h/ws", "/ws?x", "/ws#x", "/w s"],
   TRUST_PROXY: ["TRUE", "-1", "1.5", "proxy.example", "10.0.0.0/33"],
