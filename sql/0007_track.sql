@@ -108,6 +108,10 @@ declare
 begin
   exclude := coalesce(exclude, '{}');
   level := coalesce(level, 'row');
+  if v_class.oid is null then
+    raise exception '% is no table that can be tracked', coalesce(target::text, 'null') using errcode = 'undefined_table',
+      hint = 'Name one: select relay.track(''public.vote'').';
+  end if;
   if v_class.relkind not in ('r', 'p') or v_class.relpersistence = 't' then
     raise exception '% cannot be tracked: only ordinary and partitioned tables can', v_name using errcode = 'wrong_object_type';
   end if;
@@ -164,6 +168,10 @@ begin
     where i.indrelid = target and i.indisprimary and a.attrelid = target and a.attnum = k.num));
   if v_row.key is null then
     raise exception '% has no primary key', v_name using errcode = 'invalid_table_definition',
+      hint = 'Name the columns that identify a row: select relay.track(..., key => array[''id'']).';
+  end if;
+  if cardinality(v_row.key) <> (select count(distinct k) from unnest(v_row.key) k) or cardinality(v_row.key) = 0 then
+    raise exception 'key of % must name one column or more, each once', v_name using errcode = 'invalid_parameter_value',
       hint = 'Name the columns that identify a row: select relay.track(..., key => array[''id'']).';
   end if;
   select string_agg(quote_ident(k), ', ') into v_unknown from unnest(v_row.key) k
@@ -284,6 +292,10 @@ language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 declare
   v_id integer := t.id from relay.tracking t where t.target = untrack.target;
 begin
+  if target is null then
+    raise exception 'target must not be null' using errcode = 'invalid_parameter_value',
+      hint = 'Name a table: select relay.untrack(''public.vote''). relay.tracked shows those that there are.';
+  end if;
   if v_id is null then
     return false;
   end if;

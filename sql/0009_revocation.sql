@@ -64,7 +64,8 @@ declare
   v_row relay.revocation := relay.revocation_of(user_id, jti);
 begin
   if until is null or until <= clock_timestamp() then
-    raise exception 'until must be a time to come' using errcode = 'invalid_parameter_value';
+    raise exception 'until must be a time to come' using errcode = 'invalid_parameter_value',
+      hint = 'Leave it out to revoke for ever; relay.reinstate takes a revocation back.';
   end if;
   if issued_before is not null and (v_row.kind <> 'user' or not isfinite(issued_before)) then
     raise exception 'issued_before must be a time, and goes with a user' using errcode = 'invalid_parameter_value';
@@ -102,9 +103,21 @@ $$;
 comment on function relay.reinstate(text, text) is
   'Takes a revocation back, once the transaction commits. Returns whether there was one. A revoked user does not make a revoked jti good, nor the reverse.';
 
+create function relay.must_name_role(role name) returns void
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
+begin
+  if not exists (select from pg_roles r where r.rolname = must_name_role.role) then
+    raise exception 'there is no role %', coalesce(quote_ident(role), 'null') using errcode = 'undefined_object',
+      hint = 'Name one as it is in pg_roles, or make it first: create role ... login.';
+  end if;
+end
+$$;
+comment on function relay.must_name_role(name) is 'Raises an error, with what to do, where a role is to be given rights that is not there.';
+
 create function relay.admit_revoker(role name) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
+  perform relay.must_name_role(role);
   execute format('grant usage on schema relay to %I', role);
   execute format('grant select on relay.revocation to %I', role);
   execute format('grant execute on function relay.revoke(text, timestamptz, timestamptz, text), relay.reinstate(text, text) to %I', role);

@@ -27,6 +27,10 @@ declare
   v_name text := d.function from relay.derived d where (d.type, d.channel) = (type, channel);
   v_function pg_proc := p from pg_proc p where p.oid = relay.derived_function(v_name);
 begin
+  if v_name is null then
+    raise exception 'there is no derived message % of %', coalesce(type, 'null'), coalesce(channel, 'null') using errcode = 'invalid_parameter_value',
+      hint = 'Those that there are: select type, channel from relay.derived.';
+  end if;
   if v_function.oid is null then
     raise exception 'the function of % is gone', type using errcode = 'undefined_function',
       hint = format('Make %s() again, or select relay.drop_derived(%L, %L).', v_name, type, channel);
@@ -77,6 +81,14 @@ begin
   if (min_interval >= '100 milliseconds' and max_age >= min_interval and max_age <= '1 day') is not true then
     raise exception 'min_interval must be 100 ms or more, and max_age between it and a day' using errcode = 'invalid_parameter_value';
   end if;
+  if v_name is null then
+    raise exception 'function must name a function that is there' using errcode = 'invalid_parameter_value',
+      hint = 'Such as public.election_results, without its parentheses.';
+  end if;
+  if (cardinality(tables) > 0) is not true or array_position(tables, null) is not null then
+    raise exception 'tables must name one tracked table or more' using errcode = 'invalid_parameter_value',
+      hint = 'The function runs again when one of them has changed: tables => ''{vote,guarantee}''.';
+  end if;
   if relay.derived_function(v_name) is distinct from function then
     raise exception 'the function % cannot be used: it must be called without arguments', v_name using errcode = 'invalid_parameter_value';
   end if;
@@ -104,6 +116,10 @@ create function relay.drop_derived(type text, channel text default 'dashboard') 
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 #variable_conflict use_variable
 begin
+  if type is null or channel is null then
+    raise exception 'type and channel must not be null' using errcode = 'invalid_parameter_value',
+      hint = 'Those that there are: select type, channel from relay.derived.';
+  end if;
   delete from relay.derived d where (d.type, d.channel) = (type, channel);
   return found;
 end
