@@ -89,14 +89,35 @@ comment on column relay.change.seq is 'Taken while the row lock is held: orders 
 comment on column relay.change.xid is 'The top-level transaction.';
 comment on column relay.change.at is 'When the row was written, which precedes the commit.';
 
+create function relay.log_files() returns oid[]
+language sql stable set search_path = pg_catalog, relay, pg_temp as $$
+  select array(select c.relfilenode from pg_class c
+               where c.relnamespace = 'relay'::regnamespace and c.relname in ('change_0', 'change_1', 'change_2') order by c.relname)
+$$;
+comment on function relay.log_files() is
+  'The files in which the tables of the log lie, in this snapshot: a table that was emptied, made anew or swapped has another.';
+
 create table relay.horizon (
   only_row boolean primary key default true check (only_row),
   h pg_snapshot not null,
-  rotated_at timestamptz not null default clock_timestamp()
+  rotated_at timestamptz not null default clock_timestamp(),
+  files oid[] not null
 );
-insert into relay.horizon (h) values (pg_current_snapshot());
+insert into relay.horizon (h, files) values (pg_current_snapshot(), relay.log_files());
 comment on table relay.horizon is
   'What was rotated out: a cursor that does not contain h may have lost changes and cannot be continued.';
+comment on column relay.horizon.files is
+  'relay.log_files() as the last rotation or lineage left it. Where it differs somebody else has thrown away part of the log, and the lineage ends.';
+
+-- A rule and no trigger: it costs nothing where nothing is deleted.
+do $$
+begin
+  for slot in 0..2 loop
+    execute format('create rule deleted as on delete to relay.change_%s do also update relay.horizon set files = %L', slot, '{}');
+    execute format('create rule updated as on update to relay.change_%s do also update relay.horizon set files = %L', slot, '{}');
+  end loop;
+end
+$$;
 
 create function relay.contains(cursor_snapshot pg_snapshot, other pg_snapshot) returns boolean
 language sql immutable parallel safe set search_path = pg_catalog, relay, pg_temp as $$

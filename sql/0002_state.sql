@@ -194,7 +194,7 @@ begin
            on x::text::numeric < xmax and not pg_visible_in_snapshot(x, h)
          group by xmax);
   end if;
-  update relay.horizon set rotated_at = clock_timestamp();
+  update relay.horizon set rotated_at = clock_timestamp(), files = relay.log_files();
   return v_next;
 end
 $$;

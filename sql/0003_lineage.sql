@@ -42,6 +42,7 @@ language sql stable security definer set search_path = pg_catalog, relay, pg_tem
     and timeline = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
     and postmaster_start = pg_postmaster_start_time()
     and not relay.foreign_lineages()
+    and not exists (select from relay.horizon where files <> relay.log_files())
 $$;
 comment on function relay.present_lineage() is
   'The id of the present lineage; null if no relay has met it yet.';
@@ -53,6 +54,7 @@ declare
   v_last relay.lineage;
   v_timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
   v_anew boolean;
+  v_whole boolean;
 begin
   if v_id is not null then
     return v_id;
@@ -64,12 +66,13 @@ begin
   end if;
   select * into v_last from relay.lineage order by number desc limit 1;
   v_anew := v_last.id is null or relay.foreign_lineages();
+  v_whole := not exists (select from relay.horizon where files <> relay.log_files());
   if v_anew then
     delete from relay.lineage;
   end if;
   insert into relay.lineage (number, system_identifier, timeline, database, log, postmaster_start, continues)
   select coalesce(v_last.number, 0) + 1, s.system_identifier, v_timeline, d.oid, 'relay.change_0'::regclass, pg_postmaster_start_time(),
-         not v_anew and v_last.timeline = v_timeline and exists (select from relay.unbroken where lineage = v_last.id)
+         not v_anew and v_whole and v_last.timeline = v_timeline and exists (select from relay.unbroken where lineage = v_last.id)
   from pg_control_system() s, pg_database d
   where d.datname = current_database()
   returning id into v_id;
@@ -87,11 +90,12 @@ begin
     end;
     update relay.horizon set h = pg_current_snapshot(), rotated_at = clock_timestamp();
   end if;
+  update relay.horizon set files = relay.log_files() where files <> relay.log_files();
   return v_id;
 end
 $$;
 comment on function relay.meet_lineage() is
-  'The id of the present lineage. Adds a row when the server was started, crashed or promoted since, or is another one, or the database is; a copied server or database, or a restored log, also starts empty.';
+  'The id of the present lineage. Adds a row when the server was started, crashed or promoted since, or is another one, or the database is, and when part of the log was thrown away by hand; a copied server or database, or a restored log, also starts empty.';
 
 create function relay.begin_lineage() returns text
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
