@@ -1,7 +1,8 @@
 /** The head of a read: what is true of the rows beside it. */
 
 import { parseSnapshot, type Snapshot } from "../change/cursor.ts"
-import { type Identity, SLOTS, type Slot } from "./queries.ts"
+import type { Values } from "./log-query.ts"
+import { type Identity, SLOTS, type Slot, TORN } from "./queries.ts"
 
 /** What one read shows beside the changes. */
 export interface Head {
@@ -24,9 +25,22 @@ const LEASE_MAX_MS = 5_000
 /** Of relay.state: while some relay polls. */
 const POLLED = 4
 
-/** Reads the head. @throws if there is none, or the log is another one than at the start of the session. */
-export function readHead(text: string | null | undefined, { number }: Identity): Head & { place: Place } {
-  const [lineage, version, state, ahead, snapshot, horizon] = (text ?? "").split("|")
+/**
+ * Reads the head, which is the first row of a read.
+ * @throws if there is none, or the log is another one than at the start of the session; nothing of the row is in the message.
+ */
+export function readHead(row: Values | undefined, { number }: Identity): Head & { place: Place } {
+  const [, xid, , , text] = row ?? []
+  // What has an xid is a row of the log, which has come first for want of a head.
+  if (typeof text !== "string" || xid !== null)
+    throw new Error(
+      "the row of relay.horizon is missing, or hidden by row level security: commitcast install puts it back; as the owner, alter table relay.horizon disable row level security",
+    )
+  const [lineage, version, state, ahead, snapshot, horizon] = text.split("|")
+  if (lineage === String(TORN))
+    throw new Error(
+      "a part of the changelog was emptied, deleted from or replaced by hand: a new lineage begins",
+    )
   // The log was made anew or restored while this session was open, which finds its tables by name. Or it is being
   // restored in parts right now.
   if (lineage !== number) throw new Error("the changelog is another one than at the start of the session")
@@ -48,8 +62,7 @@ function leaseLeft(ahead: string): number {
 }
 
 /** The newest `seq` that was given out, of the head of a read in pages; its transaction may still be open. */
-export const readNewest = (text: string | null | undefined): bigint =>
-  BigInt((text ?? "").split("|")[6] ?? "")
+export const readNewest = (row: Values | undefined): bigint => BigInt(row?.[4]?.split("|")[6] ?? "")
 
 /** The same for reads without number. */
 let latest: Snapshot | undefined

@@ -71,7 +71,7 @@ export async function* readPages(
       text: `declare commitcast_pages no scroll cursor for ${longRead(identity)}`,
       values: [String(since.xmax), inFlightOf(since), rest?.after ?? "0", rest?.until.text ?? null],
     })
-    const first = (await fetch(1))[0]?.[4]
+    const [first] = await fetch(1)
     const head = readHead(first, identity)
     const newest = readNewest(first)
     let ended = false

@@ -172,7 +172,7 @@ class ShortReads {
     const values = [String(since.xmax), String(limit + 1)]
     if (inFlight) values.push(`{${inFlightOf(since).join()}}`)
     const [first, ...rows] = await this.#connection.prepared({ name, text, values })
-    const head = readHead(first?.[4], this.#identity)
+    const head = readHead(first, this.#identity)
     if (asks) this.#lineageAskedAt = now
     const cut = rows.length > limit || rows.some(([, , , , data]) => data === "")
     return { head, rows: cut ? undefined : rows.map(rawRow).sort(bySeq) }

@@ -25,6 +25,14 @@ export const IDENTITY = `
 /** Stands for a lineage of which some row is of another server, database or log. */
 const FOREIGN = 2_147_483_647
 
+/** Stands for a lineage of which somebody has thrown away a part of the log. */
+export const TORN = 0
+
+/** relay.log_files(), written out: the function would cost each read more than all the rest of the head. */
+const FILES = `array(
+  select c.relfilenode from pg_class c
+  where c.relnamespace = 'relay'::regnamespace and c.relname in (${SLOTS.map((slot) => `'change_${slot}'`).join(", ")}) order by c.relname)`
+
 /**
  * The head: what is true of the rows beside it. It comes first, has no xid, and packs everything into its data: the
  * lineage's number, the version of relay.horizon, the state, what is left of the lease, snapshot and horizon. A function
@@ -39,11 +47,13 @@ const head = (lineage: string, snapshot: string, more = "") => `
 const SNAPSHOT = "pg_current_snapshot()"
 const NEWEST = ", '|', pg_sequence_last_value('relay.change_seq')"
 
-/** The number of the lineage, by what is written of all. */
+/** The number of the lineage, by what is written of all, and by the files of the log. */
 const lineage = ({ log, system, database }: Identity) => `
-  (select max(case when log = '${log}'::oid and 'relay.change_0'::regclass = '${log}'::oid
-                    and system_identifier = '${system}'::bigint and database = '${database}'::oid
-                   then number else ${FOREIGN} end) from relay.lineage)`
+  case when files = ${FILES} then
+    (select max(case when log = '${log}'::oid and 'relay.change_0'::regclass = '${log}'::oid
+                      and system_identifier = '${system}'::bigint and database = '${database}'::oid
+                     then number else ${FOREIGN} end) from relay.lineage)
+  else ${TORN} end`
 
 /** The same, believed: a constant, which PostgreSQL computes anew when the log is dropped. */
 const lineageBelieved = ({ log, number }: Identity) =>
