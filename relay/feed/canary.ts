@@ -6,6 +6,7 @@
 import { randomUUID } from "node:crypto"
 import { z } from "zod"
 import { type Clock, sleep, systemClock } from "../lib/clock.ts"
+import { reasonOf } from "../lib/refusal.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Changelog } from "./changelog.ts"
@@ -18,6 +19,8 @@ export const CanaryState = z.object({
   waitingSince: z.number().nullable(),
   /** Why the last one could not be written. */
   error: z.string().nullable(),
+  /** Since when none could. */
+  failingSince: z.number().nullable(),
 })
 export type CanaryState = z.infer<typeof CanaryState>
 
@@ -54,6 +57,7 @@ export function createCanary({
   const waiting = new Map<string, number>()
   let provenAt: number | null = null
   let error: string | null = null
+  let failingSince: number | null = null
   let count = 0
   let running: Promise<void> | undefined
 
@@ -65,13 +69,15 @@ export function createCanary({
       const written = await changelog.writeCanary(canary)
       if (!written) waiting.delete(canary)
       error = null
+      failingSince = null
       metrics.canaries.inc({ result: written ? "written" : "not_allowed" })
     } catch (thrown) {
       waiting.delete(canary)
-      const { message } = thrown as Error
+      const reason = reasonOf(thrown)
       if (error === null)
-        log.warn({ event: "canary_failed", error: message }, "the relay cannot write to the log")
-      error = message
+        log.warn({ event: "canary_failed", error: reason }, "the relay cannot write to the log")
+      error = reason
+      failingSince ??= clock.now()
       metrics.canaries.inc({ result: "failed" })
     }
   }
@@ -82,7 +88,7 @@ export function createCanary({
     while (!signal.aborted) {
       await write()
       await sleep(clock, again, signal)
-      if (waiting.size === 0) await sleep(clock, intervalMs - again, signal)
+      if (waiting.size === 0 && error === null) await sleep(clock, intervalMs - again, signal)
     }
   }
 
@@ -100,7 +106,7 @@ export function createCanary({
         waiting.clear()
       }
     },
-    state: () => ({ provenAt, waitingSince: waiting.values().next().value ?? null, error }),
+    state: () => ({ provenAt, waitingSince: waiting.values().next().value ?? null, error, failingSince }),
     async stop() {
       closing.abort()
       await running

@@ -24,6 +24,8 @@ export interface Changelog {
   /** @throws if the database cannot be reached, or has no relay schema that this version can read. */
   open(): Promise<Session>
   tracked(): Promise<TrackedTable[]>
+  /** Whether the capture is paused, and the tables with triggers of a tracking that is gone. */
+  oddities(): Promise<{ paused: boolean; strays: string[] }>
   /** Empties the oldest partition if it is time. */
   rotate(retentionHours: number, retentionMb: number): Promise<"done" | "not_due" | "refused">
   /** Makes the code of the tables fast again where it became slow. @returns of how many. */
@@ -40,6 +42,14 @@ export interface Changelog {
 }
 
 const LOG_BYTES = SLOTS.map((slot) => `pg_total_relation_size('relay.change_${slot}'::regclass)`).join(" + ")
+
+const ODDITIES = `
+  select coalesce(pg_sequence_last_value('relay.state') >= 8, false) as paused, array(
+    select distinct format('%I.%I', n.nspname, c.relname)
+    from pg_proc p join pg_trigger g on g.tgfoid = p.oid join pg_class c on c.oid = g.tgrelid join pg_namespace n on n.oid = c.relnamespace
+    where p.pronamespace = 'relay'::regnamespace and p.prorettype = 'trigger'::regtype and g.tgparentid = 0
+      and not exists (select from relay.tracking t where t.id::text = substring(p.proname from '\\d+$'))
+    order by 1) as strays`
 
 const RENEW = "select relay.renew()::int as count"
 /** It may not, or the table is in use (lock_not_available, deadlock_detected). */
@@ -70,6 +80,10 @@ export function createChangelog(
         query_timeout: 5_000,
       } as pg.QueryConfig)
       return z.array(TrackedTable).parse(result.rows)
+    },
+    async oddities() {
+      const { rows } = await pool.query<{ paused: boolean; strays: string[] }>(ODDITIES)
+      return rows[0] ?? { paused: false, strays: [] }
     },
     async rotate(retentionHours, retentionMb) {
       const client = await pool.connect()

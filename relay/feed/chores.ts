@@ -5,6 +5,8 @@
 
 import type { Settings } from "../config.ts"
 import { type Clock, sleep, systemClock } from "../lib/clock.ts"
+import { reasonOf } from "../lib/refusal.ts"
+import { Standing, type StandingProblem } from "../lib/standing.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Changelog, TrackedTable } from "./changelog.ts"
@@ -14,11 +16,13 @@ export interface Chores {
   start(): void
   /** The tracked tables, looked at anew; as they were known if the database does not answer. */
   tables(): Promise<TrackedTable[]>
+  /** What is wrong with the capture and the log, and with the chores themselves. */
+  problems(): StandingProblem[]
   stop(): Promise<void>
 }
 
 export interface ChoresDeps {
-  changelog: Pick<Changelog, "rotate" | "renew" | "watch" | "mend" | "tracked" | "size">
+  changelog: Pick<Changelog, "rotate" | "renew" | "watch" | "mend" | "tracked" | "oddities" | "size">
   settings: Readonly<Pick<Settings, "RETENTION_HOURS" | "RETENTION_MB">>
   log: Log
   metrics: Metrics
@@ -30,8 +34,35 @@ const WATCH_MS = 5_000
 /** All of them are done at every so many of these looks. */
 const WATCHES = 6
 
+const FAILURES = {
+  rotate: "the log cannot be rotated",
+  renew: "the code of the capture cannot be made anew",
+  watch: "the tables cannot be watched",
+  tables: "the tracked tables cannot be looked at",
+  mend: "the capture cannot be mended",
+  size: "the size of the log cannot be looked at",
+}
+type Chore = keyof typeof FAILURES
+const CHORES_OF_A_CHANGE: readonly Chore[] = ["tables", "mend"]
+
+/** What is wrong with the capture, and what to do, by name. */
+function problemsOf(tables: readonly TrackedTable[], paused: boolean, strays: readonly string[]) {
+  const found = new Map<string, string>()
+  if (paused) return found.set("", "the capture is paused and nothing is sent: select relay.resume()")
+  if (tables.length === 0)
+    found.set("", "no table is tracked, so that nothing is sent: commitcast track <table>")
+  for (const { name, problem } of tables) if (problem !== null) found.set(name, `${name}: ${problem}`)
+  for (const name of strays)
+    found.set(
+      `stray ${name}`,
+      `${name}: it has triggers of a tracking that is gone: commitcast track ${name}, with all its options, or commitcast untrack ${name}`,
+    )
+  return found
+}
+
 export function createChores({ changelog, settings, log, metrics, clock = systemClock }: ChoresDeps): Chores {
   const closing = new AbortController()
+  const standing = new Standing()
   let tables: TrackedTable[] = []
   let logBytes = 0
   let running: Promise<void> | undefined
@@ -68,6 +99,8 @@ export function createChores({ changelog, settings, log, metrics, clock = system
         log.warn({ event: "table_problem", table: name, problem }, "the capture of a table is incomplete")
     }
     tables = found
+    const { paused, strays } = await changelog.oddities()
+    standing.replace("capture ", problemsOf(tables, paused, strays))
   }
 
   async function mend(): Promise<void> {
@@ -89,38 +122,45 @@ export function createChores({ changelog, settings, log, metrics, clock = system
   }
 
   /** One that fails does not keep the others from being done. */
-  async function attempt(chore: string, work: () => Promise<unknown>): Promise<void> {
+  async function attempt(chore: Chore, work = works[chore]): Promise<void> {
     if (closing.signal.aborted) return
     try {
       await work()
+      standing.clear(`chore ${chore}`)
     } catch (error) {
       if (closing.signal.aborted) return
-      log.warn(
-        { event: "chores_failed", chore, error: (error as Error).message },
-        "a chore is tried again later",
-      )
+      const reason = reasonOf(error)
+      metrics.choresFailed.inc({ chore })
+      if (standing.note(`chore ${chore}`, `${FAILURES[chore]}: ${reason}`))
+        log.warn({ event: "chores_failed", chore, error: reason }, "a chore is tried again later")
     }
   }
 
-  async function checkAndMend(): Promise<void> {
-    await attempt("tables", checkTables)
-    await attempt("mend", mend)
+  const checkSize = async () => {
+    logBytes = await changelog.size()
   }
+  const works: Record<Chore, () => Promise<unknown>> = {
+    rotate,
+    renew,
+    watch,
+    tables: checkTables,
+    mend,
+    size: checkSize,
+  }
+  const CHORES = Object.keys(works) as Chore[]
 
   async function doAll(): Promise<void> {
-    await attempt("rotate", rotate)
-    await attempt("renew", renew)
-    await attempt("watch", watch)
-    await checkAndMend()
-    await attempt("size", async () => {
-      logBytes = await changelog.size()
-    })
+    for (const chore of CHORES) await attempt(chore)
   }
 
+  /** What has failed is tried again as well, so that a problem that is over is soon known to be. */
   async function doWatch(): Promise<void> {
+    const failed = CHORES.filter((chore) => chore !== "watch" && standing.has(`chore ${chore}`))
+    let changed = false
     await attempt("watch", async () => {
-      if (await watch()) await checkAndMend()
+      changed = await watch()
     })
+    for (const chore of changed ? CHORES_OF_A_CHANGE : failed) await attempt(chore)
   }
 
   async function run(): Promise<void> {
@@ -135,9 +175,10 @@ export function createChores({ changelog, settings, log, metrics, clock = system
       running ??= run()
     },
     async tables() {
-      await checkTables().catch(() => {})
+      await attempt("tables")
       return tables
     },
+    problems: () => standing.list(),
     async stop() {
       closing.abort()
       await running

@@ -4,6 +4,7 @@ import type { Settings } from "../config.ts"
 import { createDerived } from "../derived/derived.ts"
 import type { DerivedReport } from "../derived/report.ts"
 import { createRunner } from "../derived/runner.ts"
+import type { StandingProblem } from "../lib/standing.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { FeedConsumer } from "./batch.ts"
@@ -25,6 +26,8 @@ export interface SourceState {
   canary: CanaryState
   /** Rows of the log that were passed over. */
   unreadable: UnreadableReport
+  /** What is wrong with the capture and the upkeep of the log. */
+  upkeep: readonly StandingProblem[]
 }
 
 /** What the consumer of a feed may ask of where it comes from. */
@@ -118,6 +121,7 @@ export function createSource({
       bell: feed.bell,
       canary: canary.state(),
       unreadable: unreadable.report(),
+      upkeep: chores.problems(),
     }),
     refresh: (timeoutMs) => feed.refresh(timeoutMs),
     tables: chores.tables,

@@ -10,7 +10,7 @@ import type { HubCounter } from "../hub/stats.ts"
 import { type Counts, type HubStats, totalsOf } from "../telemetry/counts.ts"
 import type { Disconnects, DisconnectsReport } from "../telemetry/disconnects.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
-import { canaryProblems, derivedProblems, keyProblems, problemsOf, unreadableProblems } from "./readiness.ts"
+import { keyProblems, problemsOf, reportProblems } from "./readiness.ts"
 import { type Report, reportOf } from "./report.ts"
 
 export interface RelayStatus extends SourceState {
@@ -65,7 +65,14 @@ export function createHealth(deps: HealthDeps): Health {
     disconnects: disconnects.report(),
   })
 
-  observe(deps, problems)
+  const allProblems = (): string[] => [
+    ...new Set([
+      ...problems(),
+      ...reportProblems({ source: source.state(), keys: keys.report(), derived: source.derived() }),
+    ]),
+  ]
+
+  observe(deps, problems, allProblems)
 
   return {
     problems,
@@ -77,15 +84,8 @@ export function createHealth(deps: HealthDeps): Health {
       // The report is most wanted when the database is away: it must not wait for it.
       const tables = await source.tables()
       const derived = source.derived()
-      const found = new Set([
-        ...problems(),
-        ...canaryProblems(source.state()),
-        ...unreadableProblems(source.state()),
-        ...keyProblems(keys.report()),
-        ...derivedProblems(derived),
-      ])
       return reportOf({
-        problems: [...found],
+        problems: allProblems(),
         version,
         instance,
         startedAt,
@@ -107,10 +107,12 @@ export function createHealth(deps: HealthDeps): Health {
 function observe(
   { metrics, counter, limits, revocations }: HealthDeps,
   problems: () => readonly string[],
+  allProblems: () => readonly string[],
 ): void {
   metrics.observe("relay_ready", "1 while clients are let in and changes arrive", () =>
     problems().length === 0 ? 1 : 0,
   )
+  metrics.observe("relay_problems", "Problems that the report names now", () => allProblems().length)
   metrics.observe("relay_connections", "Connections now", () => counter.size().connections)
   metrics.observe("relay_users", "Users with live connections now", () => counter.size().users)
   metrics.observe("relay_addresses", "Client addresses with connections now", limits.addresses)

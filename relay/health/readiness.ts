@@ -18,6 +18,8 @@ export function problemsOf({ listener, feed, lagMs, canary }: SourceState): stri
   else if (lagMs > LAG_BOUND_MS) found.push(`the feed is ${Math.round(lagMs / 1_000)} s behind`)
   else if (canary.waitingSince !== null && performance.now() - canary.waitingSince > LAG_BOUND_MS)
     found.push("the log does not show what the relay itself has written to it")
+  else if (canary.failingSince !== null && performance.now() - canary.failingSince > LAG_BOUND_MS)
+    found.push(...canaryProblems(canary))
   return found
 }
 
@@ -29,20 +31,42 @@ export const keyProblems = ({ known, error }: KeysReport): string[] =>
       ? []
       : [`the keys for tokens cannot be fetched anew: ${error}`]
 
-/** Changes still arrive, if there are any. */
-export const canaryProblems = ({ canary }: SourceState): string[] =>
-  canary.error === null ? [] : [`the relay cannot write to the log: ${canary.error}`]
+/** A problem at once; the relay is not ready once it lasts. */
+const canaryProblems = ({ error }: SourceState["canary"]): string[] =>
+  error === null ? [] : [`the relay cannot write to the log: ${error}`]
+
+/** Other relays stand no better, so that clients gain nothing where this one is not ready. */
+const upkeepProblems = ({ upkeep }: SourceState): string[] =>
+  upkeep.map(({ text, since }) => `${text} (since ${since})`)
 
 /** Derived values that stand still harm nothing else, so the relay stays ready. */
-export const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
+const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
   derived.flatMap(({ type, channel, error }) =>
     error === null ? [] : [`${type} of ${channel} cannot be computed: ${error}`],
   )
 
 /** What those rows changed is loaded again by whoever could have seen it, and all others arrive. */
-export const unreadableProblems = ({ unreadable }: SourceState): string[] =>
+const unreadableProblems = ({ unreadable }: SourceState): string[] =>
   unreadable.rows === 0
     ? []
     : [
         `rows of the log could not be read: ${unreadable.rows} since the start, the last one with seq ${unreadable.last_seq ?? "null"}`,
       ]
+
+export interface Standings {
+  source: SourceState
+  keys: KeysReport
+  derived: readonly DerivedReport[]
+}
+
+/** All that the report calls a problem, each once. */
+export const reportProblems = ({ source, keys, derived }: Standings): string[] => [
+  ...new Set([
+    ...problemsOf(source),
+    ...canaryProblems(source.canary),
+    ...upkeepProblems(source),
+    ...unreadableProblems(source),
+    ...keyProblems(keys),
+    ...derivedProblems(derived),
+  ]),
+]

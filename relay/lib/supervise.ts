@@ -2,6 +2,7 @@
 
 import { backoff } from "./backoff.ts"
 import { type Clock, sleep } from "./clock.ts"
+import { reasonOf } from "./refusal.ts"
 
 /** Times are monotonic milliseconds. */
 export type SessionState<Facts> =
@@ -75,7 +76,7 @@ export class Supervisor<Facts extends object> {
         await this.#deps.session(signal)
       } catch (error) {
         if (signal.aborted) return
-        await sleep(this.#deps.clock, this.#lose((error as Error).message), signal)
+        await sleep(this.#deps.clock, this.#lose(reasonOf(error)), signal)
       }
     }
   }

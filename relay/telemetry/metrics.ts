@@ -119,6 +119,12 @@ export function createMetrics() {
       "done",
       "refused",
     ]),
+    choresFailed: counterOf(
+      "relay_chores_failed_total",
+      "Attempts to look after the log and the capture that failed, by what",
+      "chore",
+      ["rotate", "renew", "watch", "tables", "mend", "size"],
+    ),
     auditLines: counterOf(
       "relay_audit_lines_total",
       "Lines of the audit log, by what became of them",

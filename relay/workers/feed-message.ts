@@ -7,6 +7,7 @@ import { BellReport } from "../feed/bell.ts"
 import { CanaryState } from "../feed/canary.ts"
 import type { SourceState } from "../feed/source.ts"
 import { UnreadableReport } from "../feed/unreadable.ts"
+import { StandingProblem } from "../lib/standing.ts"
 
 const CursorText = z.string().transform((text, context): Cursor => {
   const cursor = parseCursor(text)
@@ -70,6 +71,7 @@ export const FeedMessage = z.discriminatedUnion("kind", [
     bell: BellReport,
     canary: CanaryState,
     unreadable: UnreadableReport,
+    upkeep: StandingProblem.array(),
   }),
   z.object({ kind: z.literal("stop") }),
 ])
@@ -83,7 +85,15 @@ const machineTime = (at: number): number => at + machineOffset()
 const machineOffset = (): number => Number(process.hrtime.bigint()) / 1e6 - performance.now()
 
 /** The source's state as a message. */
-export function statusOf({ listener, feed, lagMs, bell, canary, unreadable }: SourceState): FeedMessageText {
+export function statusOf({
+  listener,
+  feed,
+  canary,
+  lagMs,
+  bell,
+  unreadable,
+  upkeep,
+}: SourceState): FeedMessageText {
   return {
     kind: "status",
     at: machineTime(performance.now()),
@@ -99,17 +109,23 @@ export function statusOf({ listener, feed, lagMs, bell, canary, unreadable }: So
     bell,
     canary: shifted(canary, machineOffset()),
     unreadable,
+    upkeep: [...upkeep],
   }
 }
 
 /** By another clock, which is that much ahead. */
-function shifted({ provenAt, waitingSince, error }: CanaryState, ms: number): CanaryState {
+function shifted({ provenAt, waitingSince, failingSince, error }: CanaryState, ms: number): CanaryState {
   const shift = (at: number | null) => (at === null ? null : at + ms)
-  return { provenAt: shift(provenAt), waitingSince: shift(waitingSince), error }
+  return {
+    provenAt: shift(provenAt),
+    waitingSince: shift(waitingSince),
+    failingSince: shift(failingSince),
+    error,
+  }
 }
 
 /** The state that a message carries, by the clock of this process. */
-export function stateOf({ at, listener, feed, lagMs, bell, canary, unreadable }: SourceStatus): SourceState {
+export function stateOf({ at, listener, feed, canary, lagMs, ...rest }: SourceStatus): SourceState {
   const offset = machineOffset()
   return {
     listener:
@@ -118,8 +134,9 @@ export function stateOf({ at, listener, feed, lagMs, bell, canary, unreadable }:
         : { ...listener, since: listener.since - offset },
     feed: { ...feed, since: feed.since - offset },
     lagMs: lagMs + performance.now() + offset - at,
-    bell,
     canary: shifted(canary, -offset),
-    unreadable,
+    bell: rest.bell,
+    unreadable: rest.unreadable,
+    upkeep: rest.upkeep,
   }
 }

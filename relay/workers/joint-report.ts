@@ -5,13 +5,7 @@ import { z } from "zod"
 import { KeysReport, worstOf } from "../access/keys.ts"
 import type { Revocations } from "../access/revocations.ts"
 import type { Source } from "../feed/source.ts"
-import {
-  canaryProblems,
-  derivedProblems,
-  keyProblems,
-  problemsOf,
-  unreadableProblems,
-} from "../health/readiness.ts"
+import { reportProblems } from "../health/readiness.ts"
 import { type Report, reportOf } from "../health/report.ts"
 import { Counts, HubStats, sumOf, sumOfCounts, sumOfTotals, Totals, totalsOf } from "../telemetry/counts.ts"
 import { DisconnectsReport, sumOfDisconnects } from "../telemetry/disconnects.ts"
@@ -44,7 +38,7 @@ const NO_KEYS: KeysReport = {
 
 /** What all processes together report. Workers that do not answer in time are missing, and that is a problem of its own. */
 export async function jointReport(deps: JointReportDeps): Promise<Report> {
-  const { version, instance, startedAt, size, source, revocations, pool, metrics } = deps
+  const { version, instance, startedAt, source, revocations, pool, metrics } = deps
   const [tables, hubs, theirKeys, limits, disconnects, totals] = await Promise.all([
     source.tables(),
     pool.askAll("hub", HubStats),
@@ -54,16 +48,8 @@ export async function jointReport(deps: JointReportDeps): Promise<Report> {
     pool.askAll("totals", Totals),
   ])
   const keys = worstOf(answersOf(theirKeys)) ?? NO_KEYS
-  const missing = size - hubs.length
   return reportOf({
-    problems: [
-      ...problemsOf(source.state()),
-      ...canaryProblems(source.state()),
-      ...unreadableProblems(source.state()),
-      ...keyProblems(keys),
-      ...derivedProblems(source.derived()),
-      ...(missing > 0 ? [`${missing} of ${size} workers do not answer`] : []),
-    ],
+    problems: problemsOf(deps, keys, hubs.length),
     version,
     instance,
     startedAt,
@@ -78,6 +64,20 @@ export async function jointReport(deps: JointReportDeps): Promise<Report> {
     tables,
     derived: source.derived(),
   })
+}
+
+/** The problems of that report, without a look at the database. */
+export async function jointProblems(deps: JointReportDeps): Promise<string[]> {
+  const answers = await deps.pool.askAll("keys", KeysReport)
+  return problemsOf(deps, worstOf(answersOf(answers)) ?? NO_KEYS, answers.length)
+}
+
+function problemsOf({ source, size }: JointReportDeps, keys: KeysReport, answering: number): string[] {
+  const missing = size - answering
+  return [
+    ...reportProblems({ source: source.state(), keys, derived: source.derived() }),
+    ...(missing > 0 ? [`${missing} of ${size} workers do not answer`] : []),
+  ]
 }
 
 /** The metrics of all processes, as Prometheus reads them. */

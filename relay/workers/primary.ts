@@ -15,7 +15,7 @@ import { createMetrics } from "../telemetry/metrics.ts"
 import { statusOf } from "./feed-message.ts"
 import { createForwarder } from "./forwarder.ts"
 import type { Question } from "./ipc.ts"
-import { jointMetrics, jointReport } from "./joint-report.ts"
+import { jointMetrics, jointProblems, jointReport } from "./joint-report.ts"
 import { createWorkerPool, type WorkerEvents } from "./worker-pool.ts"
 
 export interface PrimaryDeps {
@@ -73,6 +73,12 @@ export function createPrimary({ settings, databaseUrl, version, size, log }: Pri
     "relay_ready",
     "1 while clients are let in and changes arrive",
     () => (problemsOf(source.state()).length === 0 && pool.size() === size ? 1 : 0),
+    "first",
+  )
+  metrics.observe(
+    "relay_problems",
+    "Problems that the report names now",
+    async () => (await jointProblems(all)).length,
     "first",
   )
   // A user who is connected to two workers is one user, so this is no sum.

@@ -42,8 +42,9 @@ const UNKNOWN: SourceState = {
   feed: { kind: "down", since: 0, attempts: 0, error: undefined },
   lagMs: Number.POSITIVE_INFINITY,
   bell: { mode: "quiet", heard: 0, skipped: 0, polls: 0 },
-  canary: { provenAt: null, waitingSince: null, error: null },
+  canary: { provenAt: null, waitingSince: null, error: null, failingSince: null },
   unreadable: { rows: 0, last_seq: null },
+  upkeep: [],
 }
 
 export function createUpstream({ stream, onQuestion, onStop, onClosed }: UpstreamDeps): Upstream {

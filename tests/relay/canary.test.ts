@@ -89,20 +89,26 @@ t.test(
   },
 )
 
-t.test("a log that cannot be written is reported, and changes nothing else", async (t) => {
-  const db = await database(t)
-  const relay = await startRelay(t, db, SOON)
-  await db.query(
-    onLogTables((log) => `alter table ${log} add constraint no_birds check (what <> 3) not valid`),
-  )
-  await until("it is told", async () => (await report(relay)).status === "degraded")
-  t.match((await report(relay)).problems, [/the relay cannot write to the log: .*no_birds/])
-  t.ok((await attempts(relay, "failed")) > 0)
-  t.equal(await readiness(relay), 200)
-  t.equal(relay.lines.filter(({ event }) => event === "canary_failed").length, 1, "said once")
-  await db.query(onLogTables((log) => `alter table ${log} drop constraint no_birds`))
-  await until("it is well", async () => (await report(relay)).status === "ok")
-})
+t.test(
+  "a log that cannot be written is reported, and makes the relay not ready once that lasts",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db, SOON)
+    await db.query(
+      onLogTables((log) => `alter table ${log} add constraint no_birds check (what <> 3) not valid`),
+    )
+    await until("it is told", async () => (await report(relay)).status === "degraded")
+    t.match((await report(relay)).problems, [/the relay cannot write to the log: .*no_birds/])
+    t.ok((await attempts(relay, "failed")) > 0)
+    await until("not ready", async () => (await readiness(relay)) === 503)
+    const told = (await report(relay)).problems.filter((problem) => problem.includes("no_birds"))
+    t.equal(told.length, 1, "said once")
+    t.equal(relay.lines.filter(({ event }) => event === "canary_failed").length, 1, "logged once")
+    await db.query(onLogTables((log) => `alter table ${log} drop constraint no_birds`))
+    await until("it is well", async () => (await report(relay)).status === "ok")
+    t.equal(await readiness(relay), 200)
+  },
+)
 
 t.test("a role that may not write canaries relays all the same", async (t) => {
   const db = await database(t)

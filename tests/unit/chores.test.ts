@@ -27,6 +27,7 @@ function createWorld(t: Test) {
     rotation: "not_due" as "done" | "not_due" | "refused",
     slow: 0,
     changed: [] as string[],
+    oddities: { paused: false, strays: [] as string[] },
     /** What may be mended of it. */
     mendable: new Set<string>(),
     broken: new Set<string>(),
@@ -61,6 +62,10 @@ function createWorld(t: Test) {
         noted("tracked")
         return database.tables
       },
+      async oddities() {
+        noted("oddities")
+        return database.oddities
+      },
       async size() {
         noted("size")
         return 4_711
@@ -80,7 +85,7 @@ function createWorld(t: Test) {
   return { clock, done, lines, database, chores, metric }
 }
 
-const ALL = ["rotate", "renew", "watch", "tracked", "size"]
+const ALL = ["rotate", "renew", "watch", "tracked", "oddities", "size"]
 
 t.test("all is done at once and every 30 s, and the trees are watched between", async (t) => {
   const { clock, done, chores, metric } = createWorld(t)
@@ -107,12 +112,19 @@ t.test("one that fails is told, and holds up neither the others nor its next tim
     database.broken.add(broken)
     chores.start()
     await settled()
-    t.same(done.splice(0), ALL, chore)
+    t.same(
+      done.splice(0),
+      ALL.filter((name) => broken !== "tracked" || name !== "oddities"),
+      chore,
+    )
     t.match(lines, [{ event: "chores_failed", chore, error: `no ${broken}` }])
+    t.match(chores.problems(), [{ text: new RegExp(` cannot be .+: no ${broken}$`), since: /Z$/ }])
+    await clock.pass(WATCH_MS)
+    t.same([...new Set(done)].sort(), [...new Set(["watch", broken])].sort(), "it is tried again soon")
+    t.equal(lines.length, 1, "and said once")
     database.broken.clear()
-    await clock.pass(ROUND_MS)
-    t.same(done.filter((name) => name !== "watch").length, 4)
-    t.equal(lines.length, 1, "and no more once it does not fail")
+    await clock.pass(WATCH_MS)
+    t.same(chores.problems(), [], "and no more once it does not fail")
     await chores.stop()
   }
 })
@@ -141,13 +153,40 @@ t.test("a problem is told once, again when it is another, and counted", async (t
   t.same(await chores.tables(), [table("vote")], "as they were known")
 })
 
+t.test("a problem stands from when it was seen until it is gone", async (t) => {
+  const { database, chores } = createWorld(t)
+  const texts = async () => {
+    await chores.tables()
+    return chores.problems().map(({ text }) => text)
+  }
+  t.same(await texts(), [])
+  database.tables = [table("vote", "a trigger is missing: do this"), table("sale")]
+  database.oddities = { paused: false, strays: ["public.old"] }
+  t.match(await texts(), [
+    "vote: a trigger is missing: do this",
+    /^public.old: it has triggers of a tracking that is gone: .+ track /,
+  ])
+  const [{ since } = { since: "" }] = chores.problems()
+  database.tables = [table("vote", "two are missing"), table("sale")]
+  await texts()
+  t.match(chores.problems()[0], { text: "vote: two are missing", since })
+  database.oddities.paused = true
+  t.match(await texts(), [/^the capture is paused and nothing is sent: select relay.resume\(\)$/])
+  database.oddities = { paused: false, strays: [] }
+  database.tables = []
+  t.match(await texts(), [/^no table is tracked/])
+})
+
 t.test("what may be mended is mended, told, and looked at again", async (t) => {
   const { clock, done, lines, database, chores } = createWorld(t)
   database.tables = [table("vote", "a trigger is missing"), table("sale", "dropped"), table("other")]
   database.mendable.add("vote")
   chores.start()
   await settled()
-  t.same(done, ["rotate", "renew", "watch", "tracked", "mend vote", "mend sale", "tracked", "size"])
+  t.same(
+    done.filter((name) => name !== "oddities"),
+    ["rotate", "renew", "watch", "tracked", "mend vote", "mend sale", "tracked", "size"],
+  )
   t.match(
     lines.map(({ event, table: name, problem }) => [event, name, problem]),
     [
@@ -175,7 +214,10 @@ t.test("a tree that has changed is told, and mended without waiting for the next
   database.tables = [table("sale", "a trigger is missing")]
   database.mendable.add("sale")
   await clock.pass(WATCH_MS)
-  t.same(done, ["watch", "tracked", "mend sale", "tracked"])
+  t.same(
+    done.filter((name) => name !== "oddities"),
+    ["watch", "tracked", "mend sale", "tracked"],
+  )
   t.match(
     lines.map(({ event, table: name }) => [event, name]),
     [
