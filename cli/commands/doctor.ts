@@ -7,7 +7,7 @@ import { ConfigError, type Settings } from "../../relay/config.ts"
 import { checkDerived, checkTables, checkWriters } from "../doctor/capture.ts"
 import { type Check, type Finding, failure, type Patient, type Verdict } from "../doctor/finding.ts"
 import { checkRelay, type RelayAddress } from "../doctor/relay.ts"
-import { checkLog, checkRights, checkSchema } from "../doctor/schema.ts"
+import { checkContent, checkLog, checkRights, checkSchema } from "../doctor/schema.ts"
 import {
   checkBell,
   checkClock,
@@ -45,6 +45,7 @@ const SERVER: Record<string, Check> = {
 /** Only where the schema is there, and of this version. */
 const SCHEMA: Record<string, Check> = {
   rights: checkRights,
+  content: checkContent,
   log: checkLog,
   tables: checkTables,
   writers: checkWriters,

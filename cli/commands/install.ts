@@ -9,6 +9,7 @@ import { settingsOf } from "./settings.ts"
 const SAID = {
   installed: "installed",
   upgraded: "upgraded",
+  mended: "mended what did not work;",
   repaired: "parts of the schema were missing; made it anew,",
 } as const
 

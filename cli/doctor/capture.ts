@@ -1,6 +1,7 @@
 /** The capture: that nothing which is written to the tracked tables passes it by. */
 
 import { invocation } from "../invocation.ts"
+import { strayTables } from "../schema/strays.ts"
 import { type Check, type Finding, failure, ok, orOk, warning } from "./finding.ts"
 
 interface Table {
@@ -15,9 +16,19 @@ export const checkTables: Check = async ({ client }) => {
     // That all is paused is said of the log.
     "select name, case when coalesce(pg_sequence_last_value('relay.state') < 8, true) then problem end as problem, not_captured, row_security from relay.tracked order by name",
   )
+  const strays = (await strayTables(client)).map((name) =>
+    failure(
+      "tables",
+      `${name} has triggers of a tracking that is gone`,
+      `${invocation(`track ${name}`)}, with all its options; or ${invocation(`untrack ${name}`)}`,
+    ),
+  )
   if (rows.length === 0)
-    return [failure("tables", "none is tracked, so that nothing is told", invocation("track <table>"))]
-  return rows.flatMap(({ name, problem, not_captured, row_security }) => {
+    return [
+      ...strays,
+      failure("tables", "none is tracked, so that nothing is sent", invocation("track <table>")),
+    ]
+  const found = rows.flatMap(({ name, problem, not_captured, row_security }) => {
     const findings: Finding[] = []
     if (problem !== null) {
       const [, text = problem, remedy = invocation(`track ${name}`)] = /^(.+?): (.+)$/.exec(problem) ?? []
@@ -41,6 +52,7 @@ export const checkTables: Check = async ({ client }) => {
       )
     return orOk(findings, "tables", `${name} is captured whole`)
   })
+  return [...strays, ...found]
 }
 
 /** Under session_replication_role = replica only triggers that are always fired are. */

@@ -50,7 +50,7 @@ export async function checkRelay({ url, token }: RelayAddress): Promise<Finding[
   return [
     readiness,
     ...[...problems, ...errors].map((problem) =>
-      warning("relay", problem, "docs/OPERATIONS.md, What can happen"),
+      failure("relay", problem, "docs/OPERATIONS.md, What can happen"),
     ),
     ok(
       "relay",

@@ -101,6 +101,36 @@ export const checkRights: Check = async ({ client }) => {
   return [ok("rights", `the role ${role} may do what a relay does`)]
 }
 
+/** What hides rows of ours from a relay, which then stands still and says that nothing happens. */
+const HIDDEN = `
+  select c.relname::text as name from pg_class c
+  where c.relnamespace = 'relay'::regnamespace and c.relrowsecurity order by 1`
+const TORN = `
+  select from relay.horizon where files <> array(
+    select c.relfilenode from pg_class c
+    where c.relnamespace = 'relay'::regnamespace and c.relname in ('change_0', 'change_1', 'change_2') order by c.relname)`
+
+/** That the log shows what is in it, and holds what it says that it holds. */
+export const checkContent: Check = async ({ client }) => {
+  const { rows } = await client.query<{ name: string }>(HIDDEN)
+  const hidden = rows.map(({ name }) =>
+    failure(
+      "log",
+      `row level security hides rows of relay.${name}`,
+      `As the owner of the schema relay: alter table relay.${name} disable row level security.`,
+    ),
+  )
+  if ((await client.query(TORN)).rowCount === 0) return hidden
+  return [
+    ...hidden,
+    warning(
+      "log",
+      "somebody has emptied, changed or replaced a table of the log by hand",
+      "Start a relay, or select relay.meet_lineage(): every client loads its state again. Leave the log to relays.",
+    ),
+  ]
+}
+
 export const checkLog: Check = async ({ client, retentionHours, retentionMb }) => {
   const { rows } = await client.query<{ bytes: string; hours: number; paused: boolean }>(
     `select (select sum(pg_total_relation_size(format('relay.change_%s', slot)::regclass)) from generate_series(0, 2) slot)::text as bytes,

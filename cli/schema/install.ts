@@ -7,15 +7,16 @@ import { appliedOf, findDamage } from "./damage.ts"
 import { connect, quoteIdentifier } from "./database.ts"
 import { installedVersion, isInstalled } from "./installed.ts"
 import { LOCK_TIMEOUT, retryLocks } from "./locks.ts"
+import { mend } from "./mend.ts"
 import { applySql, type Migration, readMigrations } from "./migrations.ts"
 import { dropTriggers, recall, save } from "./repair.ts"
 import { warningsOf } from "./track.ts"
 import { findFunction, findTable, withUsualPath } from "./usual-path.ts"
 
 export interface Installed {
-  state: "installed" | "upgraded" | "repaired" | "present"
+  state: "installed" | "upgraded" | "repaired" | "mended" | "present"
   version: number
-  /** The tables that were put under capture just now. */
+  /** The tables that were put under capture just now, or whose capture was mended. */
   tracked: string[]
   /** Tables that could not be, each with what to do, and what PostgreSQL has to say of those that were. */
   warnings: string[]
@@ -57,7 +58,9 @@ export async function install(databaseUrl: string, given?: readonly Migration[])
     if (await isDamaged(client, migrations)) return await repair(client, migrations)
     if (before === latest) {
       await renew(client)
-      return { state: "present", version: latest, tracked: [], warnings: [] }
+      const mended = await mend(client)
+      const state = mended.length > 0 ? "mended" : "present"
+      return { state, version: latest, tracked: mended, warnings: [] }
     }
     if (before === 0) await requireCreate(client)
     await retryLocks(() => migrate(client, migrations))

@@ -5,6 +5,7 @@ import { ConfigError } from "../../relay/config.ts"
 import { connect, quoteIdentifier } from "./database.ts"
 import { requireInstalled } from "./installed.ts"
 import { LOCK_TIMEOUT, retryLocks } from "./locks.ts"
+import { dropStrays } from "./strays.ts"
 import { requireTable } from "./usual-path.ts"
 
 /** Puts one table under capture; `options` are relay.track's named arguments. @returns the server's warnings. */
@@ -19,22 +20,42 @@ export async function track(
   const named = given.map(([name], index) => `, ${quoteIdentifier(name)} => $${index + 2}`).join("")
   return withTable(databaseUrl, async (client) => {
     const warnings = warningsOf(client)
-    await client.query(`select relay.track($1::regclass${named})`, [
-      await requireTable(client, table),
-      ...given.map(([, value]) => value),
-    ])
+    const oid = await requireTable(client, table)
+    await inTransaction(client, async () => {
+      await dropStrays(client, oid)
+      await client.query(`select relay.track($1::regclass${named})`, [
+        oid,
+        ...given.map(([, value]) => value),
+      ])
+    })
     return [...warnings]
   })
 }
 
 /** Ends the capture of one table. @returns whether it was captured. */
 export async function untrack(databaseUrl: string, table: string): Promise<boolean> {
-  const result = await withTable(databaseUrl, async (client) =>
-    client.query<{ was: boolean }>("select relay.untrack($1::regclass) as was", [
-      await requireTable(client, table),
-    ]),
-  )
-  return result.rows[0]?.was === true
+  return withTable(databaseUrl, async (client) => {
+    const oid = await requireTable(client, table)
+    return inTransaction(client, async () => {
+      const strayed = await dropStrays(client, oid)
+      const { rows } = await client.query<{ was: boolean }>("select relay.untrack($1::regclass) as was", [
+        oid,
+      ])
+      return strayed || rows[0]?.was === true
+    })
+  })
+}
+
+async function inTransaction<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {
+  await client.query("begin")
+  try {
+    const result = await work()
+    await client.query("commit")
+    return result
+  } catch (error) {
+    await client.query("rollback")
+    throw error
+  }
 }
 
 async function withTable<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {

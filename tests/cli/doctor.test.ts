@@ -292,7 +292,7 @@ t.test("a relay is asked too: ready or not, its problems, and whether it is ther
     wrong = examined.wrong
     return examined.findings.some(({ of, text }) => of === "relay" && /total/.test(text))
   })
-  t.same(wrong, ["relay warning"])
+  t.same(wrong, ["relay failure"])
   await relay.stop()
   const { wrong: then } = await examine(db.url, { relay: { url: relay.url, token: admin } })
   t.same(then, ["relay failure"])
