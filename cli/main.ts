@@ -14,7 +14,7 @@ import { addStart } from "./commands/start.ts"
 import { addTail } from "./commands/tail.ts"
 import { addToken } from "./commands/token.ts"
 import { addTrack, addUntrack } from "./commands/track.ts"
-import { ClusterError, EmbeddedError } from "./embedded/errors.ts"
+import { ClusterError, EmbeddedError, isDiskFull } from "./embedded/errors.ts"
 import { UnreachableError } from "./schema/database.ts"
 import { packageVersion } from "./version.ts"
 
@@ -53,12 +53,16 @@ function fail(error: unknown): void {
     process.exitCode = error.exitCode === 0 ? 0 : 2
     return
   }
+  const full = isDiskFull(error)
   const mistake =
-    error instanceof ConfigError ||
-    error instanceof EmbeddedError ||
-    error instanceof ClusterError ||
-    error instanceof UnreachableError
+    !full &&
+    (error instanceof ConfigError ||
+      error instanceof EmbeddedError ||
+      error instanceof ClusterError ||
+      (error instanceof UnreachableError && error.remedy === undefined))
   note(`commitcast: ${(error as Error).message}`)
+  if (full) note("The disk is full: free some of it, and start again.")
+  else if (error instanceof UnreachableError && error.remedy !== undefined) note(`-> ${error.remedy}`)
   if (!mistake && process.env.LOG_LEVEL === "debug") note((error as Error).stack ?? "")
   process.exitCode = mistake ? 2 : 1
 }

@@ -110,7 +110,7 @@ function explain(of: string, error: unknown): Finding {
     return remedy === "" ? { of, verdict: "failure", text } : failure(of, text, remedy)
   }
   if (error instanceof UnreachableError)
-    return failure(of, error.message, "Start it, or set DATABASE_URL to where it is.")
+    return failure(of, error.message, error.remedy ?? "Start it, or set DATABASE_URL to where it is.")
   if (error instanceof pg.DatabaseError) return failure(of, error.message, "See the server's log.")
   throw error
 }

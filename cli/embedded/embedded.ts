@@ -14,7 +14,7 @@ import {
   PortTakenError,
   startCluster,
 } from "./cluster.ts"
-import { codeOf, EmbeddedError } from "./errors.ts"
+import { codeOf, EmbeddedError, isDiskFull } from "./errors.ts"
 import { exists, replaceFile } from "./file.ts"
 import type { Narrator } from "./narrator.ts"
 import { takeLock } from "./ownership.ts"
@@ -56,7 +56,9 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Embedded> 
   const dir = resolve(options.dir ?? ".commitcast")
   const release = await prepare(dir).catch((error: unknown) => {
     if (error instanceof EmbeddedError) throw error
-    const hint = "choose a directory you may write to, or set DATABASE_URL to a PostgreSQL of your own"
+    const hint = isDiskFull(error)
+      ? "free some of its disk, or choose another directory"
+      : "choose a directory you may write to, or set DATABASE_URL to a PostgreSQL of your own"
     throw new EmbeddedError(`Cannot keep a database in ${dir} (${codeOf(error) ?? String(error)}): ${hint}`, {
       cause: error,
     })

@@ -10,6 +10,14 @@ export class EmbeddedError extends Error {
   override name = "EmbeddedError"
 }
 
+/** Whether it failed because there is no room on a disk, which is no mistake of a setting. */
+export function isDiskFull(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  return (
+    codeOf(error) === "ENOSPC" || /No space left on device/.test(error.message) || isDiskFull(error.cause)
+  )
+}
+
 /** The `code` of a system error. */
 export function codeOf(error: unknown): string | undefined {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined

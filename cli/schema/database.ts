@@ -5,6 +5,7 @@ import { ConfigError, type Settings } from "../../relay/config.ts"
 import { type Database, NoServerError, openDatabase } from "../../relay/lib/database.ts"
 import { TlsError } from "../../relay/lib/line.ts"
 import { PIN, PIN_TRANSACTION } from "../../relay/lib/pinned-client.ts"
+import { codeOf, explainRefusal } from "../../relay/lib/refusal.ts"
 import { readState } from "../embedded/state.ts"
 import { invocation } from "../invocation.ts"
 
@@ -14,6 +15,13 @@ const OLDEST = 140_000
 /** The database cannot be reached now, but may be later. */
 export class UnreachableError extends Error {
   override name = "UnreachableError"
+  /** What to do, where the server itself has said why. */
+  readonly remedy: string | undefined
+
+  constructor(message: string, { cause, remedy }: { cause: Error; remedy?: string }) {
+    super(message, { cause })
+    this.remedy = remedy
+  }
 }
 
 /**
@@ -30,7 +38,7 @@ export async function connect(databaseUrl: string): Promise<pg.Client> {
     return client
   } catch (error) {
     await client?.end().catch(() => {})
-    throw explain(error as Error & { code?: string })
+    throw explain(error as Error)
   }
 }
 
@@ -101,14 +109,19 @@ const UNREACHABLE = new Set([
   "ENOTFOUND",
   "57P03",
   "57P01",
-  "53300",
   "08006",
 ])
 
-function explain(error: Error & { code?: string }): Error {
+function explain(error: Error): Error {
   if (error instanceof ConfigError) return error
-  const code =
-    error.code ?? (error instanceof AggregateError ? (error.errors[0] as { code?: string })?.code : undefined)
+  const code = codeOf(error)
+  const known = explainRefusal(error)
+  if (known !== undefined && code?.startsWith("28"))
+    return new ConfigError(`DATABASE_URL: ${known.text} (${error.message}): ${known.remedy}`, {
+      cause: error,
+    })
+  if (known !== undefined && /^(53|57)/.test(code ?? ""))
+    return new UnreachableError(`${known.text} (${error.message})`, { cause: error, remedy: known.remedy })
   if (code === "28P01" || code === "28000")
     return new ConfigError(`DATABASE_URL: ${error.message}: check user and password`, { cause: error })
   if (code === "3D000")

@@ -4,6 +4,7 @@ import pg from "pg"
 import { z } from "zod"
 import type { Database } from "../lib/database.ts"
 import { pinnedPool } from "../lib/pinned-client.ts"
+import { reasonOf } from "../lib/refusal.ts"
 import type { Log } from "../telemetry/log.ts"
 import { Definition, ReturnedRow } from "./definition.ts"
 
@@ -67,7 +68,7 @@ export function createRunner(database: Database, log: Log): Runner {
         const returned = ReturnedRow.array().parse(await derive(definition))
         if (returned.length <= MAX_VALUES) return returned
       } catch (error) {
-        throw new Error(reasonOf(error), { cause: error })
+        throw new Error(failureOf(error), { cause: error })
       }
       throw new Error(`the function returned more than ${MAX_VALUES} values`)
     },
@@ -75,10 +76,13 @@ export function createRunner(database: Database, log: Log): Runner {
   }
 }
 
+/** Not the function has failed, but the way to it (classes 08, 28, 3D, 53 and 57 but for a cancelled statement). */
+const isOfConnection = (code = ""): boolean => code !== "57014" && /^(08|28|3D|53|57)/.test(code)
+
 /** In one line. PostgreSQL puts values of rows into some of its messages, and never into the code. */
-function reasonOf(error: unknown): string {
+function failureOf(error: unknown): string {
   if (error instanceof z.ZodError) return error.issues[0]?.message ?? "the function returned something else"
-  if (!(error instanceof pg.DatabaseError)) return (error as Error).message
+  if (!(error instanceof pg.DatabaseError) || isOfConnection(error.code)) return reasonOf(error)
   if (error.code === "57014") return `it took more than ${TIMEOUT_MS / 1_000} s`
   return `PostgreSQL refused it (${error.code}): run it in psql to see why`
 }
