@@ -3,7 +3,7 @@
 import { createHash, timingSafeEqual } from "node:crypto"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
-import express, { type Express, type Request, type Response } from "express"
+import express, { type Express, type NextFunction, type Request, type Response } from "express"
 import helmet from "helmet"
 import { bearerTokens } from "../relay/gateway/upgrade.ts"
 import { shortened } from "../relay/health/report.ts"
@@ -113,6 +113,10 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
       extensions: ["html"],
     }),
   )
+  // Behind the pages, one of which may have the same path.
+  app.use((request: Request, response: Response, next: NextFunction) => {
+    if (!relay.answer(request, response)) next()
+  })
   app.use((_request: Request, response: Response) => {
     response.status(404).json({ error: "not found" })
   })

@@ -1,6 +1,6 @@
 /** The relay of one process, wired: what reads the log, what fans out, and what serves clients. */
 
-import type { Server } from "node:http"
+import type { IncomingMessage, Server, ServerResponse } from "node:http"
 import { type Auth, createAuth } from "./access/auth.ts"
 import { createJwks } from "./access/jwks.ts"
 import { type Keys, settledKeys } from "./access/keys.ts"
@@ -58,6 +58,8 @@ export interface Relay {
   /** Resolves once clients can connect and changes arrive. */
   whenReady(): Promise<void>
   attach(server: Server): void
+  /** Answers a plain request for the socket's path, which wants to know why no upgrade comes about. @returns false if it is for another. */
+  answer(request: IncomingMessage, response: ServerResponse): boolean
   status(): RelayStatus
   /** What operations may know, with the tables looked at anew. */
   report(): Promise<Report>
@@ -105,6 +107,7 @@ export function createRelay(deps: RelayDeps): Relay {
         await new Promise((resolve) => setTimeout(resolve, 20))
     },
     attach: gateway.attach,
+    answer: gateway.answer,
     status: health.status,
     report: upstream?.report ?? health.report,
     exposition: upstream?.exposition ?? (() => metrics.registry.metrics()),

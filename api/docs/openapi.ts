@@ -29,12 +29,19 @@ const json = (description: string, schema: z.ZodType): Answer => ({
   content: { "application/json": { schema: schemaOf(schema, "draft-2020-12", "output") } },
 })
 const Refusal = z.strictObject({ error: z.string() })
+const Explained = z.strictObject({
+  error: z.string(),
+  message: z.string(),
+  close_code: z.number().optional(),
+})
+const explained = (description: string): Answer => json(description, Explained)
+const comeBack = { "Retry-After": { description: "Seconds.", schema: { type: "string" } } }
 const refused = (description: string): Answer => json(description, Refusal)
 const status = (word: string) => z.strictObject({ status: z.literal(word) })
 const asks = { "WWW-Authenticate": { description: "Bearer", schema: { type: "string" } } }
 
 /** The document. */
-export function openApi({ version }: { version: string }): OpenApi {
+export function openApi({ version, wsPath }: { version: string; wsPath: string }): OpenApi {
   return {
     openapi: "3.1.0",
     info: {
@@ -64,7 +71,7 @@ export function openApi({ version }: { version: string }): OpenApi {
             "403": refused("Not an admin's token."),
             "503": {
               ...refused("The token cannot be checked now."),
-              headers: { "Retry-After": { description: "Seconds.", schema: { type: "string" } } },
+              headers: comeBack,
             },
           },
         },
@@ -94,6 +101,20 @@ export function openApi({ version }: { version: string }): OpenApi {
               content: { "text/plain": { schema: { type: "string" } } },
             },
             "401": { ...refused("METRICS_TOKEN is set, and it was not asked with it."), headers: asks },
+          },
+        },
+      },
+      [wsPath || "/"]: {
+        get: {
+          summary: "What an upgrade of this request would come to.",
+          security: [{}, { token: [] }],
+          responses: {
+            "400": explained("Malformed, or the filter is none."),
+            "401": explained("The token is not good."),
+            "403": explained("The origin or a channel is not allowed."),
+            "426": explained("It would be let in."),
+            "429": { ...explained("A limit by address has been reached."), headers: comeBack },
+            "503": { ...explained("Not ready, or a limit has been reached."), headers: comeBack },
           },
         },
       },

@@ -1,6 +1,6 @@
 /** A relay inside a program's own HTTP server: what `import ... from "commitcast"` has. */
 
-import type { Server } from "node:http"
+import type { IncomingMessage, Server, ServerResponse } from "node:http"
 import { ConfigError, environmentOf, optionOf, readSettings, Settings } from "../../relay/config.ts"
 import { checkAuditLog } from "../../relay/gateway/audit-file.ts"
 import { createRelay as wireRelay } from "../../relay/relay.ts"
@@ -43,6 +43,11 @@ export interface RelayStatus {
 export interface Relay {
   /** Takes the WebSocket upgrades of a server. Requests stay the program's. */
   attach(server: Server): void
+  /**
+   * Answers a plain request for the socket's path: with what an upgrade would come to, which browsers do not show.
+   * @returns false if it is for another path, which is then not answered.
+   */
+  answer(request: IncomingMessage, response: ServerResponse): boolean
   /**
    * Installs the relay's schema if it is missing, and begins to relay. A database that does not answer is waited for. Resolves
    * once clients can connect and changes arrive, or when it is stopped.
@@ -89,6 +94,7 @@ export function createRelay(options: RelayOptions): Relay {
 
   return {
     attach: relay.attach,
+    answer: relay.answer,
     start() {
       starting ??= begin()
       return starting

@@ -4,6 +4,7 @@ import { createServer, type Server } from "node:http"
 import type { AddressInfo, Server as NetServer } from "node:net"
 import { createApp } from "../../api/app.ts"
 import { ConfigError, type Settings } from "../../relay/config.ts"
+import { answerUnreadable } from "../../relay/gateway/upgrade-answer.ts"
 import type { Relay } from "../../relay/relay.ts"
 import { programName } from "../invocation.ts"
 import { packageVersion } from "../version.ts"
@@ -48,6 +49,7 @@ export function createHttpServer(relay: Relay, settings: Readonly<Settings>): Se
   server.timeout = IDLE_MS
   // Node would leave out the headers beyond a thousand without a word, such as what a proxy adds behind those of its client.
   server.maxHeadersCount = 0
+  server.on("clientError", answerUnreadable)
   relay.attach(server)
   return server
 }

@@ -1,8 +1,8 @@
 /** Admission: with its first token a client gets a place in the hub, with each later one another identity. */
 
-import type { Auth, AuthResult, Identity } from "../access/auth.ts"
+import type { Auth, Identity } from "../access/auth.ts"
 import type { Revocations } from "../access/revocations.ts"
-import { forbiddenOf, startChannels } from "../access/rights.ts"
+import { startChannels } from "../access/rights.ts"
 import type { Connection } from "../fanout/connection.ts"
 import type { Membership } from "../hub/membership.ts"
 import { CloseCode } from "../protocol/close-code.ts"
@@ -10,15 +10,23 @@ import { amendFilter } from "../protocol/filter.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Audit } from "./audit.ts"
-import { type Faults, type RequestId, TOO_MANY_FILTERS } from "./faults.ts"
+import type { Faults, RequestId } from "./faults.ts"
 import type { Limits } from "./limits.ts"
+import {
+  isRejection,
+  type Rejection,
+  readRequest,
+  rejectionByChannels,
+  rejectionByToken,
+  type TokenFault,
+} from "./rejection.ts"
 import type { UpgradeParameters } from "./upgrade.ts"
 
 export interface AdmissionDeps {
   hub: Pick<Membership, "crowded" | "join" | "reauthorise">
   auth: Pick<Auth, "verify">
   revocations: Pick<Revocations, "judge">
-  limits: Pick<Limits, "allowsChannels" | "addConnection">
+  limits: Pick<Limits, "fitsChannels" | "addConnection" | "record">
   audit: Pick<Audit, "record">
   faults: Faults
   log: Log
@@ -26,37 +34,38 @@ export interface AdmissionDeps {
   settings: { heartbeatMs: number }
 }
 
-type Refusal = Extract<AuthResult, { ok: false }>["reason"]
-
 export interface Admission {
   /** Notes what a new connection asked for. One that asked for what cannot be is closed. */
   open(connection: Connection, parameters: UpgradeParameters): void
   /** Checks a token: the first admits the client, each later one renews its identity. Resolves once it is answered. */
   authenticate(connection: Connection, token: string, request: RequestId): Promise<void>
+  /** What such a request would be closed with before it is admitted. Without a token it is looked at as far as it goes. */
+  foresee(parameters: UpgradeParameters): Promise<Rejection | undefined>
   /** The client is gone: nothing of it joins any more. */
   forget(connection: Connection): void
 }
 
 export function createAdmission(deps: AdmissionDeps): Admission {
-  const { hub, auth, revocations, limits, audit, log, settings } = deps
+  const { hub, auth, revocations, limits, audit, log, metrics, settings } = deps
   /** What clients asked for that have not been admitted yet. */
   const requested = new Map<Connection, Pick<UpgradeParameters, "channels" | "cursor">>()
   /** The clients whose token is being checked. */
   const checking = new Set<Connection>()
 
+  function reject(connection: Connection, { user }: Identity, rejection: Rejection): void {
+    const { id, address } = connection
+    if (rejection.forbidden !== undefined)
+      audit.record({ id, address, user }, { event: "channels_refused", channels: rejection.forbidden })
+    if (rejection.code === CloseCode.tooManyChannels) limits.record("channels")
+    connection.close(rejection.code, rejection.reason)
+  }
+
   function admit(connection: Connection, identity: Identity): void {
     const asked = requested.get(connection)
     if (asked === undefined) return
     const channels = startChannels(asked.channels, identity.user)
-    const forbidden = forbiddenOf(channels, identity.user, identity.rights)
-    if (forbidden.length > 0) {
-      const { id, address } = connection
-      audit.record({ id, address, user: identity.user }, { event: "channels_refused", channels: forbidden })
-      return connection.close(CloseCode.forbidden, `channel not allowed: ${forbidden[0]}`)
-    }
-    if (!limits.allowsChannels(connection, channels.size)) return
-    if (hub.crowded(identity, channels, connection.filter))
-      return connection.close(CloseCode.tryAgain, TOO_MANY_FILTERS)
+    const rejection = rejectionByChannels(deps, identity, channels, connection.filter)
+    if (rejection !== undefined) return reject(connection, identity, rejection)
     connection.identity = identity
     requested.delete(connection)
     if (!limits.addConnection(connection))
@@ -77,11 +86,24 @@ export function createAdmission(deps: AdmissionDeps): Admission {
   }
 
   return {
-    open(connection, { tokens, channels, cursor, filter }) {
-      requested.set(connection, { channels, cursor })
-      if (tokens.length > 1) return connection.close(CloseCode.badMessage, "more than one token")
-      if (typeof filter === "string") return connection.close(CloseCode.badMessage, filter)
-      connection.filter = amendFilter(undefined, filter)
+    open(connection, parameters) {
+      requested.set(connection, parameters)
+      const read = readRequest(parameters)
+      if (isRejection(read)) return connection.close(read.code, read.reason)
+      connection.filter = amendFilter(undefined, read)
+    },
+    async foresee(parameters) {
+      const read = readRequest(parameters)
+      if (isRejection(read)) return read
+      const [token] = parameters.tokens
+      if (token === undefined) return undefined
+      const result = revocations.judge(await auth.verify(token))
+      if (result.ok) {
+        const channels = startChannels(parameters.channels, result.identity.user)
+        return rejectionByChannels(deps, result.identity, channels, amendFilter(undefined, read))
+      }
+      metrics.authFailures.inc({ reason: result.reason })
+      return rejectionByToken(result.reason)
     },
     async authenticate(connection, token, request) {
       checking.add(connection)
@@ -102,25 +124,16 @@ export function createAdmission(deps: AdmissionDeps): Admission {
 function refuse(
   { metrics, audit, faults }: AdmissionDeps,
   connection: Connection,
-  reason: Refusal,
+  reason: TokenFault,
   request: RequestId,
 ): void {
   metrics.authFailures.inc({ reason })
   audit.record(connection, { event: "token_refused", reason })
-  switch (reason) {
-    case "expired":
-      return connection.close(CloseCode.tokenExpired, "token expired")
-    case "unavailable":
-      // The token that admitted it is still good.
-      if (connection.identity !== undefined)
-        return faults.answer(connection, "busy", "the token cannot be checked now: try again later", request)
-      return connection.close(CloseCode.tryAgain, "the token cannot be checked now")
-    case "missing":
-    case "invalid":
-      return connection.close(CloseCode.invalidToken, "invalid token")
-    case "revoked":
-      return connection.close(CloseCode.forbidden, "revoked")
-  }
+  // The token that admitted it is still good.
+  if (reason === "unavailable" && connection.identity !== undefined)
+    return faults.answer(connection, "busy", "the token cannot be checked now: try again later", request)
+  const rejection = rejectionByToken(reason)
+  connection.close(rejection.code, rejection.reason)
 }
 
 function renew(

@@ -58,6 +58,8 @@ export function createClientLimits({ settings, reached, clock }: ClientLimitsDep
       const theirs = connectionsOf.get(connection.user)
       if (theirs?.delete(connection) && theirs.size === 0) connectionsOf.delete(connection.user)
     },
+    /** Whether a connection may have so many channels. */
+    fitsChannels: (channels: number): boolean => channels <= settings.MAX_CHANNELS,
     /** Whether a connection may have so many channels. One that may not is closed. */
     allowsChannels(connection: Connection, channels: number): boolean {
       if (channels <= settings.MAX_CHANNELS) return true

@@ -1,6 +1,6 @@
 /** The gateway: clients connect here, by an upgrade of an HTTP server, and send their frames. */
 
-import type { IncomingMessage, Server } from "node:http"
+import type { IncomingMessage, Server, ServerResponse } from "node:http"
 import type { Duplex } from "node:stream"
 import { WebSocketServer } from "ws"
 import type { Auth } from "../access/auth.ts"
@@ -17,8 +17,11 @@ import { type CommandsDeps, createCommands } from "./commands.ts"
 import { createFaults } from "./faults.ts"
 import { createInbox } from "./inbox.ts"
 import type { Limits } from "./limits.ts"
-import { answerPlainly, answerRefusal, isAnswering } from "./refusal.ts"
+import { createQuestions } from "./question.ts"
+import { badRequest, type Refusal } from "./refusal.ts"
+import { createRefusedOrigins } from "./refused-origins.ts"
 import { createUpgrades, type UpgradesDeps } from "./upgrade.ts"
+import { answerPlainly, answerRefusal, isAnswering } from "./upgrade-answer.ts"
 
 export interface GatewayDeps {
   hub: AdmissionDeps["hub"] & CommandsDeps["hub"] & ClientSocketDeps["hub"] & UpgradesDeps["hub"]
@@ -43,6 +46,11 @@ export interface GatewayDeps {
 export interface Gateway {
   /** Takes over the upgrades of an HTTP server. */
   attach(server: Server): void
+  /**
+   * Answers a plain request for the socket's path: with what an upgrade would come to.
+   * @returns false if it is for another path, which is then not answered.
+   */
+  answer(request: IncomingMessage, response: ServerResponse): boolean
   /** Refuses new connections from now on. */
   stop(): void
   /** Leaves the upgrades of its servers to others. */
@@ -66,31 +74,30 @@ export function createGateway({ clock = () => performance.now(), ...deps }: Gate
   const commands = createCommands({ ...deps, faults })
   const inbox = createInbox({ admission, commands, faults, metrics })
   const upgrades = createUpgrades(deps)
+  const refusedOrigins = createRefusedOrigins(deps.log, clock)
+  const questions = createQuestions({ upgrades, admission, refusedOrigins, metrics })
   const socketDeps = { ...deps, inbox, drained: createSliceQueue(), clock }
   const server = createWebSocketServer()
   /** What detaches it from each server. */
   const detach = new Map<Server, () => void>()
   // What ws finds wrong is answered and counted like anything else.
-  server.on("wsClientError", (_error, socket, request) => refuse(request, socket, 400, "bad_request"))
+  server.on("wsClientError", (error, socket, request) =>
+    refuse(request, socket, badRequest(`The handshake is wrong: ${error.message}.`)),
+  )
 
-  function refuse(
-    request: IncomingMessage,
-    socket: Duplex,
-    status: number,
-    result: string,
-    retrySeconds?: number,
-  ): void {
+  function refuse(request: IncomingMessage, socket: Duplex, refusal: Refusal): void {
+    const { status, result } = refusal
     metrics.connects.inc({ result })
     audit.record({ address: limits.addressOf(request) }, { event: "refused", reason: result, status })
     disconnects.refused(status, result)
-    answerRefusal(socket, status, retrySeconds)
+    if (result === "origin") refusedOrigins.record(request)
+    answerRefusal(request, socket, refusal)
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", destroy)
-    const verdict = upgrades.judge(request)
-    if (!verdict.accepted)
-      return refuse(request, socket, verdict.status, verdict.result, verdict.retrySeconds)
+    const verdict = upgrades.judge(request, "upgrade")
+    if (!verdict.accepted) return refuse(request, socket, verdict.refusal)
     server.handleUpgrade(request, socket, head, (websocket) =>
       new ClientSocket(websocket, socket, verdict.address, socketDeps).open(verdict.parameters),
     )
@@ -108,6 +115,11 @@ export function createGateway({ clock = () => performance.now(), ...deps }: Gate
         },
       }
       detach.set(http, attachTo(http, attachment))
+    },
+    answer(request, response) {
+      if (!upgrades.isForRelay(request)) return false
+      void questions.answer(request, response)
+      return true
     },
     stop: upgrades.stop,
     detach() {

@@ -1,41 +1,72 @@
-/** The answers to upgrade requests that become no WebSocket. */
+/** Refusals: why a request becomes no connection, in a status, a code, and a sentence that says what to do. */
 
-import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from "node:http"
-import type { Socket } from "node:net"
-import type { Duplex } from "node:stream"
+/** Before the upgrade, when the answer is HTTP. */
+export interface Refusal {
+  readonly status: number
+  /** The code that the client is told, and under which it is counted. */
+  readonly result: string
+  readonly message: string
+  /** When to come back, if that may help. */
+  readonly retrySeconds?: number | undefined
+  /** With which the connection would be closed, where the upgrade itself is not refused. */
+  readonly closeCode?: number | undefined
+}
+
+export const badRequest = (message: string, status = 400): Refusal => ({
+  status,
+  result: "bad_request",
+  message,
+})
+
+export const REFUSED = {
+  target: badRequest(
+    "The request's target is none: write the path and the query without dots, backslashes and #.",
+  ),
+  method: badRequest("A WebSocket is opened with GET: use GET.", 405),
+  version: badRequest("Only version 13 of WebSocket is spoken here: send Sec-WebSocket-Version: 13.", 426),
+  http: badRequest("An upgrade needs HTTP/1.1 and one Host header: have the proxy in front send both."),
+  body: badRequest("An upgrade has no body: send no Content-Length and no Transfer-Encoding."),
+  channel: badRequest(
+    "A channel of the query is none: it is a name, or a name and an id, such as committee:7.",
+  ),
+  origin: {
+    status: 403,
+    result: "origin",
+    message:
+      "Pages of this origin may not connect: add it to ALLOWED_ORIGINS (--allowed-origins) of the relay, or, if it is the relay's own, have the proxy in front pass the Host header on.",
+  },
+  stopping: {
+    status: 503,
+    result: "stopping",
+    message: "The relay is stopping: come back in a moment.",
+    retrySeconds: 1,
+  },
+  notReady: {
+    status: 503,
+    result: "not_ready",
+    message: "The relay is not ready: come back in a moment. Its health report says why.",
+    retrySeconds: 1,
+  },
+} as const satisfies Record<string, Refusal>
 
 /** What some statuses must say beside themselves. */
-const REMEDIES: Record<number, string> = {
-  405: "Allow: GET\r\n",
-  426: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+const REMEDIES: Record<number, Record<string, string>> = {
+  405: { Allow: "GET" },
+  426: { Upgrade: "websocket", "Sec-WebSocket-Version": "13" },
 }
 
-/** Answers an upgrade that is refused. @param retrySeconds when to come back, if that may help. */
-export function answerRefusal(socket: Duplex, status: number, retrySeconds?: number): void {
-  destroyOnceEnded(socket)
-  const remedy = retrySeconds === undefined ? (REMEDIES[status] ?? "") : `Retry-After: ${retrySeconds}\r\n`
-  socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n${remedy}\r\n`,
-  )
+/** The body of the answer, and the headers that go with it. */
+export function answerOf({ status, result, message, retrySeconds, closeCode }: Refusal): {
+  headers: Record<string, string>
+  body: string
+} {
+  const body = `${JSON.stringify({ error: result, message, close_code: closeCode })}\n`
+  const headers = {
+    "Content-Type": "application/json; charset=utf-8",
+    "Content-Length": String(Buffer.byteLength(body)),
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    ...(retrySeconds === undefined ? REMEDIES[status] : { "Retry-After": String(retrySeconds) }),
+  }
+  return { headers, body }
 }
-
-/** Another upgrade, such as curl's offer of HTTP/2, is an offer only: the request stands (RFC 9110, section 7.8). */
-export function answerPlainly(http: Server, request: IncomingMessage, socket: Duplex): void {
-  const response = new ServerResponse(request)
-  response.shouldKeepAlive = false
-  response.assignSocket(socket as Socket)
-  destroyOnceEnded(socket)
-  response.once("finish", () => socket.end())
-  socket.on("error", () => socket.destroy())
-  http.emit("request", request, response)
-}
-
-/**
- * Whether an answer to an earlier request on this socket is under way: frames would fall into it, and Node throws where
- * another answer is begun. Node keeps the answer in a field of its own.
- */
-export const isAnswering = (socket: Duplex): boolean =>
-  ((socket as Duplex & { _httpMessage?: object | null })._httpMessage ?? null) !== null
-
-/** A client that does not hang up in turn keeps no socket. */
-const destroyOnceEnded = (socket: Duplex): Duplex => socket.once("finish", () => socket.destroy())

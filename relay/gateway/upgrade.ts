@@ -6,6 +6,8 @@ import type { Membership } from "../hub/membership.ts"
 import { ChannelName, describeFault } from "../protocol/client-message.ts"
 import { FilterFields } from "../protocol/filter.ts"
 import type { Limits } from "./limits.ts"
+import { REFUSED, type Refusal } from "./refusal.ts"
+import type { UpgradeAllowance } from "./upgrade-limits.ts"
 
 export interface UpgradeParameters {
   /** From header, subprotocol and query. More than one is a mistake or an attack. */
@@ -16,10 +18,9 @@ export interface UpgradeParameters {
   filter: FilterFields | string
 }
 
-/** The result is the one under which a refusal is counted. */
 export type UpgradeVerdict =
   | { accepted: true; address: string; parameters: UpgradeParameters }
-  | { accepted: false; status: number; result: string; retrySeconds?: number }
+  | { accepted: false; refusal: Refusal }
 
 export interface UpgradesDeps {
   hub: Pick<Membership, "ready">
@@ -31,7 +32,13 @@ export interface UpgradesDeps {
 export interface Upgrades {
   /** Whether a request asks for the relay's path. */
   isForRelay(request: IncomingMessage): boolean
-  judge(request: IncomingMessage): UpgradeVerdict
+  /** Whether its Origin may connect, or it has none. */
+  allowsOrigin(request: IncomingMessage): boolean
+  /**
+   * Decides on an upgrade, and counts it against the limits on upgrades.
+   * @param asks a question is a plain request that wants to know what an upgrade would come to.
+   */
+  judge(request: IncomingMessage, asks: "upgrade" | "question"): UpgradeVerdict
   /** Refuses all from now on. */
   stop(): void
 }
@@ -41,29 +48,35 @@ export function createUpgrades({ hub, auth, limits, settings }: UpgradesDeps): U
 
   const isOnPath = (url: URL): boolean => url.pathname.replace(/\/$/, "") === settings.path
 
-  const refused = (status: number, result: string, retrySeconds?: number): UpgradeVerdict =>
-    retrySeconds === undefined
-      ? { accepted: false, status, result }
-      : { accepted: false, status, result, retrySeconds }
+  const refused = (refusal: Refusal): UpgradeVerdict => ({ accepted: false, refusal })
+
+  const allowsOrigin = (request: IncomingMessage): boolean =>
+    isAllowed(request.headers.origin, request, settings.allowedOrigins)
 
   return {
     isForRelay(request) {
       const url = readTarget(request)
       return url !== undefined && isOnPath(url)
     },
-    judge(request) {
+    allowsOrigin,
+    judge(request, asks) {
       const url = readTarget(request)
-      if (url === undefined) return refused(400, "bad_request")
-      const status = malformedStatus(request)
-      if (status !== undefined) return refused(status, "bad_request")
-      if (!isOnPath(url)) return refused(404, "wrong_path")
-      if (!originAllowed(request, settings.allowedOrigins)) return refused(403, "origin")
-      if (stopping) return refused(503, "stopping", 1)
-      if (!hub.ready() || !auth.ready()) return refused(503, "not_ready", 1)
+      if (url === undefined) return refused(REFUSED.target)
+      const malformed = malformedWhy(request, asks)
+      if (malformed !== undefined) return refused(malformed)
+      if (!isOnPath(url)) return refused(wrongPath(settings.path))
+      const origins = asks === "question" ? url.searchParams.getAll("origin") : []
+      if (
+        !allowsOrigin(request) ||
+        !origins.every((origin) => isAllowed(origin, request, settings.allowedOrigins))
+      )
+        return refused(REFUSED.origin)
+      if (stopping) return refused(REFUSED.stopping)
+      if (!hub.ready() || !auth.ready()) return refused(REFUSED.notReady)
       const allowance = limits.takeUpgrade(request)
-      if (!allowance.allowed) return refused(allowance.status, allowance.limit, allowance.retrySeconds)
+      if (!allowance.allowed) return refused(limitReached(allowance))
       const parameters = readParameters(request, url, settings.queryToken)
-      if (parameters === undefined) return refused(400, "bad_request")
+      if (parameters === undefined) return refused(REFUSED.channel)
       return { accepted: true, address: allowance.address, parameters }
     },
     stop() {
@@ -83,24 +96,45 @@ export function readTarget({ url: target = "" }: IncomingMessage): URL | undefin
   return url.pathname === path ? url : undefined
 }
 
-/** The HTTP status of a malformed upgrade request; undefined if it is well-formed. */
-function malformedStatus({ method, httpVersion, headersDistinct }: IncomingMessage): number | undefined {
-  if (method !== "GET") return 405
+/** What is wrong with the form of a request; undefined if nothing is. */
+function malformedWhy(request: IncomingMessage, asks: "upgrade" | "question"): Refusal | undefined {
+  const { method, httpVersion, headersDistinct } = request
+  if (method !== "GET" && !(asks === "question" && method === "HEAD")) return REFUSED.method
   const { host, "content-length": lengths = [], "transfer-encoding": encodings } = headersDistinct
   // A proxy in front may read another host, or a body where frames are read here.
-  if (httpVersion !== "1.1" || host?.length !== 1) return 400
-  if (encodings !== undefined || lengths.some((length) => length !== "0")) return 400
+  if (httpVersion !== "1.1" || host?.length !== 1) return REFUSED.http
+  if (encodings !== undefined || lengths.some((length) => length !== "0")) return REFUSED.body
   // ws takes version 8 too, in which browsers name their origin in another header.
-  if (headersDistinct["sec-websocket-version"]?.join() !== "13") return 426
+  if (asks === "upgrade" && headersDistinct["sec-websocket-version"]?.join() !== "13") return REFUSED.version
   return undefined
 }
 
-/** Whether the Origin, which only browsers send, is the relay's own host or an allowed one. `null` never is. */
-function originAllowed(request: IncomingMessage, allowed: readonly string[]): boolean {
-  const { origin, host } = request.headers
+/** Whether an origin, which only browsers send, is the relay's own host or an allowed one. `null` never is. */
+function isAllowed(
+  origin: string | undefined,
+  { headers: { host } }: IncomingMessage,
+  allowed: readonly string[],
+): boolean {
   if (origin === undefined || allowed.includes(origin)) return true
   return URL.canParse(origin) && new URL(origin).host === host
 }
+
+const wrongPath = (path: string): Refusal => ({
+  status: 404,
+  result: "wrong_path",
+  message: `No WebSocket is at this path: connect to ${path || "/"}.`,
+})
+
+const limitReached = ({
+  limit,
+  status,
+  retrySeconds,
+}: Extract<UpgradeAllowance, { allowed: false }>): Refusal => ({
+  status,
+  result: limit,
+  message: `MAX_${limit.toUpperCase()} has been reached: come back in ${retrySeconds} s. Where these are real clients, raise it.`,
+  retrySeconds,
+})
 
 const BEARER = "bearer."
 

@@ -45,6 +45,9 @@ export function createMetrics() {
   return {
     registry,
     connects: counter("relay_connects_total", "Upgrade requests by result", ["result"]),
+    questions: counter("relay_questions_total", "Plain requests for the socket's path, by result", [
+      "result",
+    ]),
     authFailures: counterOf("relay_auth_failures_total", "Tokens refused, by reason", "reason", [
       "missing",
       "invalid",

@@ -14,7 +14,9 @@ import { until } from "../helpers/wait.ts"
 /** One that logs nothing, attached to a server; stopped with the test. */
 async function embed(t: Test, options: RelayOptions) {
   const relay = createRelay({ jwtSecret: SECRET, logLevel: "silent", canarySeconds: 0, ...options })
-  const server = createServer((_request, response) => response.end("the program's"))
+  const server = createServer((request, response) => {
+    if (!relay.answer(request, response)) response.end("the program's")
+  })
   relay.attach(server)
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
   t.teardown(async () => {
@@ -38,6 +40,7 @@ t.test(
     await relay.start()
     t.match(relay.status(), { ready: true, problems: [], connections: 0 })
     t.equal(await (await fetch(`http://${address}/`)).text(), "the program's")
+    t.match(await (await fetch(`http://${address}/ws`)).json(), { error: "upgrade_required" })
     const client = await openClient(t, `ws://${address}/ws?token=${token()}`, {
       origin: "https://app.example",
     })

@@ -93,6 +93,7 @@ export function fakeLimits() {
     addresses: () => 0,
     addConnection: () => true,
     removeConnection() {},
+    fitsChannels: () => true,
     allowsChannels: () => true,
     takeFrame(_connection, per) {
       asked.push(`takeFrame ${per}`)

@@ -138,7 +138,7 @@ const edit = fc.record({
   ),
 })
 /** With 200: an edit may ask for the page. */
-const STATUSES = [101, 200, 400, 403, 404, 405, 408, 417, 426, 431]
+const STATUSES = [101, 200, 400, 401, 403, 404, 405, 408, 417, 426, 431]
 
 holds("requests", fc.array(edit, { minLength: 1, maxLength: 4 }), async (t, url, edits) => {
   let request = authenticated()

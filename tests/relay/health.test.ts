@@ -450,7 +450,6 @@ t.test("paths that are nowhere, and paths that are none", async (t) => {
   for (const path of [
     "/nowhere",
     "/api",
-    "/ws",
     "/.env",
     "/..",
     "/../package.json",

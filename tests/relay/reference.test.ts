@@ -78,11 +78,15 @@ t.test("the answers to requests are as they say", async (t) => {
     ["/metrics", 200, { authorization: `Bearer ${secret}` }],
     ["/metrics", 401],
     ["/page.json", 200],
+    ["/ws", 426],
+    ["/ws?channels=A", 400],
+    ["/ws?token=x", 401],
   ]
   for (const [path, status, headers] of asked)
     t.same(await answerFault(url, requests, path, headers), { status, fault: undefined }, `${path} ${status}`)
   const unready = await launchRelay(t, { url: "postgres://nobody@127.0.0.1:1/nowhere" })
-  t.same(await answerFault(unready.url, requests, "/health/ready"), { status: 503, fault: undefined })
+  for (const path of ["/health/ready", "/ws"])
+    t.same(await answerFault(unready.url, requests, path), { status: 503, fault: undefined }, path)
 })
 
 t.test("the page has all of it, for everybody", { skip: NO_BROWSER }, async (t) => {

@@ -5,11 +5,13 @@ import type { Socket } from "node:net"
 import { Duplex } from "node:stream"
 import { setImmediate as turn } from "node:timers/promises"
 import t from "tap"
+import { readSettings } from "../../relay/config.ts"
 import type { Connection } from "../../relay/fanout/connection.ts"
 import { createGateway, type GatewayDeps } from "../../relay/gateway/gateway.ts"
 import { CloseCode } from "../../relay/protocol/close-code.ts"
 import { frameText } from "../../relay/protocol/frame.ts"
 import { createDisconnects } from "../../relay/telemetry/disconnects.ts"
+import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
 import { closing, frame, Opcode, readFrames, say, wordOf } from "../helpers/frame.ts"
 import { fakeAudit, fakeAuth, fakeHub, fakeLimits, good, quietLog } from "../helpers/neighbours.ts"
@@ -75,7 +77,7 @@ function start(t: { teardown(act: () => void): void }, more: Partial<GatewayDeps
   gateway.attach(http)
 
   /** An upgrade, with a token in it. */
-  function upgrade(): FakeSocket {
+  function upgrade(more: Record<string, string> = {}): FakeSocket {
     const socket = new FakeSocket()
     t.teardown(() => socket.destroy())
     const request = new IncomingMessage(socket as unknown as Socket)
@@ -86,6 +88,7 @@ function start(t: { teardown(act: () => void): void }, more: Partial<GatewayDeps
       "sec-websocket-version": "13",
       "sec-websocket-key": Buffer.alloc(16, 1).toString("base64"),
       authorization: "Bearer first",
+      ...more,
     }
     const headersDistinct = Object.fromEntries(
       Object.entries(headers).map(([name, value]) => [name, [value]]),
@@ -246,4 +249,35 @@ t.test("how a connection ended, and that it is forgotten once", async (t) => {
     )
     t.equal(hub.asked.filter((asked) => asked === "forget").length, 1)
   }
+})
+
+t.test("a refused origin is logged once a minute, with what was refused meanwhile", async (t) => {
+  const lines: Array<Record<string, unknown>> = []
+  const settings = readSettings({ JWT_SECRET: "a secret of the tests, which is long enough" })
+  const log = createLog(settings, { write: (line) => lines.push(JSON.parse(line)) })
+  const { upgrade, pass } = start(t, { log })
+  const from = (origin: string) => t.equal(upgrade({ origin }).status, 403)
+  from("https://app.example")
+  from("https://app.example")
+  from(`https://${"x".repeat(200)}`)
+  pass(59_999)
+  for (let n = 0; n < 10; n++) from(`https://\u009b${n}.example`)
+  t.equal(lines.length, 1)
+  pass(1)
+  from("https://app.example")
+  pass(60_000)
+  from("https://late.example")
+  t.match(lines, [
+    {
+      level: 40,
+      event: "origin_refused",
+      origins: ["https://app.example"],
+      host: "relay.example",
+      times: 1,
+      msg: /ALLOWED_ORIGINS/,
+    },
+    { times: 13, origins: ["https://app.example", /^https:\/\/x{92}$/, "https://?0.example", /\?1/, /\?2/] },
+    { times: 1, origins: ["https://late.example"] },
+  ])
+  t.equal(lines.length, 3)
 })
