@@ -97,6 +97,7 @@ const QUERY: Record<string, JsonSchema> = {
     description: "The channels to begin with, with commas; election_updates by default.",
     examples: ["election:1,committee:7"],
   },
+  channel: { type: "string", description: "One channel, as it is; several times for several." },
   where: { type: "string", description: "A filter by columns, as JSON.", examples: ['{"committee_id":7}'] },
   types: { type: "string", description: "A filter by message types, with commas." },
   actions: { type: "string", description: "A filter by actions, with commas." },

@@ -87,7 +87,8 @@ export function createAdmission(deps: AdmissionDeps): Admission {
 
   return {
     open(connection, parameters) {
-      requested.set(connection, parameters)
+      const { channels, cursor } = parameters
+      requested.set(connection, { channels, cursor })
       const read = readRequest(parameters)
       if (isRejection(read)) return connection.close(read.code, read.reason)
       connection.filter = amendFilter(undefined, read)

@@ -27,7 +27,7 @@ export const REFUSED = {
   http: badRequest("An upgrade needs HTTP/1.1 and one Host header: have the proxy in front send both."),
   body: badRequest("An upgrade has no body: send no Content-Length and no Transfer-Encoding."),
   channel: badRequest(
-    "A channel of the query is none: it is a name, or a name and an id, such as committee:7.",
+    "A channel of the query is none: it is a name, or a name and an id, such as committee:7. One with a comma is given by `channel`, once for each.",
   ),
   origin: {
     status: 403,

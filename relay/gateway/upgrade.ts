@@ -149,7 +149,7 @@ function readParameters(
     if (offered.trim().startsWith(BEARER)) tokens.push(offered.trim().slice(BEARER.length))
   }
   if (queryToken) tokens.push(...url.searchParams.getAll("token"))
-  const channels = readList(url, "channels")
+  const channels = [...url.searchParams.getAll("channel"), ...readList(url, "channels")]
   if (!channels.every((channel) => ChannelName.safeParse(channel).success)) return undefined
   const cursor = url.searchParams.get("cursor") ?? undefined
   return { tokens, channels, cursor, filter: readFilter(url) }

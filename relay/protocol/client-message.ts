@@ -3,12 +3,12 @@
 import { z } from "zod"
 import { FilterFields } from "./filter.ts"
 
-/** A channel: a prefix, or a prefix and an id, such as `committee:7`. */
+/** A channel: a prefix, or a prefix and an id, such as `committee:7`. The id of a user is whatever its token says. */
 export const ChannelName = z
   .string()
   .max(200)
   .regex(
-    /^[a-z][a-z0-9_]{0,62}(:[^\s:]{1,128})?$/,
+    /^([a-z][a-z0-9_]{0,62}(:[^\s:]{1,128})?|user:[\s\S]{1,128})$/,
     "a channel is a name, or a name and an id, such as committee:7",
   )
 

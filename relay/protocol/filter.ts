@@ -102,7 +102,12 @@ const Actions = z.enum([
 /** The fields of a filter. A field that is left out stays as it was; null removes it. */
 export const FilterFields = z.object({
   where: Where.nullable().optional(),
-  types: z.array(text.min(1)).min(1).max(MAX_TYPES).nullable().optional(),
+  types: z
+    .array(text.regex(/^[^,]+$/, "a type is a name without a comma"))
+    .min(1)
+    .max(MAX_TYPES)
+    .nullable()
+    .optional(),
   actions: z.array(Actions).min(1).max(MAX_TYPES).nullable().optional(),
 })
 export type FilterFields = z.infer<typeof FilterFields>
