@@ -114,6 +114,7 @@ export type ServerMessage =
         | "bad_message"
         | "unknown_type"
         | "not_authenticated"
+        | "not_started"
         | "forbidden_channel"
         | "not_subscribed"
         | "other_user"

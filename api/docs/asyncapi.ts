@@ -34,7 +34,7 @@ const CLOSES: Record<CloseCode, string> = {
   [CloseCode.tooManyRequests]: "Too many frames in a second. Slow down.",
   [CloseCode.invalidToken]: "The token is not good.",
   [CloseCode.badMessage]: "A binary frame, two tokens, or a query string that cannot be read.",
-  [CloseCode.notAuthenticated]: "No token came in time.",
+  [CloseCode.notAuthenticated]: "No token, or no start, came in time.",
   [CloseCode.connectionLimit]: "The user has too many connections.",
   [CloseCode.tooManyChannels]: "The connection has joined too many channels.",
   [CloseCode.forbidden]: "A channel is not allowed, or the user or token was revoked.",
@@ -47,12 +47,15 @@ const SUMMARIES: Record<string, string> = {
   "client.subscribe":
     "Joins channels, or states a filter, or both. With a cursor the position of the whole connection is set.",
   "client.unsubscribe": "Leaves channels.",
+  "client.start":
+    "With ?start=message: begins with what the URL and subscribe have asked for, since a cursor.",
   "client.authenticate":
     "The first token, where it did not come with the upgrade; or another of the same user.",
   connection_success: "The token is good. Everything after the cursor arrives.",
   subscribed: "The answer to subscribe: holds from its cursor on.",
   unsubscribed: "The answer to unsubscribe.",
-  authenticated: "The later token holds. Channels that it does not allow were left.",
+  authenticated:
+    "The later token holds. Channels that it does not allow were left. With ?start=message the first token too.",
   checkpoint: "Everything up to the cursor was sent: keep it in the place of the one before.",
   ping: "A heartbeat.",
   pong: "The answer to a client's ping.",
@@ -101,6 +104,11 @@ const QUERY: Record<string, JsonSchema> = {
   where: { type: "string", description: "A filter by columns, as JSON.", examples: ['{"committee_id":7}'] },
   types: { type: "string", description: "A filter by message types, with commas." },
   actions: { type: "string", description: "A filter by actions, with commas." },
+  start: {
+    type: "string",
+    enum: ["message"],
+    description: "The client asks for more by subscribe, and then begins by start.",
+  },
   cursor: { type: "string", description: "Where to go on, from the last checkpoint or from relay.cursor()." },
 }
 

@@ -20,6 +20,7 @@ export const SAMPLES: Record<string, object> = {
     request: "first",
   },
   "client.unsubscribe": { type: "unsubscribe", channels: ["election_updates"] },
+  "client.start": { type: "start", cursor },
   "client.authenticate": { type: "authenticate", token: "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI3In0.x" },
   connection_success: {
     type: "connection_success",

@@ -10,8 +10,10 @@ import { amendFilter } from "../protocol/filter.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { Audit } from "./audit.ts"
+import type { Command } from "./commands.ts"
 import type { Faults, RequestId } from "./faults.ts"
 import type { Limits } from "./limits.ts"
+import { type Preparation, preparationOf, prepare } from "./preparation.ts"
 import {
   isRejection,
   type Rejection,
@@ -26,7 +28,7 @@ export interface AdmissionDeps {
   hub: Pick<Membership, "crowded" | "join" | "reauthorise">
   auth: Pick<Auth, "verify">
   revocations: Pick<Revocations, "judge">
-  limits: Pick<Limits, "fitsChannels" | "addConnection" | "record">
+  limits: Pick<Limits, "allowsChannels" | "fitsChannels" | "addConnection" | "record">
   audit: Pick<Audit, "record">
   faults: Faults
   log: Log
@@ -39,6 +41,8 @@ export interface Admission {
   open(connection: Connection, parameters: UpgradeParameters): void
   /** Checks a token: the first admits the client, each later one renews its identity. Resolves once it is answered. */
   authenticate(connection: Connection, token: string, request: RequestId): Promise<void>
+  /** Takes a command of a client that has not been admitted: by `?start=message` it asks for more, and starts. */
+  prepare(connection: Connection, command: Command): void
   /** What such a request would be closed with before it is admitted. Without a token it is looked at as far as it goes. */
   foresee(parameters: UpgradeParameters): Promise<Rejection | undefined>
   /** The client is gone: nothing of it joins any more. */
@@ -46,9 +50,9 @@ export interface Admission {
 }
 
 export function createAdmission(deps: AdmissionDeps): Admission {
-  const { hub, auth, revocations, limits, audit, log, metrics, settings } = deps
+  const { hub, auth, revocations, limits, audit, faults, log, metrics, settings } = deps
   /** What clients asked for that have not been admitted yet. */
-  const requested = new Map<Connection, Pick<UpgradeParameters, "channels" | "cursor">>()
+  const preparations = new Map<Connection, Preparation>()
   /** The clients whose token is being checked. */
   const checking = new Set<Connection>()
 
@@ -60,18 +64,16 @@ export function createAdmission(deps: AdmissionDeps): Admission {
     connection.close(rejection.code, rejection.reason)
   }
 
-  function admit(connection: Connection, identity: Identity): void {
-    const asked = requested.get(connection)
-    if (asked === undefined) return
-    const channels = startChannels(asked.channels, identity.user)
+  function admit(connection: Connection, identity: Identity, prepared: Preparation): void {
+    const channels = startChannels([...prepared.channels], identity.user)
     const rejection = rejectionByChannels(deps, identity, channels, connection.filter)
     if (rejection !== undefined) return reject(connection, identity, rejection)
     connection.identity = identity
-    requested.delete(connection)
+    preparations.delete(connection)
     if (!limits.addConnection(connection))
       return connection.close(CloseCode.connectionLimit, "too many connections of this user")
     audit.record(connection, { event: "connected", channels, expiresAt: identity.expiresAt })
-    hub.join(connection, channels, asked.cursor, (joined) => {
+    hub.join(connection, channels, prepared.cursor, (joined) => {
       connection.send({
         type: "connection_success",
         user: identity.user,
@@ -85,10 +87,47 @@ export function createAdmission(deps: AdmissionDeps): Admission {
     })
   }
 
+  /** Admits a client, or lets it ask for the rest first. */
+  function receive(connection: Connection, identity: Identity, request: RequestId): void {
+    const prepared = preparations.get(connection)
+    if (prepared === undefined) return
+    if (!prepared.byMessage) return admit(connection, identity, prepared)
+    if (prepared.identity !== undefined && prepared.identity.user !== identity.user)
+      return refuseOther(deps, connection, request)
+    preparations.set(connection, { ...prepared, identity })
+    const { user } = identity
+    const channels = [`user:${user}`]
+    connection.send({ type: "authenticated", user, channels, expires_in: secondsLeft(identity), request })
+  }
+
+  /** It may have been revoked since its token was checked. */
+  function start(connection: Connection, prepared: Preparation & { identity: Identity }): void {
+    const result = revocations.judge({ ok: true, identity: prepared.identity })
+    if (result.ok) admit(connection, result.identity, prepared)
+    else refuse(deps, connection, result.reason, undefined)
+  }
+
   return {
+    prepare(connection, command) {
+      const prepared = preparations.get(connection)
+      const { type, request } = command
+      if (prepared?.identity === undefined)
+        return faults.answer(connection, "not_authenticated", "send authenticate first", request)
+      const { identity } = prepared
+      switch (type) {
+        case "subscribe": {
+          const more = prepare(deps, connection, { ...prepared, identity }, command)
+          if (more !== undefined) preparations.set(connection, more)
+          return
+        }
+        case "start":
+          return start(connection, { ...prepared, identity, cursor: command.cursor ?? prepared.cursor })
+        default:
+          return faults.answer(connection, "not_started", "send start first", request)
+      }
+    },
     open(connection, parameters) {
-      const { channels, cursor } = parameters
-      requested.set(connection, { channels, cursor })
+      preparations.set(connection, preparationOf(parameters))
       const read = readRequest(parameters)
       if (isRejection(read)) return connection.close(read.code, read.reason)
       connection.filter = amendFilter(undefined, read)
@@ -112,11 +151,11 @@ export function createAdmission(deps: AdmissionDeps): Admission {
       // Meanwhile the client may have left, or been closed.
       if (!checking.delete(connection) || connection.closing) return
       if (!result.ok) refuse(deps, connection, result.reason, request)
-      else if (connection.identity === undefined) admit(connection, result.identity)
+      else if (connection.identity === undefined) receive(connection, result.identity, request)
       else renew(deps, connection, result.identity, request)
     },
     forget(connection) {
-      requested.delete(connection)
+      preparations.delete(connection)
       checking.delete(connection)
     },
   }
@@ -137,16 +176,14 @@ function refuse(
   connection.close(rejection.code, rejection.reason)
 }
 
-function renew(
-  { hub, audit, faults }: AdmissionDeps,
-  connection: Connection,
-  identity: Identity,
-  request: RequestId,
-): void {
-  if (identity.user !== connection.user) {
-    audit.record(connection, { event: "token_refused", reason: "other_user" })
-    return faults.answer(connection, "other_user", "a refresh must be for the same user", request)
-  }
+function refuseOther({ audit, faults }: AdmissionDeps, connection: Connection, request: RequestId): void {
+  audit.record(connection, { event: "token_refused", reason: "other_user" })
+  faults.answer(connection, "other_user", "a refresh must be for the same user", request)
+}
+
+function renew(deps: AdmissionDeps, connection: Connection, identity: Identity, request: RequestId): void {
+  const { hub, audit, faults } = deps
+  if (identity.user !== connection.user) return refuseOther(deps, connection, request)
   const done = hub.reauthorise(connection, identity, (channels) => {
     connection.send({
       type: "authenticated",

@@ -7,7 +7,7 @@ import type { Membership } from "../hub/membership.ts"
 import type { ClientMessage } from "../protocol/client-message.ts"
 import { amendFilter } from "../protocol/filter.ts"
 import type { Audit } from "./audit.ts"
-import { type Faults, type RequestId, TOO_MANY_FILTERS } from "./faults.ts"
+import { answerForbidden, type Faults, type RequestId, TOO_MANY_FILTERS } from "./faults.ts"
 import type { Limits } from "./limits.ts"
 
 type Of<Type extends ClientMessage["type"]> = Extract<ClientMessage, { type: Type }>
@@ -36,9 +36,7 @@ export function createCommands({ hub, limits, audit, faults }: CommandsDeps): Co
     const change = (joined: ReadonlySet<string>, identity: Identity) => {
       const forbidden = forbiddenOf(channels, identity.user, identity.rights)
       if (forbidden.length > 0) {
-        audit.record(connection, { event: "channels_refused", channels: forbidden })
-        const message = `not allowed: ${forbidden.join(", ")}`.slice(0, 300)
-        faults.answer(connection, "forbidden_channel", message, request)
+        answerForbidden({ audit, faults }, connection, connection, forbidden, request)
         return undefined
       }
       const all = new Set([...joined, ...laneChannels(channels, identity.user)])
@@ -86,6 +84,13 @@ export function createCommands({ hub, limits, audit, faults }: CommandsDeps): Co
           return subscribe(connection, command)
         case "unsubscribe":
           return unsubscribe(connection, command)
+        case "start":
+          return faults.answer(
+            connection,
+            "bad_message",
+            "it has started already: use subscribe",
+            command.request,
+          )
       }
     },
   }

@@ -4,6 +4,8 @@ import type { Connection } from "../fanout/connection.ts"
 import { CloseCode } from "../protocol/close-code.ts"
 import type { ErrorCode } from "../protocol/server-message.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
+import type { Audit } from "./audit.ts"
+import type { AuditSubject } from "./audit-event.ts"
 import type { Limits } from "./limits.ts"
 
 /** What a client wrote on its message, to tell the answers apart. */
@@ -35,4 +37,21 @@ export function createFaults({ limits, metrics, settings }: FaultsDeps): Faults 
       connection.send({ type: "error", code, message, request })
     },
   }
+}
+
+/** Tells a client of channels that it may not join. */
+export function answerForbidden(
+  { audit, faults }: { audit: Pick<Audit, "record">; faults: Faults },
+  subject: AuditSubject,
+  connection: Connection,
+  forbidden: readonly string[],
+  request: RequestId,
+): void {
+  audit.record(subject, { event: "channels_refused", channels: forbidden })
+  faults.answer(
+    connection,
+    "forbidden_channel",
+    `not allowed: ${forbidden.join(", ")}`.slice(0, 300),
+    request,
+  )
 }

@@ -59,7 +59,7 @@ export function createInbox({ admission, commands, faults, metrics }: InboxDeps)
         return faults.answer(
           connection,
           "unknown_type",
-          "the type must be one of ping, pong, subscribe, unsubscribe, authenticate",
+          "the type must be one of ping, pong, subscribe, unsubscribe, start, authenticate",
         )
       const message = describeFault(parsed.error).slice(0, 300)
       return faults.answer(connection, "bad_message", message, requestOf(json))
@@ -70,8 +70,7 @@ export function createInbox({ admission, commands, faults, metrics }: InboxDeps)
 
   function handle(connection: Connection, message: ClientMessage): void {
     if (message.type === "authenticate") return void authenticate(connection, message.token, message.request)
-    if (connection.identity === undefined)
-      return faults.answer(connection, "not_authenticated", "send authenticate first", message.request)
+    if (connection.identity === undefined) return admission.prepare(connection, message)
     commands.handle(connection, message)
   }
 

@@ -16,6 +16,8 @@ export interface UpgradeParameters {
   cursor: string | undefined
   /** Or what is wrong with it. */
   filter: FilterFields | string
+  /** Whether more of it comes by messages, and the last of them starts. */
+  byMessage: boolean
 }
 
 export type UpgradeVerdict =
@@ -152,7 +154,8 @@ function readParameters(
   const channels = [...url.searchParams.getAll("channel"), ...readList(url, "channels")]
   if (!channels.every((channel) => ChannelName.safeParse(channel).success)) return undefined
   const cursor = url.searchParams.get("cursor") ?? undefined
-  return { tokens, channels, cursor, filter: readFilter(url) }
+  const byMessage = url.searchParams.get("start") === "message"
+  return { tokens, channels, cursor, filter: readFilter(url), byMessage }
 }
 
 /** The tokens of all Authorization headers: `headers` has only the first. Whatever follows the scheme is one. */

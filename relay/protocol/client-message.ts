@@ -33,6 +33,7 @@ export const ClientMessage = z.discriminatedUnion("type", [
       "name channels, or where, types or actions",
     ),
   z.object({ type: z.literal("unsubscribe"), channels, request }),
+  z.object({ type: z.literal("start"), cursor: z.string().max(16_384).optional(), request }),
   z.object({ type: z.literal("authenticate"), token: z.string().max(8_192), request }),
 ])
 export type ClientMessage = z.infer<typeof ClientMessage>

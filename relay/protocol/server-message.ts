@@ -118,6 +118,7 @@ export const ServerMessage = z.discriminatedUnion("type", [
       "bad_message",
       "unknown_type",
       "not_authenticated",
+      "not_started",
       "forbidden_channel",
       "not_subscribed",
       "other_user",

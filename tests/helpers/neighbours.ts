@@ -141,5 +141,6 @@ export const parameters = (more: Partial<UpgradeParameters> = {}): UpgradeParame
   channels: [],
   cursor: undefined,
   filter: {},
+  byMessage: false,
   ...more,
 })

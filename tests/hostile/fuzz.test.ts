@@ -88,7 +88,7 @@ function inPieces(bytes: Buffer, cuts: number[]): Buffer[] {
 const echoed = (code: number) => (code >= 1000 && code <= 1014) || (code >= 3000 && code <= 4999)
 /** What the relay may say, but for the codes with which it closes. */
 const SAYS =
-  /^(connection_success|(un)?subscribed.*|authenticated.*|pong.*|PONG.*|error (bad_message|unknown_type|not_authenticated|forbidden_channel|not_subscribed|other_user|busy)|close empty)$/s
+  /^(connection_success|(un)?subscribed.*|authenticated.*|pong.*|PONG.*|error (bad_message|unknown_type|not_authenticated|not_started|forbidden_channel|not_subscribed|other_user|busy)|close empty)$/s
 
 /** @param codes those with which a connection may be closed. */
 function documented(words: string[], codes: (code: number) => boolean): void {

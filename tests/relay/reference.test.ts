@@ -57,7 +57,7 @@ t.test("what docs/PROTOCOL.md shows fits what they say", async (t) => {
     t.equal(check(`client.${type}`, JSON.parse(message)), undefined, message)
     names.add(type)
   }
-  t.same([...names].sort(), ["authenticate", "ping", "pong", "subscribe", "unsubscribe"])
+  t.same([...names].sort(), ["authenticate", "ping", "pong", "start", "subscribe", "unsubscribe"])
   const closes = Object.keys(sockets.channels.feed["x-close-codes"]).map(Number)
   t.same(closes.sort(), Object.values(CloseCode).sort())
   for (const code of closes) t.match(text, `\n| ${code} | `, "and the document has each code")
