@@ -4,6 +4,7 @@ import type { Settings } from "../config.ts"
 import type { Connection } from "../fanout/connection.ts"
 import { Rate, TokenBuckets } from "../lib/token-bucket.ts"
 import { CloseCode } from "../protocol/close-code.ts"
+import { PING_FRAME } from "../protocol/frame.ts"
 import type { Limit } from "../telemetry/metrics.ts"
 import type { ReachedLimits } from "./reached-limits.ts"
 
@@ -22,11 +23,35 @@ export interface ClientLimitsDeps {
   clock(): number
 }
 
+/** One that has sent nothing since it was asked this long ago gives its place to a newer one. Milliseconds. */
+const ANSWER_MS = 10_000
+
 export function createClientLimits({ settings, reached, clock }: ClientLimitsDeps) {
   /** The connections of each user, the oldest first. */
   const connectionsOf = new Map<string, Set<Connection>>()
+  /** When the connections of users without room were last asked whether they are still there. */
+  const askedAt = new Map<string, number>()
   const rate = new Rate(settings.MAX_FRAME_RATE)
   const bucketsOf = new TokenBuckets(new Rate(settings.MAX_FRAME_RATE_PER_USER))
+
+  /**
+   * A connection whose line is dead is counted until its heartbeats stay without an answer, and whoever lost it is back
+   * before that. So all are asked at once, and one that is silent by the next attempt gives way.
+   * @returns whether there is room now.
+   */
+  function displaceSilent(user: string, theirs: ReadonlySet<Connection>): boolean {
+    const now = clock()
+    const asked = askedAt.get(user)
+    if (asked !== undefined && now - asked < ANSWER_MS) return false
+    for (const connection of theirs) {
+      if (asked === undefined || connection.lastHeardAt >= asked) continue
+      connection.close(CloseCode.noPong, "no pong")
+      return true
+    }
+    askedAt.set(user, now)
+    for (const connection of theirs) connection.push([PING_FRAME])
+    return false
+  }
 
   function exceeded(connection: Connection, per: "user" | "connection"): Limit | undefined {
     const now = clock()
@@ -44,7 +69,8 @@ export function createClientLimits({ settings, reached, clock }: ClientLimitsDep
      */
     addConnection(connection: Connection): boolean {
       const theirs = connectionsOf.get(connection.user) ?? new Set()
-      if (settings.MAX_CONNECTIONS_PER_USER !== 0 && theirs.size >= settings.MAX_CONNECTIONS_PER_USER) {
+      const full = settings.MAX_CONNECTIONS_PER_USER !== 0 && theirs.size >= settings.MAX_CONNECTIONS_PER_USER
+      if (full && !displaceSilent(connection.user, theirs)) {
         reached.record("connections_per_user")
         if (settings.USER_LIMIT === "refuse") return false
         const [oldest] = theirs
@@ -56,7 +82,9 @@ export function createClientLimits({ settings, reached, clock }: ClientLimitsDep
     /** Idempotent. */
     removeConnection(connection: Connection): void {
       const theirs = connectionsOf.get(connection.user)
-      if (theirs?.delete(connection) && theirs.size === 0) connectionsOf.delete(connection.user)
+      if (!theirs?.delete(connection) || theirs.size > 0) return
+      connectionsOf.delete(connection.user)
+      askedAt.delete(connection.user)
     },
     /** Whether a connection may have so many channels. */
     fitsChannels: (channels: number): boolean => channels <= settings.MAX_CHANNELS,

@@ -20,7 +20,7 @@ const UNREADABLE: Record<string, Refusal> = {
     status: 431,
     result: "too_long",
     message:
-      "The URL and the headers are longer than 16 KiB: ask for less in the URL, and for the rest in messages.",
+      "The URL and the headers are longer than 16 KiB: connect with ?start=message, and ask for channels, filter and cursor by messages.",
   },
   HPE_CHUNK_EXTENSIONS_OVERFLOW: badRequest("The request has too long a body: send none.", 413),
   ERR_HTTP_REQUEST_TIMEOUT: {

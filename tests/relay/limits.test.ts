@@ -5,6 +5,7 @@ import t, { type Test } from "tap"
 import { WebSocket } from "ws"
 import type { Client } from "../helpers/client.ts"
 import { database } from "../helpers/database.ts"
+import { authenticated, openRaw, wordsUntil } from "../helpers/raw.ts"
 import { metricOf, startRelay, type TestRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
@@ -388,4 +389,32 @@ t.test("a limit of 0 is none", async (t) => {
     await settle(client)
   }
   t.same(relay.relay.status().limits, {})
+})
+
+t.test("a user's connection that answers nothing gives its place to a newer one", async (t) => {
+  let ahead = 0
+  const clock = () => performance.now() + ahead
+  const settings = { MAX_CONNECTIONS_PER_USER: "2", HEARTBEAT_SECONDS: "3600" }
+  const { relay } = await start(t, settings, clock)
+  const alive = await relay.connect({ sub: "7" })
+  const asked = new Promise((resolve) => alive.socket.once("ping", resolve))
+  const dead = await openRaw(t, relay.url)
+  dead.send(authenticated({ sub: "7" }))
+  await wordsUntil(dead, "connection_success")
+  const come = async () => {
+    const client = await relay.open("/ws", { headers: { authorization: `Bearer ${token({ sub: "7" })}` } })
+    await until("it is answered", () => client.messages.length > 0 || client.socket.readyState > 1)
+    return client
+  }
+  t.match(await (await come()).closed, { code: 4504 })
+  await asked
+  alive.send({ type: "ping", request: 1 })
+  await alive.first("the pong behind that to the relay", ({ request }) => request === 1)
+  t.match(await (await come()).closed, { code: 4504 }, "it has time to answer")
+  ahead = 10_000
+  const back = await come()
+  t.match(back.messages, [{ type: "connection_success" }])
+  t.match(await wordsUntil(dead, "close 4012"), ["connection_success", "close 4012"])
+  t.equal(alive.socket.readyState, alive.socket.OPEN, "who answers stays")
+  t.equal(relay.relay.status().limits.connections_per_user, 2, "who came for the dead one reached no limit")
 })
