@@ -9,6 +9,7 @@ import { memory } from "./groups/memory.ts"
 import { parts } from "./groups/parts.ts"
 import { prompt } from "./groups/prompt.ts"
 import { replay } from "./groups/replay.ts"
+import { returns } from "./groups/returns.ts"
 import { stuck } from "./groups/stuck.ts"
 import { workers } from "./groups/workers.ts"
 import { writers } from "./groups/writers.ts"
@@ -28,6 +29,7 @@ const GROUPS: Record<string, Group> = {
   workers,
   memory,
   replay,
+  returns,
   growth,
   prompt,
   stuck,
@@ -91,7 +93,7 @@ const program = new Command("npm run bench --")
   .option("--window <n>", "fanout: how many bursts may be under way at the same time", readCount)
   .option("--series <list>", `growth: of ${SERIES.map(({ name }) => name).join(", ")}`, readSeries)
   .option("--churn <n>", "memory: how many come and go", readCount)
-  .option("--changes <n>", "replay, prompt: how many changes", readCount)
+  .option("--changes <n>", "replay, returns, prompt: how many changes", readCount)
   .action(async (chosen: string | undefined, { write, draw, ...choice }: Options) => {
     if (draw) return writeDocument(await readResults())
     const runs: Run[] = []

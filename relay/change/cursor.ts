@@ -17,7 +17,11 @@ export interface Cursor {
 
 const SNAPSHOT = /^(\d{1,20}):(\d{1,20}):((?:\d{1,20}(?:,\d{1,20})*)?)$/
 
-/** Reads a pg_snapshot's text. @returns undefined if it is none: what is read here, PostgreSQL reads too. */
+/**
+ * Reads a pg_snapshot's text. Its xmin is the first xid in flight, or xmax: one that somebody has made up further back
+ * says nothing, and what is read is the same as the true one.
+ * @returns undefined if it is none: what is read here, PostgreSQL reads too.
+ */
 export function parseSnapshot(text: string): Snapshot | undefined {
   const match = SNAPSHOT.exec(text)
   if (match === null) return undefined
@@ -29,7 +33,8 @@ export function parseSnapshot(text: string): Snapshot | undefined {
     if (xid < least || xid >= xmax) return undefined
     least = xid + 1n
   }
-  return xmin > 0n && xmin <= xmax ? { xmin, xmax, inFlight: new Set(inFlight), text } : undefined
+  if (xmin === 0n || xmin > xmax) return undefined
+  return snapshotOf(xmax, inFlight)
 }
 
 /** Reads a cursor's text. @returns undefined if it is malformed, whatever a client sent. */

@@ -10,6 +10,7 @@ import {
   BEGIN_PAGES,
   type Identity,
   INLINE_BYTES,
+  LONG_QUERY_TIMEOUT_MS,
   longRead,
   MAX_ROW_BYTES,
   PLACED,
@@ -19,13 +20,17 @@ import {
 /** A page of a long read. The head is the same in each, and its horizon holds until the last. */
 export interface LogPage extends Entries {
   readonly head: Head
-  /** The newest `seq` that was given out when the read began. */
-  readonly newest: bigint
   /** The seq up to which everything was read; undefined if there was nothing. */
   readonly last: string | undefined
   readonly final: boolean
   /** Puts the pages that follow into order, where another read brings them. */
   readonly order?: TransactionOrder
+}
+
+/** A page of one among several. */
+export interface NumberedPage extends LogPage {
+  /** The newest `seq` that was given out when the read began. */
+  readonly newest: bigint
 }
 
 /** What is left of a read that was cut: the changes of the same difference after a `seq`. */
@@ -44,9 +49,6 @@ export interface LongReadOptions {
   rest: Rest | undefined
 }
 
-/** The first row of a long read comes when all are sorted. */
-const LONG_QUERY_TIMEOUT_MS = 120_000
-
 interface LargeRow extends RawRow {
   data: string | null
   readonly bytes: number
@@ -59,7 +61,7 @@ export async function* readPages(
   identity: Identity,
   deps: EntriesDeps,
   { since, size, rest }: LongReadOptions,
-): AsyncGenerator<LogPage & ReadRows> {
+): AsyncGenerator<NumberedPage & ReadRows> {
   const fetch = (count: number): Promise<Values[]> =>
     connection.rows({
       text: `fetch ${count} from commitcast_pages`,

@@ -15,7 +15,7 @@ import {
 } from "./entries.ts"
 import { type Head, type Place, readHead, readSnapshot, samePlace } from "./head.ts"
 import { type LogConnection, openLogConnection } from "./log-connection.ts"
-import { inFlightOf, type LogPage, type Rest, readPages } from "./log-pages.ts"
+import { inFlightOf, type NumberedPage, type Rest, readPages } from "./log-pages.ts"
 import type { Values } from "./log-query.ts"
 import {
   ENCODING,
@@ -46,7 +46,7 @@ export interface Session {
   /** What became visible since the snapshot, in order, if it is at most `limit` rows of a moderate size. */
   read(since: Snapshot, limit: number): Promise<Page>
   /** The same without a limit, in pages of one snapshot. @param rest goes on where such a read was cut. */
-  pages(since: Snapshot, size: number, rest?: Rest): AsyncGenerator<LogPage>
+  pages(since: Snapshot, size: number, rest?: Rest): AsyncGenerator<NumberedPage>
   /** The snapshot of this moment. */
   now(): Promise<Snapshot>
   /** The revocations that are in force now. */

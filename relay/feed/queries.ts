@@ -87,8 +87,14 @@ export function shortRead(identity: Identity, { slots, inFlight, lineage: asks }
     union all (select * from (${union(rows)}) r limit $2::int)`
 }
 
-/** Lock first: otherwise a rotation could empty a table after the snapshot was taken. */
-export const BEGIN_PAGES = `begin; lock table ${SLOTS.map((slot) => `relay.change_${slot}`)} in access share mode`
+/** How long a query of a long read may take: its first row comes when all are sorted. Milliseconds. */
+export const LONG_QUERY_TIMEOUT_MS = 120_000
+
+/**
+ * Lock first: otherwise a rotation could empty a table after the snapshot was taken. A sort goes on when nobody waits for
+ * it any more, unless PostgreSQL ends it.
+ */
+export const BEGIN_PAGES = `begin; set local statement_timeout = ${LONG_QUERY_TIMEOUT_MS + 1_000}; lock table ${SLOTS.map((slot) => `relay.change_${slot}`)} in access share mode`
 
 /**
  * A read in pages, of all tables: head, which ends with the newest seq, then the rows since `$1` and those of the

@@ -7,7 +7,7 @@ import type { BatchPart, FeedConsumer } from "./batch.ts"
 import type { Entries } from "./entries.ts"
 import type { Head } from "./head.ts"
 import { isTimeout } from "./log-connection.ts"
-import type { LogPage } from "./log-pages.ts"
+import type { LogPage, NumberedPage } from "./log-pages.ts"
 import type { Session } from "./log-session.ts"
 
 /** What a read has shown beside the changes that it delivered. */
@@ -114,7 +114,7 @@ export class Reader {
 }
 
 /** How many changes there are at most from this page on. */
-const leftFrom = ({ newest, changes }: LogPage): number =>
+const leftFrom = ({ newest, changes }: NumberedPage): number =>
   Number(newest - (changes[0] === undefined ? newest : seqOf(changes[0]))) + 1
 
 /** Runs of changes of one table and operation: a counter takes each at once. */

@@ -95,7 +95,7 @@ export class ClientSocket {
   }
 
   async #drain(): Promise<void> {
-    await this.#deps.drained.next()
+    await this.#deps.drained.next(this.#connection.user)
     this.#connection.pump()
   }
 

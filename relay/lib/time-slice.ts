@@ -29,37 +29,45 @@ export async function inSlices<T>(items: Iterable<T>, act: (item: T) => void): P
   }
 }
 
-/** Tasks that share the event loop in slices, in the order in which they asked. */
+/** Tasks that share the event loop in slices: a turn for each owner in a circle, each owner's in the order in which they asked. */
 export interface SliceQueue {
   /** Resolves when it is the caller's turn to work, which ends when it next awaits something. */
-  next(): Promise<void>
+  next(owner: string): Promise<void>
 }
 
 export function createSliceQueue(): SliceQueue {
-  let waiting: Array<() => void> = []
+  const waiting = new Map<string, Array<() => void>>()
   let running = false
+
+  /** The next task of the owner who has waited longest, who is the last in the circle from now on. */
+  function take(): (() => void) | undefined {
+    const [first] = waiting
+    if (first === undefined) return undefined
+    const [owner, tasks] = first
+    waiting.delete(owner)
+    const task = tasks.shift()
+    if (tasks.length > 0) waiting.set(owner, tasks)
+    return task
+  }
 
   async function run(): Promise<void> {
     running = true
-    while (waiting.length > 0) {
-      const round = waiting
-      waiting = []
-      const slice = new TimeSlice()
-      for (const go of round) {
-        go()
-        // The task that was waiting runs before this goes on.
-        await Promise.resolve()
-        if (slice.over) await slice.turn()
-      }
-      await yieldLoop()
+    const slice = new TimeSlice()
+    for (let go = take(); go !== undefined; go = take()) {
+      go()
+      // The task that was waiting runs before this goes on.
+      await Promise.resolve()
+      if (slice.over || waiting.size === 0) await slice.turn()
     }
     running = false
   }
 
   return {
-    next: () =>
+    next: (owner) =>
       new Promise((resolve) => {
-        waiting.push(resolve)
+        const tasks = waiting.get(owner)
+        if (tasks === undefined) waiting.set(owner, [resolve])
+        else tasks.push(resolve)
         if (!running) void run()
       }),
   }

@@ -14,15 +14,13 @@ import type { Source } from "../feed/source.ts"
 import type { Clock } from "../lib/clock.ts"
 import type { SliceQueue } from "../lib/time-slice.ts"
 import { CloseCode } from "../protocol/close-code.ts"
-import type { Reason, Recovery } from "../protocol/server-message.ts"
+import type { Reason } from "../protocol/server-message.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { FrameCache, MissedFrames } from "./frame-cache.ts"
 import type { LogReads } from "./log-reads.ts"
 import type { Position } from "./position.ts"
 import type { ReplayBuffer } from "./replay-buffer.ts"
-
-/** The answer to a client that joins: the cursor from which on it misses nothing, and whether that is its own. */
-export type Joined = { cursor: string } & Recovery
+import { type Joined, type Returning, subscriptionOf } from "./returning.ts"
 
 export interface CatchUpDeps {
   position: Position
@@ -37,15 +35,6 @@ export interface CatchUpDeps {
   clock: Pick<Clock, "now">
   /** The replay is over, and the connection takes its place among the live ones. */
   goLive(catchUp: CatchUp): void
-}
-
-export interface Returning {
-  readonly connection: Connection
-  readonly channels: ReadonlySet<string>
-  /** The cursor that it brings. */
-  readonly since: Cursor
-  /** Called once, before the first change and in the same turn. */
-  answer(joined: Joined): void
 }
 
 /** A step from memory ends with the part that passes this many bytes, or milliseconds. */
@@ -108,12 +97,12 @@ export class CatchUp {
     const { turns, buffer } = this.#deps
     // A client that asks again and again without reading gets the next answer when it has read the last.
     if (!this.connection.ready) await this.connection.whenReady()
-    await turns.next()
+    await turns.next(this.connection.user)
     if (this.#gone || !(await this.#ofThisLog()) || !(await this.#caughtUp(this.#since.snapshot))) return
     for (;;) {
       const memory = this.#rest === undefined && buffer.covers(this.#has)
       if (memory ? await this.#fromMemory() : await this.#fromLog()) return
-      await turns.next()
+      await turns.next(this.connection.user)
       if (this.#gone) return
     }
   }
@@ -129,9 +118,12 @@ export class CatchUp {
 
   /** Closes the connection: the client can try it again. */
   interrupt(): void {
-    if (this.#gone) return
-    this.#deps.metrics.resumes.inc({ result: "interrupted" })
-    this.connection.close(CloseCode.tryAgain, "the replay was interrupted")
+    if (!this.#gone) this.#close("interrupted", "the replay was interrupted")
+  }
+
+  #close(result: "interrupted" | "refused", reason: string): void {
+    this.#deps.metrics.resumes.inc({ result })
+    this.connection.close(CloseCode.tryAgain, reason)
   }
 
   get #gone(): boolean {
@@ -157,7 +149,7 @@ export class CatchUp {
       if (atEnd && !(await this.#caughtUp(this.#has))) return true
       if (noMore && !atEnd) await position.advanced()
       if (!this.connection.ready) await this.connection.whenReady()
-      await turns.next()
+      await turns.next(this.connection.user)
       if (this.#gone) return true
       if (!this.#inMemory(index)) return false
     }
@@ -199,6 +191,7 @@ export class CatchUp {
     const { connection } = this
     this.#from = "log"
     const outcome = await this.#deps.logReads.read({
+      user: connection.user,
       since: this.#has,
       rest: this.#rest,
       take: ({ changes, final }) => {
@@ -222,6 +215,9 @@ export class CatchUp {
       case "too_old":
         if (this.#answer !== undefined) this.refuse("too_old")
         else connection.close(CloseCode.cannotContinue, "the log was rotated")
+        return true
+      case "refused":
+        this.#close("refused", "too many replays of this user from far back")
         return true
       case "failed":
         this.interrupt()
@@ -293,9 +289,4 @@ export class CatchUp {
     this.#answer?.(joined)
     this.#answer = undefined
   }
-}
-
-function subscriptionOf({ identity, filter }: Connection, channels: ReadonlySet<string>): Subscription {
-  if (identity === undefined) throw new Error("only an authenticated client can return")
-  return { channels, rights: identity.rights, filter }
 }

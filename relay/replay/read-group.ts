@@ -6,6 +6,8 @@ import { inSlices } from "../lib/time-slice.ts"
 
 /** A client that misses what the log holds since a position. */
 export interface Reader {
+  /** Whose it is: reads are shared out by user. */
+  readonly user: string
   readonly since: Snapshot
   /** What an earlier read of the same left over. */
   readonly rest: Rest | undefined
@@ -25,11 +27,15 @@ export type Outcome =
   | { kind: "cut"; rest: Rest }
   /** The log does not hold it any more. */
   | { kind: "too_old" }
+  /** Too many of the user's wait already. */
+  | { kind: "refused" }
   | { kind: "failed" }
 
 /** A reader whose read has not ended. */
 export interface PendingRead {
   readonly reader: Reader
+  /** About how far back it is: readers of the same distance can share a read. */
+  readonly distance: number
   settle(outcome: Outcome): void
 }
 
@@ -40,13 +46,14 @@ export class ReadGroup {
   /** Every member misses only what lies after this. */
   readonly since: Snapshot
   readonly rest: Rest | undefined
+  readonly users: ReadonlySet<string>
   readonly #members: Set<PendingRead>
 
   /** @param members at least one, with the same `rest`. */
   constructor(members: readonly [PendingRead, ...PendingRead[]]) {
-    const positions = new Map(members.map(({ reader: { since } }) => [since.text, since]))
-    this.since = [...positions.values()].reduce(intersection)
+    this.since = positionsOf(members).reduce(intersection)
     this.rest = members[0].reader.rest
+    this.users = new Set(members.map(({ reader }) => reader.user))
     this.#members = new Set(members)
   }
 
@@ -88,6 +95,19 @@ export class ReadGroup {
     for (const member of slow) this.#dismiss(member, { kind: "cut", rest: left })
   }
 
+  /**
+   * Takes out all that are left, to be read for otherwise: a read for those that are less far back than half of them may
+   * bring little, where one for all brings much.
+   */
+  split(): { recent: PendingRead[]; older: PendingRead[] } {
+    const positions = positionsOf(this.#members).sort((a, b) => (a.xmin > b.xmin ? -1 : 1))
+    const half = new Set(positions.slice(0, positions.length / 2).map(({ text }) => text))
+    const [recent, older]: [PendingRead[], PendingRead[]] = [[], []]
+    for (const member of this.#members) (half.has(member.reader.since.text) ? recent : older).push(member)
+    this.#members.clear()
+    return { recent, older }
+  }
+
   /** Dismisses all that are left. */
   dismissAll(outcome: Outcome): void {
     for (const member of this.#members) this.#dismiss(member, outcome)
@@ -99,24 +119,9 @@ export class ReadGroup {
   }
 }
 
-/** Takes the readers that can share a read with the one that has waited longest. */
-export function nextGroup(waiting: readonly [PendingRead, ...PendingRead[]]): {
-  group: ReadGroup
-  others: PendingRead[]
-} {
-  const [oldest, ...later] = waiting
-  const youngest = waiting.reduce((xmin, { reader }) => max(xmin, reader.since.xmin), 0n)
-  const reach = reachOf(oldest.reader, youngest)
-  const sharing: [PendingRead, ...PendingRead[]] = [oldest]
-  const others: PendingRead[] = []
-  for (const one of later) (reachOf(one.reader, youngest) === reach ? sharing : others).push(one)
-  return { group: new ReadGroup(sharing), others }
+/** The positions of readers, each once. */
+const positionsOf = (members: Iterable<PendingRead>): Snapshot[] => {
+  const positions = new Map<string, Snapshot>()
+  for (const { reader } of members) positions.set(reader.since.text, reader.since)
+  return [...positions.values()]
 }
-
-/** Readers that are about equally far back share a read, and so do those that were cut at the same place. */
-function reachOf({ since, rest }: Reader, youngest: bigint): string {
-  if (rest !== undefined) return `${rest.until.text} ${rest.after}`
-  return String((youngest - since.xmin).toString(2).length)
-}
-
-const max = (a: bigint, b: bigint): bigint => (a > b ? a : b)

@@ -4,8 +4,9 @@ import { parseCursor } from "../change/cursor.ts"
 import type { Connection } from "../fanout/connection.ts"
 import { createSliceQueue } from "../lib/time-slice.ts"
 import type { Log } from "../telemetry/log.ts"
-import { CatchUp, type CatchUpDeps, type Joined } from "./catch-up.ts"
+import { CatchUp, type CatchUpDeps } from "./catch-up.ts"
 import { createFrameCache } from "./frame-cache.ts"
+import type { Joined } from "./returning.ts"
 
 /** Where a connection goes when its replay is over. */
 export interface LivePlaces {

@@ -81,12 +81,14 @@ export function createMetrics() {
       "too_old",
       "ahead",
       "interrupted",
+      "refused",
     ]),
     replayed: counter("relay_replayed_total", "Changes sent again to who returned, by where they came from", [
       "source",
     ]),
     logReads: counterOf("relay_log_reads_total", "Reads of the log for who returned, by result", "result", [
       "done",
+      "more",
       "cut",
       "failed",
     ]),

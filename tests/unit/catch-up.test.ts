@@ -3,10 +3,10 @@
 import t from "tap"
 import { cursorText } from "../../relay/change/cursor.ts"
 import { deferred } from "../../relay/lib/deferred.ts"
-import type { Joined } from "../../relay/replay/catch-up.ts"
 import type { LogReads } from "../../relay/replay/log-reads.ts"
 import type { Outcome, Reader } from "../../relay/replay/read-group.ts"
 import { createReplayBuffer, sizeOf } from "../../relay/replay/replay-buffer.ts"
+import type { Joined } from "../../relay/replay/returning.ts"
 import { buildHub, cursorAt, type HubOptions, identity, message, snapshotAt } from "../helpers/hub.ts"
 import { type FakeWire, SlowWire } from "../helpers/wire.ts"
 
@@ -114,7 +114,6 @@ t.test("what is forgotten while the socket drains comes from the log", async (t)
   t.equal(reader.rest, undefined)
   reader.take({
     head: { snapshot: snapshotAt(12), horizon: snapshotAt(1), leaseMs: null },
-    newest: 12n,
     changes: [message(11)],
     revocations: [],
     canaries: [],
@@ -226,7 +225,6 @@ t.test(
       if (answered)
         reader.take({
           head: { snapshot: snapshotAt(20), horizon: snapshotAt(1), leaseMs: null },
-          newest: 20n,
           changes: [message(6)],
           revocations: [],
           canaries: [],

@@ -77,7 +77,8 @@ t.test("what PostgreSQL writes is read and written back as it was", async (t) =>
   const xid = fc.bigInt({ min: 1n, max: 2n ** 63n })
   const any = fc.tuple(xid, fc.uniqueArray(fc.bigInt({ min: 0n, max: 1_000n }))).map(([xmin, offsets]) => {
     const inFlight = offsets.sort((a, b) => Number(a - b)).map((offset) => xmin + offset)
-    return { xmin: inFlight[0] ?? xmin, xmax: xmin + 1_001n, inFlight }
+    const xmax = xmin + 1_001n
+    return { xmin: inFlight[0] ?? xmax, xmax, inFlight }
   })
   const lineage = fc.string({
     unit: fc.constantFrom(..."0123456789abcdef".split("")),
@@ -92,6 +93,15 @@ t.test("what PostgreSQL writes is read and written back as it was", async (t) =>
     assert.equal(cursor && cursorText(cursor), `${id}:${text}`)
   })
   t.doesNotThrow(() => fc.assert(property))
+})
+
+t.test("an xmin that somebody has made up is that of the true snapshot", async (t) => {
+  for (const [text, meant] of [
+    ["1:1000:", "1000:1000:"],
+    ["1:1000:900,950", "900:1000:900,950"],
+    ["0001:01000:0900", "900:1000:900"],
+  ] as const)
+    t.same(parseSnapshot(text), parseSnapshot(meant), text)
 })
 
 t.test("what is no snapshot is refused", async (t) => {

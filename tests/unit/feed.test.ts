@@ -6,7 +6,7 @@ import { parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import type { FeedConsumer } from "../../relay/feed/batch.ts"
 import { Feed } from "../../relay/feed/feed.ts"
 import type { Head } from "../../relay/feed/head.ts"
-import type { LogPage } from "../../relay/feed/log-pages.ts"
+import type { NumberedPage } from "../../relay/feed/log-pages.ts"
 import type { Session } from "../../relay/feed/log-session.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
@@ -75,7 +75,7 @@ function createFakeLog() {
       await holds.pass(limit === 0 ? "begin" : "read")
       return page
     },
-    async *pages(since, size): AsyncGenerator<LogPage> {
+    async *pages(since, size): AsyncGenerator<NumberedPage> {
       const found = entries.filter(({ xid }) => xid >= since.xmax)
       const shown = head()
       const newest = BigInt(entries.length)

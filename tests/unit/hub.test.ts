@@ -2,7 +2,7 @@
 
 import t from "tap"
 import { type Cursor, cursorText } from "../../relay/change/cursor.ts"
-import type { Joined } from "../../relay/replay/catch-up.ts"
+import type { Joined } from "../../relay/replay/returning.ts"
 import { buildHub, cursorAt, identity, message, snapshotAt } from "../helpers/hub.ts"
 import { SlowWire } from "../helpers/wire.ts"
 

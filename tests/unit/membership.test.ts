@@ -3,7 +3,7 @@
 import t from "tap"
 import { cursorText } from "../../relay/change/cursor.ts"
 import type { Filter } from "../../relay/protocol/filter.ts"
-import type { Joined } from "../../relay/replay/catch-up.ts"
+import type { Joined } from "../../relay/replay/returning.ts"
 import { buildHub, cursorAt, identity, message } from "../helpers/hub.ts"
 
 const CHANNELS = new Set(["committee:1"])

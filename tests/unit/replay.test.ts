@@ -2,8 +2,8 @@
 
 import t from "tap"
 import { cursorText } from "../../relay/change/cursor.ts"
-import type { Joined } from "../../relay/replay/catch-up.ts"
 import { createReplayBuffer } from "../../relay/replay/replay-buffer.ts"
+import type { Joined } from "../../relay/replay/returning.ts"
 import { buildHub, cursorAt, message } from "../helpers/hub.ts"
 
 const PARTS = 20_000

@@ -174,7 +174,7 @@ t.test("who waits for its turn gets it in order, a few at a time", async (t) => 
   const turns = createSliceQueue()
   const went: number[] = []
   const all = Array.from({ length: 20 }, async (_, n) => {
-    await turns.next()
+    await turns.next("7")
     const end = performance.now() + 1
     while (performance.now() < end);
     went.push(n)
@@ -184,4 +184,18 @@ t.test("who waits for its turn gets it in order, a few at a time", async (t) => 
     went,
     all.map((_, n) => n),
   )
+})
+
+t.test("whoever has many tasks waits between them for those of others", async (t) => {
+  const turns = createSliceQueue()
+  const went: string[] = []
+  const task = async (owner: string) => {
+    await turns.next(owner)
+    went.push(owner)
+  }
+  const all = [..."aaaaaa", "b", "b", "c"].map(task)
+  await Promise.all(all)
+  t.same(went.join(""), "aabcabaaa")
+  await task("a")
+  t.equal(went.length, 10, "and when all is done, the next begins")
 })

@@ -1,0 +1,114 @@
+/**
+ * The read queue: readers that wait for a read of the log. A turn goes to the user whose reads have taken the least time,
+ * and to the least far back of that user. A user has one read at a time; whoever is about as far back shares it.
+ */
+
+import { FairShare } from "../lib/fair-share.ts"
+import { type PendingRead, type Reader, ReadGroup } from "./read-group.ts"
+
+/** How many transactions in flight the positions of a read may name together: a true one names few, a made-up one thousands. */
+const MAX_IN_FLIGHT = 8_192
+
+export class ReadQueue {
+  readonly #share = new FairShare()
+  /** The users who have a read under way. */
+  readonly #reading = new Set<string>()
+  readonly #waiting = new Set<PendingRead>()
+
+  get size(): number {
+    return this.#waiting.size
+  }
+
+  add(...reads: readonly PendingRead[]): void {
+    for (const read of reads) this.#waiting.add(read)
+  }
+
+  /** How many different positions of a user wait. */
+  positionsOf(user: string): number {
+    const positions = new Set<string>()
+    for (const { reader } of this.#waiting) if (reader.user === user) positions.add(reader.since.text)
+    return positions.size
+  }
+
+  /** Whether anybody waits who is not in the group, and could be read for. */
+  othersThan(group: ReadGroup): boolean {
+    for (const { reader } of this.#waiting)
+      if (!this.#reading.has(reader.user) && !group.users.has(reader.user)) return true
+    return false
+  }
+
+  /** Takes the next readers. They are read for until `release`. @returns undefined if all who wait have a read under way. */
+  take(): ReadGroup | undefined {
+    const firsts = this.#firsts()
+    const leader = this.#leaderOf(firsts)
+    if (leader === undefined) return undefined
+    const key = keyOf(leader)
+    const members: [PendingRead, ...PendingRead[]] = [leader]
+    const positions = new Set<string>()
+    let inFlight = 0
+    for (const read of [leader, ...this.#waiting]) {
+      const { user, since } = read.reader
+      const first = firsts.get(user)
+      if (first === undefined || keyOf(first) !== key || keyOf(read) !== key) continue
+      if (!positions.has(since.text)) inFlight += since.inFlight.size
+      if (inFlight > MAX_IN_FLIGHT && read !== leader) break
+      positions.add(since.text)
+      if (read !== leader) members.push(read)
+    }
+    const group = new ReadGroup(members)
+    for (const read of members) this.#waiting.delete(read)
+    for (const user of group.users) this.#reading.add(user)
+    this.#share.begin(leader.reader.user)
+    return group
+  }
+
+  /** The read for a group has ended. @param ms that it took. */
+  release({ users }: ReadGroup, ms: number): void {
+    for (const user of users) {
+      this.#reading.delete(user)
+      this.#share.charge(user, ms / users.size)
+    }
+  }
+
+  /** Takes out all that wait. */
+  clear(): PendingRead[] {
+    const all = [...this.#waiting]
+    this.#waiting.clear()
+    return all
+  }
+
+  /** The next of each user who has no read under way. */
+  #firsts(): Map<string, PendingRead> {
+    const firsts = new Map<string, PendingRead>()
+    for (const read of this.#waiting) {
+      const { user } = read.reader
+      if (this.#reading.has(user)) continue
+      const first = firsts.get(user)
+      if (first === undefined || goesBefore(read.reader, first.reader)) firsts.set(user, read)
+    }
+    return firsts
+  }
+
+  #leaderOf(firsts: ReadonlyMap<string, PendingRead>): PendingRead | undefined {
+    let leader: PendingRead | undefined
+    let least = Number.POSITIVE_INFINITY
+    for (const [user, read] of firsts) {
+      const due = this.#share.due(user)
+      if (leader !== undefined && (due > least || (due === least && !goesBefore(read.reader, leader.reader))))
+        continue
+      leader = read
+      least = due
+    }
+    return leader
+  }
+}
+
+/** The less far back goes first, and of two that are equally far the one that is half way. */
+function goesBefore(one: Reader, other: Reader): boolean {
+  if (one.since.xmin !== other.since.xmin) return one.since.xmin > other.since.xmin
+  return one.rest !== undefined && other.rest === undefined
+}
+
+/** Readers that are about equally far back share a read, and so do those that were cut at the same place. */
+const keyOf = ({ reader: { rest }, distance }: PendingRead): string =>
+  rest === undefined ? String(distance) : `${rest.until.text} ${rest.after}`
