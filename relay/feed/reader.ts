@@ -71,9 +71,9 @@ export class Reader {
     onDelivered: (snapshot: Snapshot) => void,
   ): Promise<ReadResult | undefined> {
     const { metrics, onCanaries } = this.#deps
-    const stop = metrics.read.startTimer()
+    const began = performance.now()
     const page = await session.read(since, this.#size)
-    stop()
+    const seconds = secondsSince(began)
     if (!contains(since, page.head.horizon)) return undefined
     const parts = page.cut ? session.pages(since, this.#size) : [{ ...page, final: true }]
     const transactions = new Set<string>()
@@ -92,6 +92,8 @@ export class Reader {
       if (part.final) onDelivered(head.snapshot)
       first = false
     }
+    // What is counted is counted last: clients wait for everything before.
+    metrics.read.observe(seconds)
     if (count > 0) metrics.batch.observe(count)
     return { snapshot: head.snapshot, leaseMs: head.leaseMs, transactions }
   }
@@ -103,15 +105,17 @@ export class Reader {
   ): Promise<void> {
     const { consumer, metrics } = this.#deps
     const { changes, revocations, final } = part
-    const stop = metrics.fanout.startTimer()
+    const began = performance.now()
+    await consumer.deliver({ changes, revocations, cursor, first, final })
+    metrics.fanout.observe(secondsSince(began))
     for (const { table, op, count } of runsOf(changes)) metrics.events.inc({ table, op }, count)
     for (const change of changes)
       if (change.kind === "row" && change.oversize) metrics.oversize.inc({ table: change.table })
     if (revocations.length > 0) metrics.events.inc({ table: "", op: "revocation" }, revocations.length)
-    await consumer.deliver({ changes, revocations, cursor, first, final })
-    stop()
   }
 }
+
+const secondsSince = (began: number): number => (performance.now() - began) / 1_000
 
 /** How many changes there are at most from this page on. */
 const leftFrom = ({ newest, changes }: NumberedPage): number =>

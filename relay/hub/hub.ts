@@ -5,7 +5,6 @@ import type { Revocation } from "../change/revocation.ts"
 import type { Connection } from "../fanout/connection.ts"
 import { flush, relieve } from "../fanout/flush.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
-import type { Lane } from "../fanout/lane.ts"
 import type { Router } from "../fanout/router.ts"
 import type { BatchPart, FeedConsumer } from "../feed/batch.ts"
 import type { Clock } from "../lib/clock.ts"
@@ -47,13 +46,13 @@ export function createHub(deps: HubDeps): FeedConsumer {
     })
   }
 
-  /** Puts a part into the lanes that see something of it. @returns those that have something to write. */
-  async function fill(part: BatchPart, slice: TimeSlice): Promise<Set<Lane>> {
+  /** Puts a part into the lanes that see something of it. @returns those that have something to write, and what to count. */
+  async function fill(part: BatchPart, slice: TimeSlice) {
     const { changes, cursor, first, final } = part
     const now = clock.now()
     const piece = { batch: position.batch, changes, closed: final }
     const { touched, unseen } = await router.route(changes, slice)
-    metrics.unrouted.inc(unseen)
+    let deliveries = 0
     const mark = [checkpointFrame(cursor)]
     // A batch in pages ends with a checkpoint in any case: it closes the transactions whose last change was not known.
     const lastPage = final && !first
@@ -61,11 +60,11 @@ export function createHub(deps: HubDeps): FeedConsumer {
       const due = lastPage || (final && now - lane.checkpointAt >= CHECKPOINT_MS)
       if (due) lane.checkpointAt = now
       lane.unmarked = !due
-      metrics.deliveries.inc(lane.visibleChanges.length * lane.members.length)
+      deliveries += lane.visibleChanges.length * lane.members.length
       lane.append(await lane.takeEntry(piece, due ? mark : [], slice), laneBufferBytes)
       touched.add(lane)
     }
-    return touched
+    return { touched, unseen, deliveries }
   }
 
   return {
@@ -75,8 +74,10 @@ export function createHub(deps: HubDeps): FeedConsumer {
       if (part.first) position.beginBatch(part.cursor)
       buffer.append(part)
       const slice = new TimeSlice()
-      const touched = await fill(part, slice)
+      const { touched, unseen, deliveries } = await fill(part, slice)
       await flush(touched, slice)
+      metrics.unrouted.inc(unseen)
+      metrics.deliveries.inc(deliveries)
       if (touched.size > 0) for (const age of agesOf(part.changes, Date.now())) metrics.send.observe(age)
       if (part.final) return position.endBatch()
       position.advance()
