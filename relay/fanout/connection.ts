@@ -66,6 +66,9 @@ export class Connection implements Member {
   /** What the socket had sent when it was last looked at, in bytes, and whether more waited then. */
   #sent = 0
   #waited = false
+  /** The same for who asks between two pages, and when it had last taken something then. */
+  #taken = 0
+  #tookAt = Number.NEGATIVE_INFINITY
 
   constructor({ wire, address, onClosing }: ConnectionDeps) {
     this.address = address
@@ -190,6 +193,13 @@ export class Connection implements Member {
     this.#waited = queued > 0
     this.#sent = sent
     return now - this.stuckAt
+  }
+
+  tookAt(now: number): number {
+    const { queued, sent } = this.#wire
+    if (queued === 0 || sent !== this.#taken) this.#tookAt = now
+    this.#taken = sent
+    return this.#tookAt
   }
 
   /** Leaves out time in which the relay itself did not run. Milliseconds. */

@@ -1,11 +1,7 @@
 /** Flushes lanes: what they hold goes to the sockets of their members, in slices that leave the event loop to others. */
 
-import { setTimeout as sleep } from "node:timers/promises"
 import { TimeSlice } from "../lib/time-slice.ts"
 import type { Lane } from "./lane.ts"
-
-/** How long each page of a huge batch waits for readers that keep up. Milliseconds. */
-const RELIEF_MS = 1_000
 
 /** Lets each member write what it may. */
 export async function flush(lanes: Iterable<Lane>, slice = new TimeSlice()): Promise<void> {
@@ -18,17 +14,6 @@ export async function flush(lanes: Iterable<Lane>, slice = new TimeSlice()): Pro
       if (slice.over) await slice.turn()
     }
     lane.trim()
-  }
-}
-
-/** Gives readers time before the next page of a huge batch. @param bytes what a lane may still hold. */
-export async function relieve(lanes: Iterable<Lane>, bytes: number): Promise<void> {
-  const deadline = performance.now() + RELIEF_MS
-  for (const lane of lanes) {
-    while (lane.bytes > bytes && performance.now() < deadline) {
-      await sleep(2)
-      lane.trim()
-    }
   }
 }
 

@@ -26,6 +26,8 @@ export interface Member {
   index: number
   /** Writes what it may from its position on. */
   pump(): void
+  /** When its socket last took something of what waits; now, if nothing does. Monotonic milliseconds. */
+  tookAt(now: number): number
 }
 
 export class Lane {
@@ -46,6 +48,9 @@ export class Lane {
   readonly latest = new LatestValues()
 
   #entries: Entry[] = []
+  /** Where each entry begins, in bytes since the beginning of the lane. */
+  #starts: number[] = []
+  #total = 0
   #base = 0
   #bytes = 0
 
@@ -70,6 +75,11 @@ export class Lane {
   /** The entry at a position; undefined at the end, null if it was dropped. */
   at(position: number): Entry | null | undefined {
     return position < this.#base ? null : this.#entries[position - this.#base]
+  }
+
+  /** How much it holds from a position on. Bytes; 0 if that was dropped. */
+  bytesAfter(position: number): number {
+    return this.#total - (this.#starts[position - this.#base] ?? this.#total)
   }
 
   add(member: Member): void {
@@ -97,6 +107,8 @@ export class Lane {
   /** Adds an entry. Beyond the limit the oldest are dropped, and members that have not read them cannot go on. */
   append(entry: Entry, limitBytes: number): void {
     this.#entries.push(entry)
+    this.#starts.push(this.#total)
+    this.#total += entry.bytes
     this.#bytes += entry.bytes
     while (this.#bytes > limitBytes && this.#entries.length > 1) this.#drop()
   }
@@ -138,6 +150,7 @@ export class Lane {
 
   #drop(): void {
     const entry = this.#entries.shift()
+    this.#starts.shift()
     this.#bytes -= entry?.bytes ?? 0
     this.#base++
   }

@@ -3,8 +3,9 @@
 import type { Revocations } from "../access/revocations.ts"
 import type { Revocation } from "../change/revocation.ts"
 import type { Connection } from "../fanout/connection.ts"
-import { flush, relieve } from "../fanout/flush.ts"
+import { flush } from "../fanout/flush.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
+import { relieve } from "../fanout/pacing.ts"
 import type { Router } from "../fanout/router.ts"
 import type { BatchPart, FeedConsumer } from "../feed/batch.ts"
 import type { Clock } from "../lib/clock.ts"
@@ -30,7 +31,7 @@ export interface HubDeps {
   derivedBoard: DerivedBoard
   laneBufferBytes: number
   metrics: Metrics
-  clock: Pick<Clock, "now">
+  clock: Clock
 }
 
 export function createHub(deps: HubDeps): FeedConsumer {
@@ -70,6 +71,7 @@ export function createHub(deps: HubDeps): FeedConsumer {
   return {
     hasClients: () => connections.size > 0,
     async deliver(part) {
+      const began = clock.now()
       if (part.revocations.length > 0) await enforce(part.revocations)
       if (part.first) position.beginBatch(part.cursor)
       buffer.append(part)
@@ -81,7 +83,7 @@ export function createHub(deps: HubDeps): FeedConsumer {
       if (touched.size > 0) for (const age of agesOf(part.changes, Date.now())) metrics.send.observe(age)
       if (part.final) return position.endBatch()
       position.advance()
-      await relieve(touched, laneBufferBytes / 2)
+      await relieve(touched, laneBufferBytes / 2, began, clock)
     },
     showDerived: derivedBoard.show,
     adopt(lineage, lineages) {

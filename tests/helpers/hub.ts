@@ -19,6 +19,7 @@ import { Position } from "../../relay/replay/position.ts"
 import { createReplays } from "../../relay/replay/replay.ts"
 import { createReplayBuffer, type ReplayBuffer } from "../../relay/replay/replay-buffer.ts"
 import { createMetrics } from "../../relay/telemetry/metrics.ts"
+import { createTestClock } from "./clock.ts"
 import { quietLog } from "./neighbours.ts"
 import { FakeWire } from "./wire.ts"
 
@@ -54,7 +55,7 @@ export interface HubOptions {
   source?: Pick<Source, "refresh">
   logReads?: LogReads
   maxLanes?: number
-  clock?: Pick<Clock, "now">
+  clock?: Clock
 }
 
 /** One whose feed stands at 10, and for which time stands still unless a test has it pass. */
@@ -63,7 +64,7 @@ export function buildHub({
   source = { refresh: async () => true },
   logReads = { read: async () => assert.fail("all is in memory"), stop() {} },
   maxLanes = 1_000,
-  clock = { now: () => 0 },
+  clock = createTestClock(),
 }: HubOptions = {}) {
   const metrics = createMetrics()
   const connections = new Set<Connection>()

@@ -92,6 +92,33 @@ t.test(
   },
 )
 
+t.test("one INSERT of many rows reaches who reads, beside one who has read nothing of it", async (t) => {
+  const db = await database(t)
+  const relay = await startPatientRelay(t, db)
+  const rows = 10_000
+  for (const query of ["", "?types=guarantee_update"]) {
+    const reading = await relay.connect()
+    const paused = await relay.connect({ sub: "8" }, query)
+    paused.socket.pause()
+    await db.query(
+      "insert into guarantee (committee_id, note) select 1, repeat('x', 2000) from generate_series(1, $1)",
+      [rows],
+    )
+    await reading.count(rows)
+    await db.query("insert into vote default values")
+    t.match(await reading.first("the next change", ({ type }) => type === "voting_update"), {
+      action: "create",
+    })
+    t.equal(new Set(ids(reading)).size, rows + 1, "all of it, and what came then")
+    t.equal(relay.relay.status().hub.connections, 2, "and the other is let be")
+    t.ok(paused.changes().length < rows / 2, `it has ${paused.changes().length} rows`)
+    paused.socket.resume()
+    await paused.count(rows)
+    for (const { socket } of [reading, paused]) socket.close()
+    await until("both are gone", () => relay.relay.status().hub.connections === 0)
+  }
+})
+
 t.test("a COPY of 8,625 rows reaches nine clients whole and cuts off nobody", async (t) => {
   const db = await database(t)
   const relay = await startRelay(t, db, { LANE_BUFFER_MB: "1" })

@@ -25,6 +25,22 @@ t.test("a client that joins in the middle of a batch skips the whole of it", asy
   t.same(late.wire.read(), [12], "nothing of what its cursor covers")
 })
 
+t.test("a huge batch goes on beside a client that takes nothing", async (t) => {
+  const { membership, deliver, connect } = buildHub()
+  const [paused, reading] = [connect(), connect()]
+  for (const { connection } of [paused, reading]) membership.join(connection, CHANNELS, undefined, () => {})
+  paused.wire.full = true
+  paused.wire.queued = 1
+  const half = "x".repeat(400_000)
+  for (let n = 0; n < 10; n++) {
+    const changes = [message(10, "committee:1", half), message(10)]
+    await deliver(11, { changes, first: n === 0, final: n === 9 })
+  }
+  t.equal(reading.wire.messages().length, 21, "all of it, and a checkpoint")
+  t.same(paused.wire.read(), [])
+  t.ok(paused.connection.overrun, "it comes back with its cursor")
+})
+
 t.test("a revocation closes its user before the changes that come with it", async (t) => {
   const { membership, deliver, connect } = buildHub()
   const revoked = connect(identity({ user: "1" }))

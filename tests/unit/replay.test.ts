@@ -2,6 +2,7 @@
 
 import t from "tap"
 import { cursorText } from "../../relay/change/cursor.ts"
+import { systemClock } from "../../relay/lib/clock.ts"
 import { createReplayBuffer } from "../../relay/replay/replay-buffer.ts"
 import type { Joined } from "../../relay/replay/returning.ts"
 import { buildHub, cursorAt, message } from "../helpers/hub.ts"
@@ -12,6 +13,7 @@ t.test("others have their turn while it passes batches that the client sees noth
   const buffer = createReplayBuffer(Number.POSITIVE_INFINITY)
   let time = 0
   const clock = {
+    ...systemClock,
     now: () => {
       time += 0.01
       return time

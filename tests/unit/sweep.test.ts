@@ -24,7 +24,7 @@ const AFTER = cursor(6)
 function laneOf(): { lane: Lane; sent: () => string[] } {
   const rights = { committees: null, elections: null, channels: null, roles: new Set<string>() }
   const lane = new Lane({ channels: new Set(), rights }, new Multimap())
-  lane.add({ user: "1", position: 0, index: 0, pump() {} })
+  lane.add({ user: "1", position: 0, index: 0, pump() {}, tookAt: (now) => now })
   lane.unmarked = true
   const sent = () =>
     Array.from({ length: lane.end }, (_, at) => Buffer.concat(lane.at(at)?.shared ?? []).toString("latin1"))

@@ -51,7 +51,7 @@ for (const [name, work] of [
 ] as const) {
   t.test(`${name} of lanes without end`, async (t) => {
     const lane = laneOf()
-    lane.add({ user: "1", position: 0, index: 0, pump() {} })
+    lane.add({ user: "1", position: 0, index: 0, pump() {}, tookAt: (now) => now })
     const lanes = endless(lane)
     const done = work(lanes.values)
     await someTurns(t, lanes.taken)
@@ -63,7 +63,8 @@ for (const [name, work] of [
 t.test("a flush pumps each member once, wherever it starts", async (t) => {
   const lane = laneOf()
   const pumped: number[] = []
-  for (let n = 0; n < 3; n++) lane.add({ user: "1", position: 0, index: 0, pump: () => pumped.push(n) })
+  for (let n = 0; n < 3; n++)
+    lane.add({ user: "1", position: 0, index: 0, pump: () => pumped.push(n), tookAt: (now) => now })
   for (let round = 0; round < 3; round++) await flush([lane])
   t.same(pumped, [0, 1, 2, 1, 2, 0, 2, 0, 1])
 })
@@ -132,9 +133,9 @@ async function turnsDuring(work: Promise<unknown>): Promise<number> {
 t.test("twenty thousand changes are routed and made to frames in slices, whole and in order", async (t) => {
   const router = createRouter()
   const lane = router.laneFor(SUBSCRIPTION)
-  lane.add({ user: "3", position: 0, index: 0, pump() {} })
+  lane.add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now })
   const nowhere = router.laneFor({ ...SUBSCRIPTION, channels: new Set() })
-  nowhere.add({ user: "3", position: 0, index: 0, pump() {} })
+  nowhere.add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now })
   t.ok((await turnsDuring(router.route(CHANGES, new TimeSlice()))) > 3, "routed")
   t.equal(lane.visibleChanges.length, CHANGES.length)
   t.same([...nowhere.ownUsers], ["3"])
