@@ -108,6 +108,18 @@ const SCENES: Record<string, (t: Test) => Promise<Scene>> = {
     relayOf(t, SOON, (_relay, db) =>
       db.query("alter table relay.change_0 add constraint full_disk check (what <> 3) not valid"),
     ),
+  CommitCastChoresFail: (t) =>
+    relayOf(t, {}, async ({ url }, db) => {
+      await db.query("alter view relay.tracked rename to untracked")
+      await report(url)
+    }),
+  CommitCastUnreadable: (t) =>
+    relayOf(t, {}, (_relay, db) => db.query("insert into relay.change_0 (what, data) values (9999, 'x')")),
+  CommitCastDegraded: (t) =>
+    relayOf(t, {}, async ({ url }, db) => {
+      await db.query("select relay.untrack(target) from relay.tracking")
+      await report(url)
+    }),
   CommitCastLate: (t) =>
     relayOf(t, {}, async (relay, db) => {
       await relay.connect()
