@@ -1,10 +1,12 @@
 /** Follows a relay: each change once, through lost connections, or word that the state has to be loaded again. */
 
+import { httpAddress, relayAddress } from "./address.ts"
 import { createChannels } from "./channels.ts"
 import { systemClock } from "./clock.ts"
 import { Connection } from "./connection.ts"
+import { diagnose } from "./diagnosis.ts"
 import { Effects } from "./effects.ts"
-import { createEmitter } from "./emitter.ts"
+import { createEmitter, type Emitter } from "./emitter.ts"
 import { messageOf } from "./error.ts"
 import { createFilter } from "./filter.ts"
 import type { Feed, Options } from "./options.ts"
@@ -12,7 +14,7 @@ import { createPageWatch, thisPage } from "./page.ts"
 import { Position } from "./position.ts"
 import { createRuntime } from "./runtime.ts"
 import type { WebSocketConstructor } from "./socket.ts"
-import { createPositionStore, sessionStorageHere } from "./storage.ts"
+import { createPositionStore, type PositionStore, sessionStorageHere } from "./storage.ts"
 import { createTokens } from "./token.ts"
 import type { AnyRows, Rows } from "./types.ts"
 
@@ -24,7 +26,7 @@ export type { Feed, Options, Resync } from "./options.ts"
 export type { Page } from "./page.ts"
 export type { ReloadReason } from "./reload.ts"
 export type { WebSocketConstructor, WebSocketLike } from "./socket.ts"
-export type { Kind, Stale, State, Tries } from "./state.ts"
+export type { Kind, Next, Shown, Stale, State, Tries } from "./state.ts"
 export type { StorageLike } from "./storage.ts"
 export type { AnyRows, Change, ChangeOf, EventName, EventOf, FeedEvents, Rows } from "./types.ts"
 
@@ -37,32 +39,39 @@ const DEFAULT_CHANNEL = "election_updates"
 export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
   const WebSocket = options.WebSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket
   if (WebSocket === undefined) throw new TypeError("there is no WebSocket here: pass that of the package ws")
-  const { token, getToken, resync, parse = JSON.parse } = options
+  const { token, getToken, resync, parse } = options
   if (token === undefined && getToken === undefined) throw new TypeError("a token or getToken is needed")
-  const url = relayUrl(options.url)
+  const address = relayAddress(options.url)
 
   const clock = systemClock
   const emitter = createEmitter()
-  const channels = createChannels(options.channels?.length ? options.channels : [DEFAULT_CHANNEL])
+  const start = options.channels?.length ? options.channels : [DEFAULT_CHANNEL]
+  const channels = createChannels({
+    start,
+    onDenied(denied, lost, cause) {
+      if (lost.length > 0)
+        emitter.report(
+          "channels",
+          `no changes come of ${lost.join(", ")} any more, until a token allows it: ${cause}`,
+        )
+      emitter.emit("channels", { denied })
+    },
+  })
   const filter = createFilter(options)
   const position = new Position()
+  if (options.cursor !== undefined) position.restore({ cursor: options.cursor, ids: [] })
   const page = createPageWatch(options.page ?? thisPage())
   const onFailure = (error: unknown) => emitter.report("token", `no token: ${messageOf(error)}`, error)
   const tokens = createTokens({ token, getToken, clock, onFailure })
-  const { storage, storageKey = `commitcast:${url.origin}${url.pathname}` } = options
-  const store =
-    storage &&
-    createPositionStore(storage === true ? sessionStorageHere : () => storage, storageKey, (error) =>
-      emitter.report("storage", `the position is not stored: ${messageOf(error)}`, error),
-    )
   const parts = { clock, emitter, tokens, channels, filter }
   const effects = new Effects({
     ...parts,
     position,
-    store,
+    store: storeOf(options, [address.replace(/\?.*/, ""), start, filter.text()], emitter),
     page,
     resync,
-    open: (...args) => new Connection({ ...parts, url, WebSocket, parse }, ...args),
+    open: (...args) => new Connection({ ...parts, address, WebSocket, parse }, ...args),
+    diagnose: () => diagnose(httpAddress(address), clock),
   })
   const facts = () => ({
     chance: Math.random(),
@@ -70,6 +79,9 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
     visible: page.visible(),
     hook: resync !== undefined,
     renewable: getToken !== undefined,
+    fresh: tokens.isFresh(),
+    blank: effects.isBlank(),
+    now: clock.wall(),
   })
   const runtime = createRuntime({ clock, facts, effects })
 
@@ -81,10 +93,7 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
     runtime.dispatch({ type: event })
   })
   // The caller adds its listeners first.
-  queueMicrotask(() => {
-    effects.restorePosition(options.cursor)
-    runtime.dispatch({ type: "start" })
-  })
+  void Promise.resolve().then(() => runtime.dispatch({ type: "start" }))
 
   return {
     get state() {
@@ -112,10 +121,19 @@ export function connect<R extends Rows = AnyRows>(options: Options): Feed<R> {
   }
 }
 
-/** Takes http for ws, and an empty path for /ws. */
-function relayUrl(text: string): URL {
-  const url = new URL(text, (globalThis as { location?: { href: string } }).location?.href)
-  url.protocol = url.protocol.replace(/^http/, "ws")
-  if (url.pathname === "/") url.pathname = "/ws"
-  return url
+/** @param about what a place belongs to, beside its user. */
+function storeOf(
+  { storage, storageKey }: Options,
+  about: unknown[],
+  emitter: Emitter,
+): PositionStore | undefined {
+  return (
+    storage &&
+    createPositionStore({
+      open: storage === true ? sessionStorageHere : () => storage,
+      key: (user) => storageKey ?? `commitcast:${JSON.stringify([user, ...about])}`,
+      onFailure: (error) =>
+        emitter.report("storage", `the position is not stored: ${messageOf(error)}`, error),
+    })
+  )
 }

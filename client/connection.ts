@@ -1,20 +1,24 @@
-/** One connection to the relay: turns frames into events, and keeps token, channels and filter up to date on it. */
+/** One connection to the relay: turns frames into events, and keeps the token up to date on it. */
 
+import { addressWith } from "./address.ts"
 import type { Channels } from "./channels.ts"
 import type { Clock } from "./clock.ts"
 import type { Emitter } from "./emitter.ts"
-import { FeedError, messageOf } from "./error.ts"
+import { messageOf } from "./error.ts"
 import type { Filter } from "./filter.ts"
 import type { ApplicationMessage, ChangeMessage, DerivedMessage, ServerMessage } from "./messages.ts"
+import { Negotiation } from "./negotiation.ts"
 import type { Dispatch } from "./runtime.ts"
 import { openSocket, type Socket, type WebSocketConstructor } from "./socket.ts"
 import type { Tokens } from "./token.ts"
 import { createWatchdog, type Watchdog } from "./watchdog.ts"
 
 export interface ConnectionDeps {
-  url: URL
+  /** The relay's, as `relayAddress` gives it. */
+  address: string
   WebSocket: WebSocketConstructor
-  parse(text: string): unknown
+  /** In place of JSON.parse, for what is delivered. */
+  parse: ((text: string) => unknown) | undefined
   clock: Clock
   emitter: Emitter
   tokens: Tokens
@@ -22,30 +26,59 @@ export interface ConnectionDeps {
   filter: Filter
 }
 
-type Frame = ServerMessage | ChangeMessage | ApplicationMessage | DerivedMessage
+/** Where to begin. */
+export interface Start {
+  /** As it is known before the user is. */
+  cursor: string | undefined
+  /** Where this user's feed was. */
+  of(user: string): string | undefined
+}
+
+type Change = ChangeMessage | ApplicationMessage
+type Frame = ServerMessage | Change | DerivedMessage
 
 /** How much longer than a heartbeat the relay may be silent. */
 const MARGIN_MS = 10_000
+/** A frame may have 16 KiB. So many transactions in flight are never gone on from: the state is loaded. */
+const LONGEST_CURSOR = 16_000
+const sendable = (cursor: string | undefined) =>
+  cursor !== undefined && cursor.length <= LONGEST_CURSOR ? cursor : undefined
 
 export class Connection {
   readonly #deps: ConnectionDeps
   readonly #dispatch: Dispatch
   readonly #watchdog: Watchdog
   readonly #socket: Socket
-  #requests = 0
-  #joinRequest: number | undefined
-  #reconciling = false
+  readonly #negotiation: Negotiation
+  readonly #start: Start
+  readonly #token: string
+  /** Whether the URL could say channels, filter and cursor. What it could not is said by frames. */
+  readonly #whole: boolean
+  #position = ""
+  #renewals = 0
+  #renewed = ""
 
   /** @throws if no request can have this URL or token. */
-  constructor(deps: ConnectionDeps, token: string, cursor: string | undefined, dispatch: Dispatch) {
+  constructor(deps: ConnectionDeps, token: string, start: Start, dispatch: Dispatch) {
+    const { address, channels, filter, clock } = deps
     this.#deps = deps
+    this.#token = token
+    this.#start = start
     this.#dispatch = dispatch
-    this.#watchdog = createWatchdog(deps.clock, () => dispatch({ type: "silent" }))
-    const url = new URL(deps.url)
-    url.searchParams.set("channels", deps.channels.wanted().join(","))
-    deps.filter.addTo(url)
-    if (cursor !== undefined) url.searchParams.set("cursor", cursor)
-    this.#socket = openSocket(deps.WebSocket, url.href, token, {
+    this.#watchdog = createWatchdog(clock, () => dispatch({ type: "silent" }))
+    this.#negotiation = new Negotiation({
+      channels,
+      filter,
+      clock,
+      dispatch,
+      send: (message) => this.#socket.send(message),
+    })
+    const [listed, fields] = [channels.forUrl(), filter.forUrl()]
+    const whole =
+      listed && fields && addressWith(address, { channels: listed, ...fields, cursor: start.cursor })
+    this.#whole = whole !== undefined
+    const url = whole ?? addressWith(address, { channels: channels.leastForUrl() }) ?? address
+    this.#socket = openSocket(deps.WebSocket, url, token, {
       onOpen: () => dispatch({ type: "alive" }),
       onFrame: (data) => this.#receive(data),
       onEnd: (code, cause) => dispatch({ type: "ended", code, cause }),
@@ -54,20 +87,17 @@ export class Connection {
 
   /** Continues from the cursor of a state that was loaded. */
   join(cursor: string): void {
-    this.#joinRequest = this.#send({ type: "subscribe", channels: this.#deps.channels.wanted(), cursor })
+    this.#negotiation.enter("joined", sendable(cursor), this.#position)
   }
 
   /** From now on the relay is asked for the channels and the filter that the caller wants, whenever they change. */
   startReconciling(): void {
-    this.#reconciling = true
-    this.reconcile()
+    this.#negotiation.follow()
   }
 
   /** The caller wants other channels or another filter. */
   reconcile(): void {
-    if (!this.#reconciling) return
-    this.#deps.channels.reconcile((type, channels) => this.#send({ type, channels }))
-    this.#deps.filter.reconcile((fields) => this.#send({ type: "subscribe", ...fields }))
+    this.#negotiation.proceed()
   }
 
   /** Looks whether it is dead. */
@@ -75,55 +105,70 @@ export class Connection {
     this.#watchdog.check()
   }
 
+  /** The relay ended it because of its channels. */
+  blameChannels(error: Error): void {
+    this.#deps.channels.tooMany(this.#negotiation.stop(), error)
+  }
+
   close(graceful: boolean): void {
     this.#socket.close(graceful)
     this.#watchdog.stop()
+    this.#negotiation.stop()
     this.#deps.tokens.disconnected()
-    this.#deps.channels.disconnected()
-    this.#deps.filter.disconnected()
   }
 
-  /** @returns the number of the request. */
-  #send(message: object): number {
-    this.#socket.send({ ...message, request: ++this.#requests })
-    return this.#requests
-  }
-
+  /** Never throws: the caller's parser and listeners are not the socket's concern. */
   #receive(data: unknown): void {
     this.#watchdog.reset()
-    let frame: Frame
     try {
-      frame = this.#deps.parse(data as string) as Frame
-      // The type may be any word. Only changes belong to a transaction, and of the rest only derived messages have data.
-      if ("tx" in frame) return this.#dispatch({ type: "change", change: frame })
-      if ("data" in frame) return this.#deps.emitter.emit("derived", frame)
+      this.#read(String(data))
     } catch (error) {
-      return this.#deps.emitter.report("frame", `a frame that cannot be read: ${messageOf(error)}`, error)
+      this.#unreadable(error)
     }
-    this.#handle(frame)
+  }
+
+  #unreadable(error: unknown): void {
+    this.#deps.emitter.report("frame", `a frame that cannot be read: ${messageOf(error)}`, error)
+  }
+
+  #read(text: string): void {
+    const { parse, emitter } = this.#deps
+    const frame = JSON.parse(text) as Frame
+    // The type may be any word. Only changes belong to a transaction, and of the rest only derived messages have data.
+    const isChange = "tx" in frame
+    if (!isChange && !("data" in frame)) {
+      // The caller's parser may look, but what the feed itself lives by does not depend on it.
+      try {
+        parse?.(text)
+      } catch (error) {
+        this.#unreadable(error)
+      }
+      return this.#handle(frame)
+    }
+    const shown = parse === undefined ? frame : (parse(text) as typeof frame)
+    if (shown.type !== frame.type) throw new TypeError("parse gave something else than the frame")
+    if (isChange && "id" in shown && shown.id === frame.id)
+      return this.#dispatch({ type: "change", change: shown as Change })
+    if (isChange) throw new TypeError("parse gave something else than the change")
+    emitter.emit("derived", shown)
   }
 
   #handle(message: ServerMessage): void {
-    const { channels, filter } = this.#deps
+    const { channels } = this.#deps
     switch (message.type) {
       case "connection_success":
-        channels.connected(message.channels, message.user)
-        this.#renewBefore(message.expires_in)
-        this.#watchdog.start(message.heartbeat_seconds * 1_000 + MARGIN_MS)
-        return this.#dispatch({ ...message, type: "welcome" })
+        return this.#welcome(message)
       case "checkpoint":
         return this.#dispatch(message)
       case "subscribed":
-        channels.granted(message.request, message.channels)
-        filter.granted(message.request)
-        if (message.request === this.#joinRequest) return this.#dispatch({ ...message, type: "joined" })
-        this.#dispatch({ type: "checkpoint", cursor: message.cursor })
-        // The caller may not want it any more.
-        return this.reconcile()
+        return this.#negotiation.subscribed(message)
       case "unsubscribed":
-        return this.#dispatch({ type: "checkpoint", cursor: message.cursor })
+        return this.#negotiation.unsubscribed(message)
       case "authenticated":
-        return this.#renewBefore(message.expires_in)
+        if (message.user !== channels.user) return this.#dispatch({ type: "other_user" })
+        channels.renewed(message.channels, this.#renewed)
+        this.#renewBefore(this.#renewed, message.expires_in)
+        return this.#negotiation.proceed()
       case "error":
         return this.#refuse(message)
       case "ping":
@@ -133,16 +178,33 @@ export class Connection {
     }
   }
 
-  #renewBefore(expiresInSeconds: number): void {
-    this.#deps.tokens.accepted(expiresInSeconds, (token) => this.#send({ type: "authenticate", token }))
+  #welcome(message: Extract<ServerMessage, { type: "connection_success" }>): void {
+    const { channels, filter } = this.#deps
+    const { user, cursor, expires_in, heartbeat_seconds } = message
+    if (channels.user !== undefined && channels.user !== user) return this.#dispatch({ type: "other_user" })
+    this.#position = cursor
+    this.#negotiation.regained = channels.connected(message.channels, user, this.#token)
+    filter.connected(this.#whole)
+    this.#renewBefore(this.#token, expires_in)
+    this.#watchdog.start(heartbeat_seconds * 1_000 + MARGIN_MS)
+    const since = sendable(this.#start.of(user))
+    if (!this.#whole || since !== this.#start.cursor) return this.#negotiation.enter("welcome", since, cursor)
+    this.#dispatch({ ...message, type: "welcome" })
+    this.#negotiation.settle()
   }
 
-  #refuse({ request, code, message }: ServerMessage & { type: "error" }): void {
-    const error = new FeedError("relay", `${code}: ${message}`)
-    if (request !== undefined && request === this.#joinRequest)
-      this.#dispatch({ type: "join_refused", cause: error.message })
-    this.#deps.channels.refused(request, error)
-    this.#deps.filter.refused(request, error)
-    this.#deps.emitter.report("relay", error.message)
+  #renewBefore(token: string, expiresInSeconds: number): void {
+    this.#deps.tokens.accepted(token, expiresInSeconds, (fresh) => {
+      this.#renewed = fresh
+      this.#socket.send({ type: "authenticate", token: fresh, request: `renewal ${++this.#renewals}` })
+    })
+  }
+
+  #refuse(message: Extract<ServerMessage, { type: "error" }>): void {
+    const { code, request } = message
+    if (code === "other_user") return this.#dispatch({ type: "other_user" })
+    if (request !== undefined && request === `renewal ${this.#renewals}`) this.#deps.tokens.postponed()
+    const isKnown = this.#negotiation.refused(message)
+    if (!isKnown) this.#deps.emitter.report("relay", `${code}: ${message.message}`)
   }
 }

@@ -2,8 +2,12 @@
 export type FeedErrorCode =
   /** The feed is closed for good; the message says why. */
   | "refused"
-  /** getToken failed; it will be called again. */
+  /** There is no connection, and the message says why as far as it is known; it is tried again. */
+  | "connection"
+  /** getToken failed, gave no token or is slow; it is called again once it has answered. */
   | "token"
+  /** A channel cannot be had with this token, or not in addition to the others. */
+  | "channels"
   /** The resync hook failed, or its cursor cannot be continued; it will be called again. */
   | "resync"
   /** The position could not be stored or read; the feed goes on without. */
@@ -25,4 +29,11 @@ export class FeedError extends Error {
   }
 }
 
-export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+/** Never fails, whatever was thrown. */
+export function messageOf(error: unknown): string {
+  try {
+    return error instanceof Error ? error.message : String(error)
+  } catch {
+    return "something that cannot be shown"
+  }
+}

@@ -12,17 +12,15 @@
  * From catching_up and live a change that cannot be applied leads to stale.
  */
 
-import type { Event, Facts, In, Kind, Occurs, State } from "./state.ts"
+import { end, endUser, giveUp, goOffline, reject, retry, retryToken, stop, suspend } from "./endings.ts"
+import type { Effect, Event, Facts, In, Kind, Occurs, State } from "./state.ts"
+import type { Step } from "./step.ts"
 import {
   adopt,
   advance,
   connect,
   deliver,
   discard,
-  end,
-  fail,
-  giveUp,
-  goOffline,
   hold,
   holdWhileLoading,
   join,
@@ -30,11 +28,10 @@ import {
   loadAgain,
   open,
   overflow,
+  regain,
   resetAttempts,
-  retry,
-  type Step,
-  stop,
-  suspend,
+  show,
+  waitForToken,
   waitLonger,
   welcome,
 } from "./transitions.ts"
@@ -46,6 +43,7 @@ type Row<K extends Kind> = {
 /** What each state with an accepted connection has in common. */
 const CONNECTED = {
   ended: end,
+  other_user: endUser,
   silent: connect,
   offline: goOffline,
   pagehide: suspend,
@@ -60,15 +58,19 @@ const TABLE: { [K in Kind]: Row<K> } = {
   },
   authenticating: {
     token: open,
-    token_failed: retry,
-    timer: giveUp,
+    token_failed: retryToken,
+    timer: waitForToken,
+    loaded: show,
     offline: goOffline,
     pagehide: suspend,
     close: stop,
   },
   opening: {
     welcome: welcome,
-    unusable: fail,
+    unusable: reject,
+    join_refused: retry,
+    other_user: endUser,
+    loaded: show,
     alive: waitLonger,
     ended: end,
     timer: giveUp,
@@ -79,11 +81,13 @@ const TABLE: { [K in Kind]: Row<K> } = {
   catching_up: {
     change: deliver,
     checkpoint: advance,
+    regained: regain,
     ...CONNECTED,
   },
   live: {
     change: deliver,
     checkpoint: advance,
+    regained: regain,
     timer: resetAttempts,
     ...CONNECTED,
   },
@@ -98,6 +102,8 @@ const TABLE: { [K in Kind]: Row<K> } = {
     change: holdWhileLoading,
     checkpoint: holdWhileLoading,
     overflow: overflow,
+    // What is loaded may have been read before.
+    regained: overflow,
     loaded: adopt,
     load_failed: loadAgain,
     ...CONNECTED,
@@ -108,6 +114,7 @@ const TABLE: { [K in Kind]: Row<K> } = {
     ...CONNECTED,
   },
   waiting: {
+    loaded: show,
     timer: connect,
     online: connect,
     visible: connect,
@@ -116,6 +123,7 @@ const TABLE: { [K in Kind]: Row<K> } = {
     close: stop,
   },
   offline: {
+    loaded: show,
     timer: connect,
     online: connect,
     pagehide: suspend,
@@ -128,10 +136,12 @@ const TABLE: { [K in Kind]: Row<K> } = {
   closed: {},
 }
 
-export const INITIAL: State = { kind: "idle", attempt: 0, refused: false }
+export const INITIAL: State = { kind: "idle", attempt: 0, refused: false, cause: "not started yet", since: 0 }
 
 /** @returns the next state, and the effects to run in their order. */
-export function transition(state: State, event: Event, facts: Facts): Step {
+export function transition(state: State, event: Event, facts: Facts): readonly [State, readonly Effect[]] {
   const row = TABLE[state.kind] as Record<string, ((...args: [State, Event, Facts]) => Step) | undefined>
-  return row[event.type]?.(state, event, facts) ?? [state, []]
+  const [next, effects] = row[event.type]?.(state, event, facts) ?? [state, []]
+  if (next === state) return [state, effects]
+  return [{ ...next, since: next.kind === state.kind ? state.since : facts.now }, effects]
 }

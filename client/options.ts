@@ -19,24 +19,28 @@ export interface Options extends FilterFields {
   /** The relay, such as `wss://relay.example.org/ws`. */
   url: string
   /** One token for as long as the feed lives; otherwise pass `getToken`. */
-  token?: string
-  /** Called when a token is needed, and for another one before it expires. */
-  getToken?: () => string | Promise<string>
+  token?: string | undefined
+  /** Called when a token is needed, and for another one before it expires. Never while it has not answered yet. */
+  getToken?: (() => string | Promise<string>) | undefined
   /** `election_updates` by default. */
-  channels?: readonly string[]
+  channels?: readonly string[] | undefined
   /** The position of the caller's state, from relay.cursor(). Takes precedence over `storage`. */
-  cursor?: string
-  /** Called whenever the caller's state has to be loaded, also at the start if there is no cursor. */
-  resync?: Resync
+  cursor?: string | undefined
+  /**
+   * Called whenever the caller's state has to be loaded: at the start if there is no cursor, and also where the relay
+   * cannot be reached, so that there is something to show.
+   */
+  resync?: Resync | undefined
   /** Keeps the position over a reload of the page. `true` means sessionStorage. */
-  storage?: true | StorageLike
-  storageKey?: string
-  /** Parses a frame, in place of JSON.parse. For numbers that a double cannot hold. */
-  parse?: (text: string) => unknown
+  storage?: true | StorageLike | undefined
+  /** By default made of the relay, the user, the channels and the filter. */
+  storageKey?: string | undefined
+  /** Parses what is delivered, in place of JSON.parse. For numbers that a double cannot hold. */
+  parse?: ((text: string) => unknown) | undefined
   /** Needed where there is none: that of the package ws. */
-  WebSocket?: WebSocketConstructor
+  WebSocket?: WebSocketConstructor | undefined
   /** In place of this page's `window`, `document` and `navigator`. */
-  page?: Page
+  page?: Page | undefined
 }
 
 export interface Feed<R extends Rows = AnyRows> {
@@ -45,7 +49,7 @@ export interface Feed<R extends Rows = AnyRows> {
   readonly cursor: string | undefined
   /** @returns what removes the listener. */
   on<Name extends EventName<R>>(name: Name, listener: (value: EventOf<R, Name>) => void): () => void
-  /** Resolves when the channels are live. Rejects if the relay refuses them; the feed then drops them. */
+  /** Resolves when the channels are live. Rejects if the relay refuses one; what was asked for before goes on. */
   subscribe(channels: readonly string[]): Promise<void>
   unsubscribe(channels: readonly string[]): void
   /**

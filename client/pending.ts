@@ -1,9 +1,7 @@
-/** Requests of the caller that the relay has not answered yet. One that a lost connection swallowed is sent again. */
+/** Requests of the caller that the relay has not granted yet. They wait for a connection, and survive it. */
 
 export interface PendingRequest<Wanted> {
   readonly wanted: Wanted
-  /** By what number it was sent on this connection; undefined: not yet. */
-  id: number | undefined
   resolve(): void
   reject(error: Error): void
 }
@@ -14,8 +12,6 @@ export interface PendingRequests<Wanted> {
   all(): readonly PendingRequest<Wanted>[]
   /** Removes those that the test holds for, and returns them. */
   remove(test: (request: PendingRequest<Wanted>) => boolean): PendingRequest<Wanted>[]
-  /** There is no connection. */
-  disconnected(): void
   /** Rejects all of them, and all that come later. */
   close(error: Error): void
 }
@@ -34,7 +30,7 @@ export function createPendingRequests<Wanted>(): PendingRequests<Wanted> {
     add(wanted) {
       const done = new Promise<void>((resolve, reject) => {
         if (closed !== undefined) reject(closed)
-        else requests.push({ wanted, id: undefined, resolve, reject })
+        else requests.push({ wanted, resolve, reject })
       })
       // A caller that does not wait for it learns of a refusal by the error event.
       done.catch(() => {})
@@ -42,9 +38,6 @@ export function createPendingRequests<Wanted>(): PendingRequests<Wanted> {
     },
     all: () => requests,
     remove,
-    disconnected() {
-      for (const request of requests) request.id = undefined
-    },
     close(error) {
       closed = error
       for (const request of remove(() => true)) request.reject(error)

@@ -4,9 +4,10 @@ import type { ApplicationMessage, ChangeMessage } from "./messages.ts"
 
 /**
  * `bulk_load`: rows were written that are not sent one by one. `truncate`: a partition was emptied, and nobody says which
- * rows lay in it. `oversize`: a row is too large to be sent.
+ * rows lay in it. `oversize`: a row is too large to be sent. `regained`: a channel that the token did not allow for a
+ * while is back. `unreachable`: there is no connection yet, and nothing to show.
  */
-export type ReloadReason = "bulk_load" | "truncate" | "oversize"
+export type ReloadReason = "bulk_load" | "truncate" | "oversize" | "regained" | "unreachable"
 
 /** @returns undefined if the change can be applied. */
 export function reloadReason(change: ChangeMessage | ApplicationMessage): ReloadReason | undefined {

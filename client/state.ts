@@ -6,8 +6,16 @@ import type { ReloadReason } from "./reload.ts"
 export interface Tries {
   /** Attempts to connect since the client was last live for a while. */
   attempt: number
-  /** The relay refused the last token. */
+  /** The relay refused the last token that getToken gave. */
   refused: boolean
+}
+
+/** What can be shown to a person. */
+export interface Shown {
+  /** Why it is in this state, in words. */
+  cause: string
+  /** Since when, as Date.now() gives it. */
+  since: number
 }
 
 export interface Stale {
@@ -18,7 +26,9 @@ export interface Stale {
   failures: number
 }
 
-export type State = Tries &
+/** A state that a transition has led to; since when it lasts is added to it. */
+export type Next = Tries &
+  Pick<Shown, "cause"> &
   (
     | { kind: "idle" }
     /** Waits for a token. */
@@ -35,13 +45,14 @@ export type State = Tries &
     /** Waits for the relay to continue from the cursor that was loaded. */
     | ({ kind: "joining" } & Stale)
     /** Connects again after a while. */
-    | { kind: "waiting"; delayMs: number; cause: string }
+    | { kind: "waiting"; delayMs: number }
     /** The same, less often: the browser says that there is no network. */
-    | { kind: "offline"; delayMs: number; cause: string }
+    | { kind: "offline"; delayMs: number }
     /** The browser has put the page away. It connects again when the page is shown. */
     | { kind: "suspended" }
-    | { kind: "closed"; cause: string }
+    | { kind: "closed" }
   )
+export type State = Next & Shown
 export type Kind = State["kind"]
 export type In<K extends Kind> = Extract<State, { kind: K }>
 
@@ -75,6 +86,10 @@ export type Event =
   | { type: "overflow" }
   | ({ type: "joined" } & Recovery)
   | { type: "join_refused"; cause: string }
+  /** A channel that was lost is back, without what happened in it meanwhile. */
+  | { type: "regained" }
+  /** The token is of another user than those before. */
+  | { type: "other_user" }
   | { type: "online" }
   | { type: "offline" }
   | { type: "visible" }
@@ -111,7 +126,11 @@ export type OuterEffect =
   | { do: "join"; cursor: string }
   /** From now on this connection follows the channels and the filter that the caller wants. */
   | { do: "reconcile" }
-  | { do: "fail"; code: "refused" | "resync"; cause: string }
+  | { do: "fail"; code: "refused" | "resync" | "token" | "connection"; cause: string }
+  /** Tells why there is no connection. @param ask the relay has not said it, and is asked by HTTP. */
+  | { do: "explain"; cause: string; ask: boolean }
+  /** The relay does not like what a connection asks for: it is asked for in another way. */
+  | { do: "doubt"; code: number; cause: string }
 
 export type Effect = InnerEffect | OuterEffect
 
@@ -125,4 +144,10 @@ export interface Facts {
   hook: boolean
   /** Whether another token can be fetched. */
   renewable: boolean
+  /** Whether the token in use came from getToken and was never accepted. */
+  fresh: boolean
+  /** Whether the caller has nothing to show yet, and a hook to load it that does not run. */
+  blank: boolean
+  /** As Date.now() gives it. */
+  now: number
 }

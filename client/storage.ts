@@ -1,4 +1,7 @@
-/** Keeps the position over a reload of the page. A storage that is full or forbidden costs repetitions, never a change. */
+/**
+ * Keeps the position over a reload of the page, for one user and what the feed has subscribed to. A storage that is full
+ * or forbidden costs repetitions, never a change.
+ */
 
 import type { SavedPosition } from "./position.ts"
 
@@ -9,17 +12,29 @@ export interface StorageLike {
   removeItem(key: string): void
 }
 
-export interface PositionStore {
-  read(): SavedPosition | undefined
-  write(position: SavedPosition | undefined): void
+/** Whose place it is. */
+export interface Owner {
+  user: string
+  channels: readonly string[]
+  /** The filter, as text. */
+  filter: string
 }
 
-/** @param open returns the storage. It may throw, as a browser does where storage is forbidden. */
-export function createPositionStore(
-  open: () => StorageLike,
-  key: string,
-  onFailure: (error: unknown) => void,
-): PositionStore {
+export interface PositionStore {
+  /** @returns undefined if there is none, or it is another's. */
+  read(owner: Owner): SavedPosition | undefined
+  write(position: SavedPosition | undefined, owner: Owner): void
+}
+
+export interface PositionStoreDeps {
+  /** Returns the storage. It may throw, as a browser does where storage is forbidden. */
+  open(): StorageLike
+  /** The place of a user. */
+  key(user: string): string
+  onFailure(error: unknown): void
+}
+
+export function createPositionStore({ open, key, onFailure }: PositionStoreDeps): PositionStore {
   let failing = false
 
   /** Reports one failure until it works again. */
@@ -36,10 +51,12 @@ export function createPositionStore(
   }
 
   return {
-    read: () => attempt(() => parse(open().getItem(key))),
-    write(position) {
+    read: (owner) => attempt(() => parse(open().getItem(key(owner.user)), owner)),
+    write(position, owner) {
       attempt(() =>
-        position === undefined ? open().removeItem(key) : open().setItem(key, JSON.stringify(position)),
+        position === undefined
+          ? open().removeItem(key(owner.user))
+          : open().setItem(key(owner.user), JSON.stringify({ ...position, owner })),
       )
     },
   }
@@ -52,9 +69,14 @@ export function sessionStorageHere(): StorageLike {
   return sessionStorage
 }
 
-function parse(text: string | null): SavedPosition | undefined {
+function parse(text: string | null, { user, channels, filter }: Owner): SavedPosition | undefined {
   if (text === null) return undefined
-  const { cursor, ids } = JSON.parse(text) as Partial<Record<keyof SavedPosition, unknown>>
+  const { cursor, ids, owner } = JSON.parse(text) as Partial<SavedPosition & { owner: Owner }>
   if (typeof cursor !== "string" || !Array.isArray(ids)) throw new Error("the stored text is not a position")
-  return { cursor, ids: ids.map(String) }
+  const isOurs =
+    owner?.user === user &&
+    owner.filter === filter &&
+    // A place among more channels is one among some of them too.
+    channels.every((channel) => owner.channels.includes(channel))
+  return isOurs ? { cursor, ids: ids.map(String) } : undefined
 }

@@ -1,11 +1,13 @@
-/** The transitions of the machine: each takes a state and an event, and returns the next state and the effects. Pure. */
+/**
+ * The transitions of the machine on the way to live, and there: each takes a state and an event, and returns the next state
+ * and the effects. Pure. Those that lead away are in `endings.ts`.
+ */
 
-import { backoff, idly, spread } from "./backoff.ts"
+import { backoff, spread } from "./backoff.ts"
 import type { Reason } from "./messages.ts"
 import { reloadReason } from "./reload.ts"
 import type { Effect, Facts, In, Occurs, Recovery, Stale, State, Tries } from "./state.ts"
-
-export type Step = readonly [State, readonly Effect[]]
+import { leave, preload, type Step, timer, tries } from "./step.ts"
 
 /** How long to wait for a token, and for a socket. */
 const ANSWER_MS = 15_000
@@ -13,51 +15,40 @@ const ANSWER_MS = 15_000
 const PATIENCE_MS = 45_000
 /** After being live for so long, the next attempt counts as the first. */
 const STABLE_MS = 10_000
-/** Close codes that every client gets at once: going away, service restart, drain, cannot continue. */
-const SHARED_CODES = [1001, 1012, 4000, 4010]
 /** Reasons to load that every client has at once. */
 const SHARED_REASONS: readonly Reason[] = ["lineage", "too_old", "ahead"]
-const INVALID_TOKEN = 4500
-const TOKEN_EXPIRED = 4005
-
-const tries = ({ attempt, refused }: State): Tries => ({ attempt, refused })
-const timer = (ms: number): Effect => ({ do: "timer", ms })
 const staleness = ({ reason, from, failures }: Stale): Stale => ({ reason, from, failures })
-
-/** Cleans up what a state holds. */
-function leave(state: State, graceful = false): Effect[] {
-  const disconnect: Effect = { do: "disconnect", graceful }
-  switch (state.kind) {
-    case "opening":
-    case "catching_up":
-    case "live":
-    case "joining":
-      return [disconnect]
-    case "stale":
-      return [disconnect, { do: "discard" }]
-    case "loading":
-      return [disconnect, { do: "abort_load" }, { do: "discard" }]
-    case "idle":
-    case "authenticating":
-    case "waiting":
-    case "offline":
-    case "suspended":
-    case "closed":
-      return []
-  }
-}
-
+const staleFor = (reason: Stale["reason"], from: string | undefined, failures = 0) => ({
+  reason,
+  from,
+  failures,
+  cause: `the state has to be loaded (${reason})`,
+})
 // ------------------------------------------------------------------------------------------- connecting
 
 export function connect(state: State): Step {
   return [
-    { kind: "authenticating", ...tries(state) },
+    { kind: "authenticating", ...tries(state), cause: "asking for a token" },
     [...leave(state), { do: "get_token" }, timer(ANSWER_MS)],
   ]
 }
 
+/** A slow getToken is waited for: another call would be no faster. */
+export function waitForToken(state: In<"authenticating">, _event: unknown, facts: Facts): Step {
+  const cause = `getToken has not answered for ${ANSWER_MS / 1_000} s, and is waited for`
+  return [{ ...state, cause }, [{ do: "fail", code: "token", cause }, ...preload(facts)]]
+}
+
 export function open(state: State, { token }: Occurs<"token">): Step {
-  return [{ kind: "opening", ...tries(state) }, [{ do: "open", token }, timer(ANSWER_MS)]]
+  return [
+    { kind: "opening", ...tries(state), cause: "connecting to the relay" },
+    [{ do: "open", token }, timer(ANSWER_MS)],
+  ]
+}
+
+/** What was loaded before there is a connection is gone on from once there is one. */
+export function show(state: State, { cursor }: Occurs<"loaded">): Step {
+  return [state, cursor === undefined ? [] : [{ do: "move", cursor }]]
 }
 
 export function waitLonger(state: In<"opening">): Step {
@@ -72,7 +63,7 @@ export function welcome(state: In<"opening">, event: Occurs<"welcome">, facts: F
   if (!facts.hook) return goLive(accepted, [notice, { do: "move", cursor: event.cursor }])
   const delay = SHARED_REASONS.includes(reason) ? spread(facts.chance) : 0
   return [
-    { kind: "stale", ...accepted, reason, from: event.cursor, failures: 0 },
+    { kind: "stale", ...accepted, ...staleFor(reason, event.cursor) },
     [notice, { do: "forget" }, timer(delay)],
   ]
 }
@@ -80,11 +71,15 @@ export function welcome(state: In<"opening">, event: Occurs<"welcome">, facts: F
 /** The relay continues from the client's position. */
 function follow(accepted: Tries, { cursor, replayed }: Recovery): Step {
   const here: Effect = { do: "rename", cursor }
-  return replayed === 0 ? goLive(accepted, [here]) : [{ kind: "catching_up", ...accepted }, [here]]
+  if (replayed === 0) return goLive(accepted, [here])
+  return [{ kind: "catching_up", ...accepted, cause: "what was missed is coming" }, [here]]
 }
 
 function goLive(accepted: Tries, before: readonly Effect[]): Step {
-  return [{ kind: "live", ...accepted }, [...before, timer(STABLE_MS), { do: "reconcile" }]]
+  return [
+    { kind: "live", ...accepted, cause: "connected, and up to date" },
+    [...before, timer(STABLE_MS), { do: "reconcile" }],
+  ]
 }
 
 // ------------------------------------------------------------------------------------------- connected
@@ -93,12 +88,22 @@ export function deliver(state: In<"catching_up" | "live">, { change }: Occurs<"c
   const delivery: Effect = { do: "deliver", change }
   const reason = reloadReason(change)
   if (reason === undefined) return [state, [delivery]]
+  const [next, effects] = reload(state, reason, facts)
+  return [next, [delivery, ...effects]]
+}
+
+export function regain(state: In<"catching_up" | "live">, _event: unknown, facts: Facts): Step {
+  return reload(state, "regained", facts)
+}
+
+/** The position stays where it is, so that a client that does not come to load gets what follows again. */
+function reload(state: State, reason: Stale["reason"], facts: Facts): Step {
   const notice: Effect = { do: "emit_resync", reason }
-  if (!facts.hook) return [state, [delivery, notice]]
-  // Every client has got it. The position stays before it, so that a client that does not come to load gets it again.
+  if (!facts.hook) return [state, [notice]]
+  // Every client loads for the same reason.
   return [
-    { kind: "stale", ...tries(state), reason, from: undefined, failures: 0 },
-    [delivery, notice, timer(spread(facts.chance))],
+    { kind: "stale", ...tries(state), ...staleFor(reason, undefined) },
+    [notice, timer(spread(facts.chance))],
   ]
 }
 
@@ -134,7 +139,13 @@ export function overflow(state: In<"loading">): Step {
 
 export function load(state: In<"stale">): Step {
   return [
-    { kind: "loading", ...tries(state), ...staleness(state), overflowed: false },
+    {
+      kind: "loading",
+      ...tries(state),
+      ...staleness(state),
+      overflowed: false,
+      cause: `the state is being loaded (${state.reason})`,
+    },
     [{ do: "load", reason: state.reason }],
   ]
 }
@@ -142,7 +153,7 @@ export function load(state: In<"stale">): Step {
 export function adopt(state: In<"loading">, { cursor }: Occurs<"loaded">, facts: Facts): Step {
   if (cursor !== undefined) {
     return [
-      { kind: "joining", ...tries(state), ...staleness(state) },
+      { kind: "joining", ...tries(state), ...staleness(state), cause: "going on from what was loaded" },
       [{ do: "discard" }, { do: "move", cursor }, { do: "join", cursor }],
     ]
   }
@@ -156,7 +167,7 @@ export function adopt(state: In<"loading">, { cursor }: Occurs<"loaded">, facts:
 
 export function loadAgain(state: In<"loading" | "joining">, _event: unknown, facts: Facts): Step {
   return [
-    { kind: "stale", ...tries(state), ...staleness(state), failures: state.failures + 1 },
+    { kind: "stale", ...tries(state), ...staleFor(state.reason, state.from, state.failures + 1) },
     [timer(backoff(state.failures, facts.chance))],
   ]
 }
@@ -167,56 +178,4 @@ export function join(state: In<"joining">, event: Occurs<"joined">, facts: Facts
   const [next, effects] = loadAgain({ ...state, reason, from: event.cursor }, event, facts)
   const cause = `the cursor that was loaded cannot be continued (${reason})`
   return [next, [{ do: "forget" }, ...effects, { do: "fail", code: "resync", cause }]]
-}
-
-// ------------------------------------------------------------------------------------------- disconnected
-
-export function giveUp(state: State, _event: unknown, facts: Facts): Step {
-  return retry(state, { cause: "no answer" }, facts)
-}
-
-export function retry(state: State, { cause }: { cause: string }, facts: Facts): Step {
-  return wait(state, cause, backoff(state.attempt, facts.chance), facts)
-}
-
-/** Waits longer while the network is away or nobody looks at the page. */
-function wait(state: State, cause: string, delay: number, facts: Facts): Step {
-  const delayMs = facts.online && facts.visible ? delay : idly(facts.chance)
-  const next = { ...tries(state), attempt: state.attempt + 1, delayMs, cause }
-  return [{ kind: facts.online ? "waiting" : "offline", ...next }, [...leave(state), timer(delayMs)]]
-}
-
-export function end(state: State, { code, cause }: Occurs<"ended">, facts: Facts): Step {
-  if (code === INVALID_TOKEN || code === TOKEN_EXPIRED) {
-    if (!facts.renewable || (code === INVALID_TOKEN && state.refused)) return fail(state, { cause })
-    const [next, effects] = retry(
-      { ...state, refused: code === INVALID_TOKEN || state.refused },
-      { cause },
-      facts,
-    )
-    return [next, [...effects, { do: "invalidate_token" }]]
-  }
-  if (code >= 4500 && code < 5000) return fail(state, { cause })
-  const shared = SHARED_CODES.includes(code) && state.attempt === 0
-  return wait(state, cause, shared ? spread(facts.chance) : backoff(state.attempt, facts.chance), facts)
-}
-
-export function goOffline(state: State, _event: unknown, facts: Facts): Step {
-  return wait(state, "the browser is offline", idly(facts.chance), { ...facts, online: false })
-}
-
-export function suspend(state: State): Step {
-  return [{ kind: "suspended", ...tries(state) }, leave(state, true)]
-}
-
-export function fail(state: State, { cause }: { cause: string }): Step {
-  return shut(state, cause, { do: "fail", code: "refused", cause })
-}
-
-export function stop(state: State): Step {
-  return shut(state, "closed by the caller")
-}
-
-function shut(state: State, cause: string, ...effects: Effect[]): Step {
-  return [{ kind: "closed", ...tries(state), cause }, [...leave(state, true), ...effects]]
 }

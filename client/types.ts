@@ -45,6 +45,8 @@ export interface FeedEvents<R> {
   state: State
   /** The caller's state may be wrong: changes are missing, or one came that cannot be applied. */
   resync: { reason: Reason | ReloadReason }
+  /** The channels that are wanted and cannot be had with this token have changed. They are asked for with the next. */
+  channels: { denied: string[] }
   error: FeedError
 }
 

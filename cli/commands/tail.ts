@@ -76,7 +76,13 @@ export function tail(options: TailOptions): Promise<void> {
   }
   feed.on("change", show)
   feed.on("message", show)
+  // The feed would try these again. Whoever typed the command can mend them at once.
+  let mistake: string | undefined
   feed.on("error", ({ code, message }) => {
+    if (code === "channels" || message.startsWith("closed with 4501")) {
+      mistake ??= message
+      return feed.close()
+    }
     if (code !== "refused") note(message) // that one is thrown, below
   })
   feed.on("resync", ({ reason }) => {
@@ -93,7 +99,7 @@ export function tail(options: TailOptions): Promise<void> {
           return note(`no connection (${state.cause}); next attempt in ${Math.round(state.delayMs)} ms`)
         case "closed":
           if (signal.aborted) return resolve()
-          return reject(new Error(state.cause))
+          return reject(new Error(mistake ?? state.cause))
       }
     })
     signal.addEventListener("abort", () => feed.close(), { once: true })

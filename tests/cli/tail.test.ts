@@ -3,7 +3,7 @@
 import { stripVTControlCharacters } from "node:util"
 import fc from "fast-check"
 import t, { type Test } from "tap"
-import { tail } from "../../cli/commands/tail.ts"
+import { type TailOptions, tail } from "../../cli/commands/tail.ts"
 import { type Database, database } from "../helpers/database.ts"
 import { newSeed } from "../helpers/random.ts"
 import { startRelay, type TestRelay, token } from "../helpers/relay.ts"
@@ -94,4 +94,25 @@ t.test(`as text, each change is one line (seed ${seed})`, async (t) => {
   const plain = lines.map(stripVTControlCharacters)
   t.same(plain.filter((line) => /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/u.test(line)).slice(0, 3), [])
   t.match(plain[0], /odd_update +create +0,/)
+})
+
+t.test("a filter or a channel that cannot be is said at once, and not tried again", async (t) => {
+  const relay = await startRelay(t, await database(t))
+  const follow = (options: Partial<TailOptions>) =>
+    tail({
+      url: relay.url,
+      path: "/ws",
+      token: token({ committees: [1] }),
+      channels: [],
+      filter: {},
+      format: "json",
+      print() {},
+      note() {},
+      signal: new AbortController().signal,
+      ...options,
+    })
+  await t.rejects(follow({ filter: { where: { votes: {} } } }), {
+    message: /where\.votes: names no operator/,
+  })
+  await t.rejects(follow({ channels: ["committee:2"] }), { message: /not allowed: committee:2/ })
 })

@@ -132,22 +132,6 @@ t.test("a channel that is not allowed is refused to its asker, and the feed goes
   await count(1)
 })
 
-t.test("who is not allowed in is told why and does not come back", async (t) => {
-  const relay = await startRelay(t, await database(t))
-  const { feed, errors, states, reaches } = openFeed(t, {
-    url: relay.url,
-    token: token({ committees: [1] }),
-    channels: ["committee:1", "committee:2"],
-  })
-  const never = feed.subscribe(["committee:3"])
-  await reaches("closed")
-  t.match(feed.state, { kind: "closed", cause: "closed with 4507: channel not allowed: committee:2" })
-  t.match(errors, [{ name: "FeedError", code: "refused", message: /4507/ }])
-  await t.rejects(never, { code: "refused" })
-  await t.rejects(feed.subscribe(["committee:1"]), { code: "refused" })
-  t.equal(states.filter(({ kind }) => kind === "opening").length, 1)
-})
-
 t.test("a closed feed stays closed, and says nothing more", async (t) => {
   const db = await database(t)
   const relay = await startRelay(t, db)
@@ -219,6 +203,23 @@ t.test("numbers beyond a double are read as the caller likes", async (t) => {
   t.match(changes[0], { data: { id: "9007199254740993" } })
 })
 
+t.test("a parser that makes objects of all numbers changes nothing but what is delivered", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const [row] = await db.query<{ cursor: string }>("select relay.cursor() as cursor")
+  const { feed, changes, count, errors } = await followRelay(t, relay, {
+    parse: (text) => JSON.parse(text, (_key, value) => (typeof value === "number" ? { value } : value)),
+    resync: async () => ({ cursor: row?.cursor as string }),
+    channels: ["committee:1"],
+  })
+  await feed.subscribe(["committee:2"])
+  await feed.filter({ where: { votes: { gte: 1 } } })
+  await db.query("insert into vote (committee_id, votes) values (2, 5)")
+  await count(1)
+  t.match(changes[0], { data: { votes: { value: 5 } } })
+  t.same(errors, [])
+})
+
 t.test("a frame that cannot be read is reported and passed over", async (t) => {
   const db = await database(t)
   const relay = await startRelay(t, db)
@@ -226,12 +227,19 @@ t.test("a frame that cannot be read is reported and passed over", async (t) => {
     parse(text) {
       if (text.includes('"votes":1,')) throw new Error("not this one")
       if (text.includes('"votes":3,')) return 3
-      return JSON.parse(text)
+      if (text.includes('"votes":4,')) return { type: "voting_update" }
+      if (text.includes('"tx"')) return JSON.parse(text)
+      throw new Error("nor any answer")
     },
   })
-  await db.query("insert into vote (votes) values (1), (3), (2)")
+  errors.length = 0
+  await db.query("insert into vote (votes) values (1), (3), (4), (2)")
   await count(1)
-  t.match(errors, [{ code: "frame", message: /not this one/ }, { code: "frame" }])
+  t.match(errors.slice(0, 3), [
+    { code: "frame", message: /not this one/ },
+    { code: "frame" },
+    { code: "frame" },
+  ])
 })
 
 t.test("what can be no feed is refused where it is asked for", async (t) => {
@@ -241,4 +249,69 @@ t.test("what can be no feed is refused where it is asked for", async (t) => {
   await reaches("closed")
   t.match(errors, [{ code: "refused", message: /subprotocol/ }])
   feed.close()
+})
+
+t.test("a listener that removes and adds itself is called once for each change", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const { feed, count } = await followRelay(t, relay)
+  let calls = 0
+  let off = () => {}
+  const again = () => {
+    calls++
+    off()
+    off = feed.on("voting_update", again)
+  }
+  again()
+  const twice = () => {
+    calls += 100
+  }
+  const offOne = feed.on("voting_update", twice)
+  feed.on("voting_update", twice)
+  offOne()
+  await db.query("insert into vote (votes) values (1), (2)")
+  await count(2)
+  t.equal(calls, 1 + 2 + 200, "and of one that was added twice, one is left")
+})
+
+t.test("a listener that fails later is reported like one that throws", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const { feed, errors } = await followRelay(t, relay)
+  const failing: () => unknown = async () => {
+    throw new Error("no room")
+  }
+  feed.on("voting_update", failing as () => void)
+  await db.query("insert into vote (votes) values (1)")
+  await until("it is reported", () => errors.length === 1)
+  t.match(errors, [{ code: "listener", message: "a listener to voting_update threw: no room" }])
+})
+
+t.test("a table whose type is the name of an event disturbs no listener", async (t) => {
+  const db = await database(t)
+  await db.query("create table state (id int primary key); select relay.track('state', type => 'state')")
+  const relay = await startRelay(t, db)
+  const { changes, states, count } = await followRelay(t, relay)
+  const known = states.length
+  await db.query("insert into state values (1)")
+  await count(1)
+  t.match(changes, [{ type: "state" }])
+  t.equal(states.length, known)
+})
+
+t.test("every state says why it is, and since when", async (t) => {
+  const before = Date.now()
+  const relay = await startRelay(t, await database(t))
+  const { feed, states } = await followRelay(t, relay)
+  feed.close()
+  t.same(
+    states.map(({ kind, cause }) => `${kind}: ${cause}`),
+    [
+      "authenticating: asking for a token",
+      "opening: connecting to the relay",
+      "live: connected, and up to date",
+      "closed: closed by the caller",
+    ],
+  )
+  t.ok(states.every(({ since }) => since >= before && since <= Date.now()))
 })

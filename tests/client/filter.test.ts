@@ -78,9 +78,62 @@ t.test("a feed that is closed, or was never let in, says so to who waits for a f
   feed.close()
   await t.rejects(asked, { code: "refused" })
   await t.rejects(feed.filter({ types: null }), { code: "refused" })
-  const wrong = openFeed(t, { url: relay.url, where: { votes: {} } })
-  await wrong.reaches("closed")
-  t.match(wrong.errors, [{ code: "refused", message: "closed with 4501: where.votes: names no operator" }])
+})
+
+t.test("one that is wrong from the beginning is told, and can be mended", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const { feed, errors, came, reaches, rows, count } = openFeed(t, { url: relay.url, where: { votes: {} } })
+  await came("waiting", 2)
+  t.match(errors[0], { code: "connection", message: "closed with 4501: where.votes: names no operator" })
+  t.equal(errors.length, 1, "and not again and again")
+  await feed.filter({ where: { votes: 2 } })
+  await reaches("live")
+  await db.query("insert into vote (id, votes) values (1, 1), (2, 2)")
+  await count(1)
+  t.same(rows(), [2])
+})
+
+t.test(
+  "one that no URL can say is kept over a lost connection, and is in force before a change comes",
+  async (t) => {
+    const db = await database(t)
+    const relay = await startRelay(t, db)
+    const proxy = await startProxy(t, Number(new URL(relay.url).port))
+    const long = Array.from({ length: 200 }, (_, i) => `${i} ${"ä".repeat(25)}`)
+    await db.query(
+      "create table note (name text primary key); select relay.track('note', type => 'note_update')",
+    )
+    const { feed, changes, resyncs, reaches, came, count } = openFeed(t, {
+      url: `http://127.0.0.1:${proxy.port}`,
+      where: { name: { in: long } },
+    })
+    await reaches("live")
+    await feed.filter({ where: { name: { in: [...long, "a", "b"] } } })
+    proxy.refuse()
+    proxy.cut()
+    await came("waiting", 1)
+    await db.query("insert into note values ('a'), ('c')")
+    proxy.heal()
+    await came("live", 2)
+    await db.query("insert into note values ('d'), ('b')")
+    await count(2)
+    t.same(
+      changes.map((change) => ("key" in change ? change.key.name : "")),
+      ["a", "b"],
+    )
+    t.same(resyncs, ["no_cursor"])
+  },
+)
+
+t.test("one that is too long for any frame is refused at once, at the beginning and later", async (t) => {
+  const relay = await startRelay(t, await database(t))
+  const where = { status: { in: Array.from({ length: 200 }, (_, i) => `${i} ${"x".repeat(100)}`) } }
+  t.throws(() => openFeed(t, { url: relay.url, where }), { name: "FeedError", message: /too long/ })
+  const { feed, states } = await followRelay(t, relay)
+  await t.rejects(feed.filter({ where }), { name: "FeedError", message: /too long/ })
+  await feed.filter({ types: ["voting_update"] })
+  t.equal(states.filter(({ kind }) => kind === "opening").length, 1)
 })
 
 t.test("after the relay was killed it resumes with its filter", async (t) => {

@@ -7,10 +7,10 @@ import { build } from "esbuild"
 import t from "tap"
 
 const ROOT = dirname(fileURLToPath(import.meta.resolve("#root/package.json")))
-// "About 6 KB", with room for what another zlib makes of it.
-const MOST_BYTES = 6_400
+// "About 11 KB", with room for what another zlib makes of it.
+const MOST_BYTES = 11_300
 
-t.test("it is one file without dependencies, about 6 KB minified and compressed", async (t) => {
+t.test("it is one file without dependencies, about 11 KB minified and compressed", async (t) => {
   const built = await build({
     absWorkingDir: ROOT,
     entryPoints: ["client/client.ts"],

@@ -1,12 +1,13 @@
 /** The client in a browser: its network, the page that is hidden, put away and shown again, and the position that it stores. */
 
 import t, { type Test } from "tap"
+import type { Options } from "../../client/client.ts"
 import type { Page } from "../../client/page.ts"
 import type { StorageLike } from "../../client/storage.ts"
 import { database } from "../helpers/database.ts"
 import { followRelay, openFeed } from "../helpers/feed.ts"
 import { startProxy } from "../helpers/proxy.ts"
-import { startRelay } from "../helpers/relay.ts"
+import { startRelay, token } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 t.jobs = 4
@@ -159,13 +160,61 @@ t.test("after a reload it goes on where it was", async (t) => {
 
 t.test("a feed that is closed before it starts leaves the stored position to the next", async (t) => {
   const storage = fakeStorage()
-  const stored = JSON.stringify({ cursor: "c", ids: ["1"] })
-  storage.setItem("place", stored)
-  const { feed, reaches } = openFeed(t, { url: "ws://127.0.0.1:1", storage, storageKey: "place" })
+  const { url } = await behindProxy(t)
+  const before = openFeed(t, { url, storage })
+  await before.reaches("live")
+  before.feed.close()
+  const stored = [...storage.items]
+  t.equal(stored.length, 1)
+  const { feed, reaches } = openFeed(t, { url, storage })
   feed.close()
   await reaches("closed")
+  const authenticating = openFeed(t, { url, storage })
+  authenticating.feed.on("state", ({ kind }) => {
+    if (kind === "authenticating") authenticating.feed.close()
+  })
+  await authenticating.reaches("closed")
   await new Promise(setImmediate)
-  t.equal(storage.getItem("place"), stored)
+  t.same([...storage.items], stored)
+  const after = openFeed(t, { url, storage })
+  await after.reaches("live")
+  t.same(after.resyncs, [], "it goes on from there")
+})
+
+t.test("a place belongs to its user, and to what the feed had subscribed to", async (t) => {
+  const { db, url } = await behindProxy(t)
+  const storage = fakeStorage()
+  /** Comes and goes. @returns why the state had to be loaded. */
+  async function visit(claims: Record<string, unknown>, options: Partial<Options> = {}) {
+    const loaded: string[] = []
+    const { feed, reaches, count, changes } = openFeed(t, {
+      url,
+      storage,
+      token: token(claims),
+      async resync({ reason }) {
+        loaded.push(reason)
+        const [row] = await db.query<{ cursor: string }>("select relay.cursor() as cursor")
+        return { cursor: row?.cursor as string }
+      },
+      ...options,
+    })
+    await reaches("live")
+    if (loaded.length === 0) await count(1)
+    feed.close()
+    await db.query("insert into vote default values")
+    return loaded.length === 0 ? changes.length : loaded
+  }
+  const first = ["no_cursor"]
+  t.same(await visit({ sub: "a" }), first)
+  t.same(await visit({ sub: "b" }), first, "another user has no place yet")
+  t.same(await visit({ sub: "a" }), 2, "the first one goes on from its own")
+  t.same(await visit({ sub: "a" }, { types: ["voting_update"] }), first, "with a filter other changes came")
+  t.same(await visit({ sub: "a" }, { channels: ["committee:1"] }), first)
+  const storageKey = "place"
+  t.same(await visit({ sub: "a" }, { storageKey }), first)
+  t.same(await visit({ sub: "a" }, { storageKey }), 1)
+  t.same(await visit({ sub: "b" }, { storageKey }), first)
+  t.same(await visit({ sub: "b" }, { storageKey, channels: ["committee:1"] }), first)
 })
 
 t.test("a storage that is full, forbidden or spoilt costs nothing but the position", async (t) => {

@@ -354,3 +354,56 @@ t.test("more than can be held back makes a hook without a cursor run again", asy
   t.match(errors, [{ code: "resync", message: "too much happened while it was loaded" }])
   t.same(changes, [], "what was written before the second load is in it")
 })
+
+t.test(
+  "while the relay is away the state is loaded all the same, once, and gone on from later",
+  async (t) => {
+    const { db, proxy, url } = await start(t)
+    proxy.refuse()
+    await db.query("insert into vote (votes) values (1)")
+    const reasons: Why[] = []
+    const table = buildTable()
+    const { feed, changes, came, reaches, count, resyncs, errors } = openFeed(t, {
+      url,
+      async resync({ reason }) {
+        reasons.push(reason)
+        const { cursor, rows } = await snapshot(db)
+        table.load(rows)
+        return { cursor }
+      },
+    })
+    feed.on("change", (change) => table.apply(change))
+    await came("waiting", 2)
+    await until("there is something to show", () => table.rows().length === 1)
+    await db.query("insert into vote (votes) values (2)")
+    proxy.heal()
+    await reaches("live")
+    await count(1)
+    t.same(table.rows(), (await snapshot(db)).rows)
+    t.same(reasons, ["unreachable"])
+    t.same(resyncs, [])
+    t.equal(changes.length, 1)
+    t.same(
+      errors.filter(({ code }) => code !== "connection"),
+      [],
+    )
+  },
+)
+
+t.test("what was loaded without a cursor while the relay was away is loaded again with it", async (t) => {
+  const { proxy, url } = await start(t)
+  proxy.refuse()
+  const reasons: Why[] = []
+  const { came, reaches } = openFeed(t, {
+    url,
+    async resync({ reason }) {
+      reasons.push(reason)
+      if (reasons.length === 1) throw new Error("the back end is away too")
+    },
+  })
+  await came("waiting", 3)
+  t.same(reasons, ["unreachable", "unreachable"], "it is tried until it has brought something")
+  proxy.heal()
+  await reaches("live")
+  t.same(reasons, ["unreachable", "unreachable", "no_cursor"])
+})

@@ -154,30 +154,92 @@ t.test("a token that was good and is refused later is not used again", async (t)
   t.same(errors, [])
 })
 
-t.test("what a getToken brings too late is for nobody", async (t) => {
+t.test("a page that is away and back asks for no second token while the first is awaited", async (t) => {
   const relay = await start(t)
   const window = new EventTarget()
-  const asked: Array<{ give(token: string): void; fail(error: Error): void }> = []
-  const { feed, errors, states, reaches } = openFeed(t, {
+  const asked: Array<(token: string) => void> = []
+  const { errors, states, reaches } = openFeed(t, {
     url: relay.url,
     page: { window },
     getToken: () =>
-      new Promise((give, fail) => {
-        asked.push({ give, fail })
+      new Promise((give) => {
+        asked.push(give)
       }),
   })
   await reaches("authenticating")
   window.dispatchEvent(new Event("offline"))
   window.dispatchEvent(new Event("online"))
-  t.equal(asked.length, 2)
-  asked[0]?.fail(new Error("too late"))
-  await new Promise(setImmediate)
-  t.equal(feed.state.kind, "authenticating", "the second is still waited for")
-  asked[1]?.give(token())
+  t.equal(asked.length, 1)
+  asked[0]?.(token())
   await reaches("live")
   t.same(errors, [])
   t.same(
     states.map(({ kind }) => kind),
     ["authenticating", "offline", "authenticating", "opening", "live"],
   )
+})
+
+t.test("what is no token is told, and another is asked for", async (t) => {
+  const relay = await start(t)
+  const { calls, getToken } = tokens("<html>502</html>", `${token()}\n`, "", new Error("away"), () => token())
+  const { errors } = await followRelay(t, relay, { getToken })
+  t.equal(calls.length, 5)
+  t.same(
+    errors.map(({ code }) => code),
+    ["token", "token", "token", "token"],
+  )
+})
+
+t.test("a renewal that brings no token costs no connection, as long as the old one is good", async (t) => {
+  const relay = await start(t)
+  const { calls, getToken } = tokens(
+    () => living(20),
+    "Unauthorized",
+    () => token(),
+  )
+  const { feed, errors, states } = await followRelay(t, relay, { getToken })
+  await until("it is renewed", () => calls.length === 3)
+  await feed.subscribe(["committee:1"])
+  t.match(errors, [{ code: "token", message: /no JWT/ }])
+  t.equal(states.filter(({ kind }) => kind === "opening").length, 1)
+})
+
+t.test("a renewal that the relay refuses is followed by a connection with the old token", async (t) => {
+  const relay = await start(t)
+  const { calls, getToken } = tokens(
+    () => living(40),
+    () => jwt.sign({ sub: "7" }, "another secret, of nobody who is here", { expiresIn: "1h" }),
+    () => token(),
+  )
+  const { came, feed } = await followRelay(t, relay, { getToken })
+  await came("live", 2)
+  t.equal(calls.length, 2)
+  await until("it is renewed", () => calls.length === 3)
+  t.equal(feed.state.kind, "live")
+})
+
+t.test("a token of another user ends the feed, at a reconnection and at a renewal", async (t) => {
+  const db = await database(t)
+  const relay = await startRelay(t, db)
+  const proxy = await startProxy(t, Number(new URL(relay.url).port))
+  const later = tokens(
+    () => living(5),
+    () => token({ sub: "8" }),
+  )
+  const renewed = openFeed(t, { url: relay.url, getToken: later.getToken })
+  let present = token()
+  class Present extends WebSocket {
+    constructor(url: string) {
+      super(url, ["commitcast.v1", `bearer.${present}`])
+    }
+  }
+  const returning = openFeed(t, { url: `http://127.0.0.1:${proxy.port}`, WebSocket: Present })
+  await returning.reaches("live")
+  present = token({ sub: "8" })
+  proxy.cut()
+  for (const { feed, errors, reaches } of [returning, renewed]) {
+    await reaches("closed")
+    t.match(errors, [{ code: "refused", message: /of another user/ }])
+    t.match(feed.state, { cause: /of another user/ })
+  }
 })

@@ -16,7 +16,7 @@ const LEFT_OUT = ["bench", "coverage", "dist", "node_modules", "tests"]
 export const tool = (name: string): string => join(ROOT, "node_modules/.bin", name)
 
 /** Holds a tarball against what package managers and TypeScript's resolutions expect. @param profile those that count. */
-export async function checkTarball(tarball: string, profile: "node16" | "esm-only"): Promise<void> {
+export async function checkTarball(tarball: string, profile: "strict" | "esm-only"): Promise<void> {
   await succeed(ROOT, tool("publint"), ["run", tarball, "--strict"])
   await succeed(ROOT, tool("attw"), [tarball, "--profile", profile])
 }

@@ -63,7 +63,7 @@ const CHANGE = { type: "voting_update", action: "create", id: "1", data: {}, tx:
 function build({ resync }: { resync?: Resync } = {}) {
   const clock = new FakeClock()
   const emitter = createEmitter()
-  const channels = createChannels(["election_updates"])
+  const channels = createChannels({ start: ["election_updates"], onDenied() {} })
   const filter = createFilter({})
   const position = new Position()
   const sockets: FakeSocket[] = []
@@ -76,7 +76,9 @@ function build({ resync }: { resync?: Resync } = {}) {
       asked.push(token)
       return token.promise
     },
+    isFresh: () => true,
     accepted() {},
+    postponed() {},
     invalidate() {},
     disconnected() {},
   }
@@ -101,7 +103,8 @@ function build({ resync }: { resync?: Resync } = {}) {
     },
     resync,
     open: (...args) =>
-      new Connection({ ...parts, url: new URL("ws://relay/ws"), WebSocket, parse: JSON.parse }, ...args),
+      new Connection({ ...parts, address: "ws://relay/ws", WebSocket, parse: undefined }, ...args),
+    diagnose: async () => "nobody knows",
   })
   const runtime = createRuntime({
     clock,
@@ -112,6 +115,9 @@ function build({ resync }: { resync?: Resync } = {}) {
       visible: true,
       hook: resync !== undefined,
       renewable: true,
+      fresh: true,
+      blank: effects.isBlank(),
+      now: clock.wall(),
     }),
   })
   const emitted: string[] = []
@@ -132,7 +138,6 @@ function build({ resync }: { resync?: Resync } = {}) {
     emitted,
     errors,
     start() {
-      effects.restorePosition(undefined)
       runtime.dispatch({ type: "start" })
     },
     /** The one that was opened last. */
@@ -235,11 +240,12 @@ t.test("what an aborted hook returns is dropped, also while the next one runs", 
   await token()
   socket().receives(STALE)
   clock.pass(0)
-  t.equal(loads.length, 2)
+  t.equal(loads.length, 3, "it ran meanwhile too, so that there is something to show")
   loads[0]?.resolve({ cursor: "too old" })
+  loads[1]?.resolve({ cursor: "too old" })
   await turn()
   t.equal(runtime.state.kind, "loading")
-  loads[1]?.resolve({ cursor: "loaded" })
+  loads[2]?.resolve({ cursor: "loaded" })
   await turn()
   t.match(socket().sent, [{ type: "subscribe", cursor: "loaded" }])
   t.same(stored.at(-1), { cursor: "loaded", ids: [] })
@@ -337,20 +343,19 @@ t.test("an answer to a request of the connection before settles nothing on the n
 
 // ------------------------------------------------------------------------------------------- time and the page
 
-t.test("two reasons to try again at once are one attempt", async (t) => {
-  const { start, runtime, asked, clock, errors } = build()
+t.test("a token that is slow is waited for, and told", async (t) => {
+  const { start, runtime, asked, sockets, token, clock, errors } = build()
   start()
   clock.pass(15_000)
-  t.match(runtime.state, { kind: "waiting", attempt: 1, cause: "no answer" })
-  const { alarms } = clock
-  asked[0]?.reject(new Error("away"))
-  await turn()
-  t.match(runtime.state, { kind: "waiting", attempt: 1, cause: "no answer" })
-  t.same(clock.alarms, alarms, "one alarm, as it was set")
+  t.match(runtime.state, { kind: "authenticating", attempt: 0, cause: /has not answered/ })
   t.match(errors, [{ code: "token" }])
+  clock.pass(3_600_000)
   runtime.dispatch({ type: "online" })
   runtime.dispatch({ type: "visible" })
-  t.equal(asked.length, 2, "and one question for a token")
+  t.equal(asked.length, 1, "nobody asks a second time")
+  t.equal(errors.length, 1)
+  await token()
+  t.equal(sockets.length, 1)
 })
 
 t.test("the alarm of a state that is over does not ring", async (t) => {
@@ -399,8 +404,10 @@ t.test("a page that goes offline while a token is fetched opens no socket with i
 
 t.test("while the state is loaded no position is stored, so that a reload loads it too", async (t) => {
   const loading = deferred<{ cursor: string }>()
-  const { socket, clock, position, stored } = await opening({ resync: () => loading.promise })
+  const { start, token, socket, clock, position, stored } = build({ resync: () => loading.promise })
   position.move("before")
+  start()
+  await token()
   socket().receives(STALE)
   clock.pass(0)
   socket().receives(CHANGE)
@@ -409,4 +416,37 @@ t.test("while the state is loaded no position is stored, so that a reload loads 
   loading.resolve({ cursor: "loaded" })
   await turn()
   t.same(stored, [undefined, { cursor: "loaded", ids: [] }])
+})
+
+t.test("what is loaded before there is a connection is gone on from, and not loaded again", async (t) => {
+  const loads: Deferred<{ cursor: string }>[] = []
+  const reasons: string[] = []
+  const { start, token, sockets, socket, clock, emitted, asked } = build({
+    resync({ reason }) {
+      reasons.push(reason)
+      loads.push(deferred())
+      return (loads.at(-1) as Deferred<{ cursor: string }>).promise
+    },
+  })
+  start()
+  await token()
+  socket().ends()
+  t.same(reasons, ["unreachable"])
+  clock.pass(20_000)
+  await token()
+  t.equal(loads.length, 1)
+  loads[0]?.resolve({ cursor: "loaded" })
+  await turn()
+  socket().receives(STALE)
+  t.match(socket().sent, [{ type: "subscribe", cursor: "loaded" }], "the URL was made before it was there")
+  socket().receives({
+    ...RECOVERED,
+    type: "subscribed",
+    channels: [],
+    cursor: "loaded",
+    request: socket().sent[0]?.request,
+  })
+  t.equal(emitted.at(-1), "live")
+  t.equal(emitted.includes("resync"), false)
+  t.same([sockets.length, asked.length, loads.length], [2, 2, 1])
 })

@@ -8,23 +8,34 @@ import { Position } from "../../client/position.ts"
 import type { Effect, Event, Facts, Kind, State } from "../../client/state.ts"
 import type { ChangeMessage } from "../../relay/protocol/server-message.ts"
 
-const FACTS: Facts = { chance: 0.5, online: true, visible: true, hook: true, renewable: true }
+const NOW = 1_800_000_000_000
+const FACTS: Facts = {
+  chance: 0.5,
+  online: true,
+  visible: true,
+  hook: true,
+  renewable: true,
+  fresh: true,
+  blank: false,
+  now: NOW,
+}
 const tries = { attempt: 3, refused: false }
+const shown = { cause: "x", since: 1 }
 const stale = { reason: "lineage", from: "from", failures: 2 } as const
 
 const STATES: { [K in Kind]: Extract<State, { kind: K }> } = {
-  idle: { kind: "idle", ...tries },
-  authenticating: { kind: "authenticating", ...tries },
-  opening: { kind: "opening", ...tries },
-  catching_up: { kind: "catching_up", ...tries },
-  live: { kind: "live", ...tries },
-  stale: { kind: "stale", ...tries, ...stale },
-  loading: { kind: "loading", ...tries, ...stale, overflowed: false },
-  joining: { kind: "joining", ...tries, ...stale },
-  waiting: { kind: "waiting", ...tries, delayMs: 1, cause: "x" },
-  offline: { kind: "offline", ...tries, delayMs: 1, cause: "x" },
-  suspended: { kind: "suspended", ...tries },
-  closed: { kind: "closed", ...tries, cause: "x" },
+  idle: { kind: "idle", ...tries, ...shown },
+  authenticating: { kind: "authenticating", ...tries, ...shown },
+  opening: { kind: "opening", ...tries, ...shown },
+  catching_up: { kind: "catching_up", ...tries, ...shown },
+  live: { kind: "live", ...tries, ...shown },
+  stale: { kind: "stale", ...tries, ...shown, ...stale },
+  loading: { kind: "loading", ...tries, ...shown, ...stale, overflowed: false },
+  joining: { kind: "joining", ...tries, ...shown, ...stale },
+  waiting: { kind: "waiting", ...tries, ...shown, delayMs: 1 },
+  offline: { kind: "offline", ...tries, ...shown, delayMs: 1 },
+  suspended: { kind: "suspended", ...tries, ...shown },
+  closed: { kind: "closed", ...tries, ...shown },
 }
 
 const change: ChangeMessage = {
@@ -56,7 +67,14 @@ const EVENTS = {
   "checkpoint replayed": { type: "checkpoint", cursor: "c", replayed: 0 },
   "ended 1006": { type: "ended", code: 1006, cause: "x" },
   "ended 4500": { type: "ended", code: 4500, cause: "x" },
-  "ended 4507": { type: "ended", code: 4507, cause: "x" },
+  "ended 4501": { type: "ended", code: 4501, cause: "closed with 4501: where: not JSON" },
+  "ended 4505": { type: "ended", code: 4505, cause: "closed with 4505: too many channels" },
+  "ended 4507": { type: "ended", code: 4507, cause: "closed with 4507: revoked" },
+  "ended 4507 channel": {
+    type: "ended",
+    code: 4507,
+    cause: "closed with 4507: channel not allowed: committee:2",
+  },
   alive: { type: "alive" },
   silent: { type: "silent" },
   timer: { type: "timer" },
@@ -67,6 +85,8 @@ const EVENTS = {
   "joined recovered": { type: "joined", ...recovered },
   "joined lost": { type: "joined", ...lost },
   join_refused: { type: "join_refused", cause: "x" },
+  regained: { type: "regained" },
+  other_user: { type: "other_user" },
   online: { type: "online" },
   offline: { type: "offline" },
   visible: { type: "visible" },
@@ -80,6 +100,7 @@ true satisfies Event["type"] extends (typeof EVENTS)[Named]["type"] ? true : fal
 
 /** With a socket that is to be put away. */
 const CONNECTED = {
+  other_user: "closed: disconnect fail",
   offline: "offline: disconnect timer",
   pagehide: "suspended: disconnect",
   close: "closed: disconnect",
@@ -87,8 +108,13 @@ const CONNECTED = {
 const ENDING = {
   "ended 1006": "waiting: disconnect timer",
   "ended 4500": "waiting: disconnect timer invalidate_token",
+  "ended 4501": "waiting: doubt disconnect timer",
+  "ended 4505": "waiting: doubt disconnect timer",
   "ended 4507": "closed: disconnect fail",
+  "ended 4507 channel": "waiting: doubt disconnect timer",
 }
+/** What is loaded before there is a connection. */
+const SHOWING = { "loaded with a cursor": "same: move" }
 const SILENT = { silent: "authenticating: disconnect get_token timer" }
 const HOLDING = {
   change: "same: hold",
@@ -113,7 +139,8 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
   authenticating: {
     token: "opening: open timer",
     token_failed: "waiting: timer",
-    timer: "waiting: timer",
+    timer: "authenticating: fail",
+    ...SHOWING,
     offline: "offline: timer",
     pagehide: "suspended:",
     close: "closed:",
@@ -121,8 +148,10 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
   opening: {
     "welcome recovered": "catching_up: rename",
     "welcome lost": "stale: emit_resync forget timer",
-    unusable: "closed: disconnect fail",
+    unusable: "waiting: disconnect timer",
+    join_refused: "waiting: disconnect timer",
     alive: "opening: timer",
+    ...SHOWING,
     timer: "waiting: disconnect timer",
     ...ENDING,
     ...CONNECTED,
@@ -132,6 +161,7 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
     "change oversize": "stale: deliver emit_resync timer",
     checkpoint: "same: move",
     "checkpoint replayed": "live: move timer reconcile",
+    regained: "stale: emit_resync timer",
     ...ENDING,
     ...SILENT,
     ...CONNECTED,
@@ -141,6 +171,7 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
     "change oversize": "stale: deliver emit_resync timer",
     checkpoint: "same: move",
     "checkpoint replayed": "same: move",
+    regained: "stale: emit_resync timer",
     timer: "live:",
     ...ENDING,
     ...SILENT,
@@ -155,6 +186,7 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
   loading: {
     ...HOLDING,
     overflow: "loading: discard",
+    regained: "loading: discard",
     "loaded with a cursor": "joining: discard move join",
     "loaded without": "live: move release timer reconcile",
     load_failed: "stale: timer",
@@ -169,6 +201,7 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
     ...CONNECTED,
   },
   waiting: {
+    ...SHOWING,
     timer: "authenticating: get_token timer",
     online: "authenticating: get_token timer",
     visible: "authenticating: get_token timer",
@@ -177,6 +210,7 @@ const EXPECTED: Record<Kind, Partial<Record<Named, string>>> = {
     close: "closed:",
   },
   offline: {
+    ...SHOWING,
     timer: "authenticating: get_token timer",
     online: "authenticating: get_token timer",
     pagehide: "suspended:",
@@ -246,7 +280,8 @@ t.test("a change that cannot be applied is a reason to load, for everybody at on
       }
       const notice = { do: "emit_resync", reason }
       t.same(step(STATES[kind], event, { hook: false }), [STATES[kind], [delivery, notice]], what)
-      const stale = { kind: "stale", ...tries, reason, from: undefined, failures: 0 }
+      const cause = `the state has to be loaded (${reason})`
+      const stale = { kind: "stale", ...tries, reason, from: undefined, failures: 0, cause, since: NOW }
       const delay = { do: "timer", ms: 1_500 }
       t.same(step(STATES[kind], event), [stale, [delivery, notice, delay]], what)
     }
@@ -303,14 +338,19 @@ t.test("offline or unseen it tries seldom", async (t) => {
   t.equal(step(STATES.live, EVENTS["ended 1006"], { online: false })[0].kind, "offline")
 })
 
-t.test("a refused token is replaced once", async (t) => {
-  const [waiting] = step(STATES.opening, EVENTS["ended 4500"])
-  t.match(waiting, { kind: "waiting", refused: true })
-  const again = { ...STATES.opening, refused: true }
-  t.equal(step(again, EVENTS["ended 4500"])[0].kind, "closed")
-  t.equal(step(again, EVENTS["welcome recovered"])[0].refused, false)
-  t.equal(step(STATES.opening, EVENTS["ended 4500"], { renewable: false })[0].kind, "closed")
-})
+t.test(
+  "a token of getToken that is refused is replaced once, and one that was good before does not count",
+  async (t) => {
+    const [waiting] = step(STATES.opening, EVENTS["ended 4500"])
+    t.match(waiting, { kind: "waiting", refused: true })
+    const again = { ...STATES.opening, refused: true }
+    t.equal(step(again, EVENTS["ended 4500"])[0].kind, "closed")
+    t.equal(step(again, EVENTS["welcome recovered"])[0].refused, false)
+    t.equal(step(STATES.opening, EVENTS["ended 4500"], { renewable: false })[0].kind, "closed")
+    t.match(step(STATES.live, EVENTS["ended 4500"], { fresh: false })[0], { kind: "waiting", refused: false })
+    t.equal(step(again, EVENTS["ended 4500"], { fresh: false })[0].kind, "waiting")
+  },
+)
 
 t.test("an expired token is replaced as often as it takes", async (t) => {
   const expired = { type: "ended", code: 4005, cause: "x" } as const
@@ -321,11 +361,63 @@ t.test("an expired token is replaced as often as it takes", async (t) => {
   t.equal(step(STATES.live, expired, { renewable: false })[0].kind, "closed")
 })
 
-t.test("4000 to 4499 come back, 4500 to 4999 do not", async (t) => {
-  for (const code of [1000, 1005, 1006, 1009, 4000, 4008, 4011, 4012, 4499])
+t.test("of all closes only what cannot get better by itself is for good", async (t) => {
+  const codes = [1000, 1005, 1006, 1009, 4000, 4008, 4010, 4011, 4012, 4013, 4499]
+  for (const code of [...codes, 4501, 4502, 4504, 4505, 4509, 4999])
     t.equal(step(STATES.live, { type: "ended", code, cause: "x" })[0].kind, "waiting", String(code))
-  for (const code of [4501, 4502, 4505, 4507, 4509, 4999])
-    t.equal(step(STATES.live, { type: "ended", code, cause: "x" })[0].kind, "closed", String(code))
+  t.equal(step(STATES.live, EVENTS["ended 4507"])[0].kind, "closed")
+  t.equal(step(STATES.live, EVENTS["ended 4507 channel"])[0].kind, "waiting")
+})
+
+t.test(
+  "why there is no connection is told at the third attempt, and at once where the relay refuses it",
+  async (t) => {
+    const told = (
+      attempt: number,
+      event: Event,
+      kind: "opening" | "live" = "opening",
+      facts: Partial<Facts> = {},
+    ) => step({ ...STATES[kind], attempt }, event, facts)[1].find((effect) => effect.do === "explain")
+    const cut = EVENTS["ended 1006"]
+    const times = Array.from({ length: 30 }, (_, i) => i).filter(
+      (attempt) => told(attempt, cut) !== undefined,
+    )
+    t.same(times, [2, 12, 22])
+    t.same(told(2, cut), { do: "explain", cause: "x", ask: true })
+    t.same(told(2, EVENTS.timer), { do: "explain", cause: "no answer", ask: true })
+    t.match(told(2, { type: "ended", code: 4008, cause: "x" }, "live"), { ask: false })
+    t.match(told(0, EVENTS["ended 4501"]), { ask: false })
+    t.equal(told(1, EVENTS["ended 4501"]), undefined)
+    t.match(told(0, { type: "ended", code: 4504, cause: "x" }), { ask: false })
+    t.equal(told(0, EVENTS["ended 4507 channel"]), undefined, "the channel is told when it is known")
+    t.equal(told(2, cut, "opening", { online: false }), undefined, "the browser has said it")
+  },
+)
+
+t.test("who had to make room for a newer connection comes back late", async (t) => {
+  const at = (cause: string, chance: number) =>
+    delayOf(step({ ...STATES.live, attempt: 0 }, { type: "ended", code: 4504, cause }, { chance }))
+  t.same([at("too many connections: a newer one took the place", 0), at("a newer one", 1)], [10_000, 20_000])
+  t.equal(at("too many connections of this user", 0), 500)
+})
+
+t.test("where there is nothing to show, the state is loaded before there is a connection", async (t) => {
+  const loads = (state: State, event: Event, facts: Partial<Facts> = { blank: true }) =>
+    step(state, event, facts)[1].filter((effect) => effect.do === "load")
+  const load = [{ do: "load", reason: "unreachable" }]
+  t.same(loads(STATES.opening, EVENTS["ended 1006"]), load)
+  t.same(loads(STATES.authenticating, EVENTS.token_failed), load)
+  t.same(loads(STATES.authenticating, EVENTS.timer), load)
+  t.same(loads(STATES.opening, EVENTS["ended 1006"], { blank: false }), [])
+  t.same(loads(STATES.opening, EVENTS["ended 1006"], { blank: true, online: false }), [])
+  for (const kind of ["waiting", "offline", "authenticating", "opening"] as const)
+    t.same(step(STATES[kind], EVENTS["loaded with a cursor"]), [STATES[kind], [{ do: "move", cursor: "c" }]])
+})
+
+t.test("a state keeps its beginning, and every other has one of its own", async (t) => {
+  t.equal(step(STATES.opening, EVENTS.alive)[0].since, 1)
+  t.equal(step(STATES.live, EVENTS.timer)[0].since, 1)
+  t.equal(step(STATES.live, EVENTS["ended 1006"])[0].since, NOW)
 })
 
 t.test("a hook that could not keep up without a cursor is called again", async (t) => {
@@ -344,6 +436,9 @@ const fact = fc.record({
   visible: fc.boolean(),
   hook: fc.boolean(),
   renewable: fc.boolean(),
+  fresh: fc.boolean(),
+  blank: fc.boolean(),
+  now: fc.nat(),
 })
 const anyEvent = fc.constantFrom(...Object.values<Event>(EVENTS))
 
@@ -382,7 +477,9 @@ t.test("every state that is left has something that ends it", async (t) => {
           if (effect.do === "disconnect") socket = false
         }
         state = next
-        if (["authenticating", "opening", "stale", "waiting", "offline"].includes(state.kind))
+        assert.ok(state.cause !== "" && state.since >= 0, "what can be shown to a person")
+        // Of a token there is an answer or a failure: getToken is called again only after it.
+        if (["opening", "stale", "waiting", "offline"].includes(state.kind))
           assert.ok(timer, `${state.kind} has a timer`)
         assert.equal(
           socket,
@@ -436,6 +533,11 @@ class World {
       const [state, effects] = transition(this.state, next, {
         ...FACTS,
         hook: this.hook !== undefined,
+        blank:
+          this.hook !== undefined &&
+          this.position.cursor === undefined &&
+          this.base === undefined &&
+          this.loading === undefined,
         chance,
       })
       this.state = state
@@ -504,6 +606,8 @@ class World {
         return
       case "get_token":
       case "invalidate_token":
+      case "explain":
+      case "doubt":
       case "timer":
       case "reconcile":
       case "fail":

@@ -95,7 +95,8 @@ export function createSession(url, firstToken, cursor, listener) {
   })
   feed.on("error", ({ code, message, cause }) => {
     if (code === "listener") console.error(cause)
-    else if (code !== "refused") listener.onError(message)
+    // A person has all the time there is to sign in again.
+    else if (code !== "refused" && code !== "token") listener.onError(message)
   })
 
   /** @returns {string | Promise<string>} */
