@@ -127,30 +127,64 @@ $function$;
 comment on function relay.row_code(relay.tracking, text, integer) is
   'The body of a row trigger''s function. Its first conditions are the way of nearly every row: no bulk flag; a relay polls, the usual table is filled, the code fits, the row is not large. The flag is asked by itself, since each transaction sets up all that stands in one condition. Everything is qualified, because a SET clause for search_path would cost more than the condition.';
 
+create function relay.rows_sql(t relay.tracking) returns text
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
+declare
+  v_whole boolean := relay.is_whole(t);
+  -- What no column is called, since it would be meant then and not the row.
+  v_alias text := 'r' || (select min(n) from generate_series(0, 1600) n
+                          where not exists (select from pg_attribute a where a.attrelid = t.target and a.attname = 'r' || n));
+  -- A whole row is put together once, below an OFFSET that keeps the planner from doing it at each mention.
+  v_rows text := case when v_whole then format('(select %1$s from new_rows %1$s offset 0) p(r)', v_alias) else format('new_rows r, lateral (select %s) i', relay.row_columns(t, 'r', true)) end;
+  v_json text := format('pg_catalog.json_build_array(%s)::pg_catalog.text', case when v_whole then 'p.r' else 'i.*' end);
+  v_small text := format('pg_catalog.pg_column_size(%s) operator(pg_catalog.<=) 65536', case when v_whole then 'p.r' else 'r.*' end);
+  v_large text := format('lateral (select (%s) is not true) s(large)', v_small);
+begin
+  -- Below the default limit a small row may be too large, and has to be measured.
+  if t.max_bytes < 8388608 then
+    v_large := format('lateral (select case when %s then %s end offset 0) d(text), lateral (select (pg_catalog.octet_length(d.text) operator(pg_catalog.<=) %s) is not true) s(large)', v_small, v_json, t.max_bytes);
+    v_json := 'd.text';
+  end if;
+  return format('select case when s.large then relay.hush(%s) else relay.hush(%s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else %s end from %s, lateral (select %s) k, %s',
+    t.what + 3, t.what, v_json, v_rows, relay.row_columns(t, case when v_whole then '(p.r)' else 'r' end, true, relay.told_always(t)), v_large);
+end
+$$;
+comment on function relay.rows_sql(relay.tracking) is
+  'A query for what the log gets of the new rows of a statement. Rows of more than 64 kB count as too large.';
+
 create function relay.rows_code(t relay.tracking, slot integer) returns text
 language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $function$
 declare
-  v_whole boolean := relay.is_whole(t);
-  v_json text := format('pg_catalog.json_build_array(%s.*)::pg_catalog.text', case when v_whole then 'r' else 'i' end);
-  v_size text := 'pg_catalog.pg_column_size(r.*)';
-  v_exact boolean := t.max_bytes < 8388608;
-  v_from text := case when v_whole then '' else format(', lateral (select %s) i', relay.row_columns(t, 'r', true)) end;
+  v_name text[] := parse_ident(t.name);
+  v_state text := format('pg_catalog.pg_sequence_last_value(%L::pg_catalog.regclass)', to_regclass('relay.state')::oid::text);
+  v_fits text := format('relay.fits(null::pg_catalog.int4, %L::pg_catalog.regclass, %L, %s, %L, %s)', t.target::oid::text, t.name, t.id, relay.layout(t.target), relay.parts_of_log(slot));
 begin
   return format($code$
 declare
   v_rows pg_catalog.int8;
-  v_bulk pg_catalog.text := pg_catalog.current_setting('relay.bulk_load', true);
+  v_bulk pg_catalog.text;
 begin
+  if coalesce(pg_catalog.current_setting('relay.bulk_load', true), '') operator(pg_catalog.=) ''
+     and TG_RELID operator(pg_catalog.=) %1$s and TG_TABLE_NAME operator(pg_catalog.=) %2$L and TG_TABLE_SCHEMA operator(pg_catalog.=) %3$L
+     and %4$s and %5$s operator(pg_catalog.=) any ('{%6$s,%7$s}') then
+    insert into relay.change_%7$s (what, data) %8$s;
+    if found and %5$s operator(pg_catalog.<>) %6$s then
+      get diagnostics v_rows = row_count;
+      perform relay.ring(%9$L, 'insert', v_rows);
+    end if;
+    return null;
+  end if;
+  v_bulk := pg_catalog.current_setting('relay.bulk_load', true);
   if v_bulk operator(pg_catalog.=) 'on' then
     return null;
   end if;
-  if not relay.log_is_there() or relay.is_paused() or not relay.is_tracked_as(%4$s, TG_RELID, %1$s, %2$L) then
+  if not relay.log_is_there() or relay.is_paused() or not relay.is_tracked_as(%10$s, TG_RELID, %1$s, %9$L) then
     return null;
   end if;
-  if v_bulk operator(pg_catalog.=) 'summary' or not relay.fits(null::pg_catalog.int4, %3$L::pg_catalog.regclass, %2$L, %4$s, %5$L, %9$s) then
+  if v_bulk operator(pg_catalog.=) 'summary' or not %4$s then
     select pg_catalog.count(*) into v_rows from new_rows;
     if v_rows operator(pg_catalog.>) 0 then
-      perform relay.log(%6$s, pg_catalog.json_build_object('op', 'insert', 'rows', v_rows)::pg_catalog.text);
+      perform relay.log(%11$s, pg_catalog.json_build_object('op', 'insert', 'rows', v_rows)::pg_catalog.text);
     end if;
   elsif relay.slot() operator(pg_catalog.=) %7$s then
     insert into relay.change_%7$s (what, data) %8$s;
@@ -160,19 +194,15 @@ begin
     get diagnostics v_rows = row_count;
   end if;
   if v_rows operator(pg_catalog.>) 0 then
-    perform relay.ring(%2$L, 'insert', v_rows);
+    perform relay.ring(%9$L, 'insert', v_rows);
   end if;
   return null;
 end $code$,
-    t.target::oid, t.name, t.target::oid::text, t.id, relay.layout(t.target), t.what + 7, slot,
-    format('select case when s.large then relay.hush(%s) else relay.hush(%s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else %s end from new_rows r%s, lateral (select %s) k, %s',
-      t.what + 3, t.what, case when v_exact then 'd.text' else v_json end, v_from, relay.row_columns(t, 'r', true, relay.told_always(t)),
-      case when v_exact then format('lateral (select case when %s operator(pg_catalog.<=) 65536 then %s end offset 0) d(text), lateral (select (pg_catalog.octet_length(d.text) operator(pg_catalog.<=) %s) is not true) s(large)', v_size, v_json, t.max_bytes)
-           else format('lateral (select %s operator(pg_catalog.>) 65536) s(large)', v_size) end), relay.parts_of_log(slot));
+    t.target::oid, v_name[2], v_name[1], v_fits, v_state, slot + 4, slot, relay.rows_sql(t), t.name, t.id, t.what + 7);
 end
 $function$;
 comment on function relay.rows_code(relay.tracking, integer) is
-  'The body of a statement trigger''s function, which logs all rows of an INSERT at once. Rows of more than 64 kB count as too large.';
+  'The body of a statement trigger''s function, which logs all rows of an INSERT at once. Its first condition is the way of nearly every statement, as in relay.row_code. The table is known by its number and the name that it has at this moment, so that no other can have that: a table that was renamed goes the rare way.';
 
 create function relay.code_of(t relay.tracking, function text) returns text
 language sql stable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
