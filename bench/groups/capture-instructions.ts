@@ -8,6 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { placeBinaries } from "../../cli/embedded/binaries.ts"
 import { dataOwner } from "../../cli/embedded/cluster.ts"
+import { run } from "../../cli/embedded/program.ts"
 import { install } from "../../cli/schema/install.ts"
 import { countInstructions, runSingle, type StoppedCluster } from "../harness/callgrind.ts"
 import { fillTables, MAKE_TABLES, type TableName } from "../harness/capture-tables.ts"
@@ -17,11 +18,8 @@ import { AbsentError } from "../harness/server.ts"
 import { openSession } from "../harness/session.ts"
 import type { Group } from "../harness/stage.ts"
 
-interface Stand {
-  cluster: StoppedCluster
-  /** Numbers of rows that no statement has had yet. */
-  take(count: number): number[]
-}
+/** What runs in a copy of the database that nothing else has run in, so that pages are as full and as old for each. */
+type InCopy = <T>(work: (copy: StoppedCluster) => Promise<T>) => Promise<T>
 
 interface Subject {
   name: string
@@ -56,7 +54,7 @@ const FLAGGED: Subject = { ...OURS, name: "ours, bulk flag", setting: "set relay
 const POLLED = "select relay.set_lease(2000)"
 const QUIET = "do $$ begin while not relay.end_lease() loop perform pg_sleep(0.05); end loop; end $$"
 
-/** Enough for all that are updated and deleted, each once. */
+/** More than a subject updates or deletes, each once, and enough for pages to be full. */
 const ROWS = 5_000
 const insert = (table: string) =>
   `insert into ${table} (election_id, committee_id, candidate_id, votes) values (1, 3, 2, 42)`
@@ -111,10 +109,10 @@ export const captureInstructions: Group = async function* (stage) {
   const home = await mkdtemp(join(tmpdir(), "commitcast-instructions-"))
   try {
     await chmod(home, 0o711) // as root, PostgreSQL runs as another user
-    const stand = await prepare(join(home, "database"))
+    const inCopy = await prepare(join(home, "database"))
     for (const kind of KINDS) {
       stage.note(kind.name)
-      yield* await measureKind(stand, kind, stage.choice.quick)
+      yield* await measureKind(inCopy, kind, stage.choice.quick)
     }
   } finally {
     await rm(home, { recursive: true, force: true })
@@ -122,7 +120,7 @@ export const captureInstructions: Group = async function* (stage) {
 }
 
 /** Makes a database with the tables and the schema of the changelog, as anybody installs it, and shuts it down. */
-async function prepare(dir: string): Promise<Stand> {
+async function prepare(dir: string): Promise<InCopy> {
   const embedded = await openDatabase(dir)
   try {
     await install(embedded.databaseUrl)
@@ -137,15 +135,22 @@ async function prepare(dir: string): Promise<Stand> {
   const user = await dataOwner(dataDir)
   const binDir = await placeBinaries({ log: { info() {} }, user })
   const cluster = { binDir, dataDir, user, database: new URL(embedded.databaseUrl).pathname.slice(1) }
-  let taken = 0
-  return { cluster, take: (count) => Array.from({ length: count }, () => ++taken) }
+  return async (work) => {
+    const copy = `${dataDir}.copy`
+    await run("cp", ["-Rp", dataDir, copy], dir) // as this user, who may give it to its owner
+    try {
+      return await work({ ...cluster, dataDir: copy })
+    } finally {
+      await rm(copy, { recursive: true, force: true })
+    }
+  }
 }
 
-async function measureKind(stand: Stand, kind: Kind, quick: boolean): Promise<Row[]> {
+async function measureKind(inCopy: InCopy, kind: Kind, quick: boolean): Promise<Row[]> {
   const rows: Row[] = []
   let least: number | undefined
   for (const subject of kind.subjects) {
-    const outcome = await measure(stand, kind, subject, quick).then(
+    const outcome = await inCopy((copy) => measure(copy, kind, subject, quick)).then(
       (spent): Outcome => {
         least ??= spent
         const total = figure("instructions", spent / 1_000, "thousand")
@@ -165,14 +170,17 @@ async function measureKind(stand: Stand, kind: Kind, quick: boolean): Promise<Ro
 }
 
 async function measure(
-  { cluster, take }: Stand,
+  cluster: StoppedCluster,
   { statement, counts, quickCounts, rows = 1, together = false }: Kind,
   { table, polled, setting }: Subject,
   quick: boolean,
 ): Promise<number> {
   await runSingle(cluster, [polled ? POLLED : QUIET])
+  let taken = 0
   const spend = (count: number) => {
-    const statements = take(count).map((n) => statement(`writers_${table}`, n))
+    const statements = Array.from({ length: count }, () => ++taken).map((n) =>
+      statement(`writers_${table}`, n),
+    )
     return countInstructions(cluster, setting === undefined ? statements : [setting, ...statements])
   }
   const [few, many] = quick ? quickCounts : counts
