@@ -128,25 +128,31 @@ comment on function relay.row_code(relay.tracking, text, integer) is
   'The body of a row trigger''s function. Its first conditions are the way of nearly every row: no bulk flag; a relay polls, the usual table is filled, the code fits, the row is not large. The flag is asked by itself, since each transaction sets up all that stands in one condition. Everything is qualified, because a SET clause for search_path would cost more than the condition.';
 
 create function relay.rows_sql(t relay.tracking) returns text
-language plpgsql stable set search_path = pg_catalog, relay, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, relay, pg_temp set quote_all_identifiers = off as $$
 declare
   v_whole boolean := relay.is_whole(t);
-  -- What no column is called, since it would be meant then and not the row.
-  v_alias text := 'r' || (select min(n) from generate_series(0, 1600) n
-                          where not exists (select from pg_attribute a where a.attrelid = t.target and a.attname = 'r' || n));
-  -- A whole row is put together once, below an OFFSET that keeps the planner from doing it at each mention.
-  v_rows text := case when v_whole then format('(select %1$s from new_rows %1$s offset 0) p(r)', v_alias) else format('new_rows r, lateral (select %s) i', relay.row_columns(t, 'r', true)) end;
-  v_json text := format('pg_catalog.json_build_array(%s)::pg_catalog.text', case when v_whole then 'p.r' else 'i.*' end);
-  v_small text := format('pg_catalog.pg_column_size(%s) operator(pg_catalog.<=) 65536', case when v_whole then 'p.r' else 'r.*' end);
+  v_rows text := format('new_rows r, lateral (select %s) i', relay.row_columns(t, 'r', true));
+  v_json text := format('pg_catalog.json_build_array(%s)::pg_catalog.text', case when v_whole then 'p.whole' else 'i.*' end);
+  v_small text := format('pg_catalog.pg_column_size(%s) operator(pg_catalog.<=) 65536', case when v_whole then 'p.whole' else 'r.*' end);
   v_large text := format('lateral (select (%s) is not true) s(large)', v_small);
+  v_told text := relay.row_columns(t, 'r', true, relay.told_always(t));
 begin
+  -- A whole row is put together once, below a limit of rows that keeps the planner from doing it at each mention. Columns
+  -- are taken from beside it: PostgreSQL counts its fields anew where some were dropped. A column may be called r.
+  if v_whole then
+    select format('(select r.*::pg_catalog.record%s from new_rows r offset 0) p(whole%s)',
+             string_agg(format(', r.%I', c.now_called), '' order by c.place), string_agg(', c' || c.place, '' order by c.place)),
+           string_agg(format('p.c%s as %I', c.place, c.name), ', ' order by c.place)
+      into v_rows, v_told
+    from relay.present_columns(t) c where c.name = any(relay.told_always(t));
+  end if;
   -- Below the default limit a small row may be too large, and has to be measured.
   if t.max_bytes < 8388608 then
     v_large := format('lateral (select case when %s then %s end offset 0) d(text), lateral (select (pg_catalog.octet_length(d.text) operator(pg_catalog.<=) %s) is not true) s(large)', v_small, v_json, t.max_bytes);
     v_json := 'd.text';
   end if;
   return format('select case when s.large then relay.hush(%s) else relay.hush(%s) end, case when s.large then pg_catalog.json_build_array(k.*)::pg_catalog.text else %s end from %s, lateral (select %s) k, %s',
-    t.what + 3, t.what, v_json, v_rows, relay.row_columns(t, case when v_whole then '(p.r)' else 'r' end, true, relay.told_always(t)), v_large);
+    t.what + 3, t.what, v_json, v_rows, v_told, v_large);
 end
 $$;
 comment on function relay.rows_sql(relay.tracking) is
