@@ -54,6 +54,29 @@ for (const version of VERSIONS) {
       t.same((await lastEntry(db)).new, { id: 2, name: "Bo" })
     })
 
+    for (const limit of ["", ", max_bytes => 2000"])
+      t.test(`statement level reads columns by any name, beside dropped ones${limit}`, async (t) => {
+        const db = await database(t, { version })
+        await db.query(`create table item (gone int, r text, id int primary key, "A.b" int, p text, k text, c text, whole text, new_rows text, v_rows text, "TG_OP" text);
+          alter table item drop column gone;
+          select relay.track('item', level => 'statement', channels => '{"team": "A.b"}'${limit});
+          insert into item (id, r, "A.b", whole) values (1, 'Ada', 7, 'all'), (2, null, 8, null);
+          insert into item (id, r, "A.b") values (3, repeat('x', 70000), 9)`)
+        const entries = await readLog(db)
+        t.match(
+          entries.map(({ new: row }) => row),
+          [
+            { id: 1, r: "Ada", "A.b": 7, whole: "all", new_rows: null },
+            { id: 2, r: null, "A.b": 8, whole: null },
+            { id: 3, "A.b": 9 },
+          ],
+        )
+        t.same(
+          entries.map(({ oversize }) => oversize),
+          [false, false, true],
+        )
+      })
+
     t.test("a snapshot from before track does not show a writer what was altered since", async (t) => {
       const db = await database(t, { version })
       const writer = await db.session()
