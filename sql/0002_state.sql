@@ -157,6 +157,7 @@ declare
   v_slot smallint := relay.slot();
   v_next smallint := (v_slot + 1) % 3;
   v_last xid8;
+  v_file oid;
 begin
   -- With one snapshot for all, taken before the lock, a transaction that ends in between would be thrown away unseen.
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
@@ -179,6 +180,7 @@ begin
   -- Foreign xids of a restored log do not count: no cursor of this lineage can contain them.
   execute format('select max(xid) from relay.change_%s where xid < pg_snapshot_xmax(pg_current_snapshot())', v_next)
     into v_last;
+  v_file := pg_relation_filenode(format('relay.change_%s', v_next)::regclass);
   execute format('truncate relay.change_%s', v_next);
   if v_last is not null then
     -- Every xid up to the last one that is thrown away must be decided in a cursor that is to be continued, but for
@@ -194,7 +196,10 @@ begin
            on x::text::numeric < xmax and not pg_visible_in_snapshot(x, h)
          group by xmax);
   end if;
-  update relay.horizon set rotated_at = clock_timestamp(), files = relay.log_files();
+  -- Of this table alone, and only if it was whole: what somebody else has thrown away must still be seen.
+  update relay.horizon
+     set rotated_at = clock_timestamp(),
+         files[v_next + 1] = case files[v_next + 1] when v_file then pg_relation_filenode(format('relay.change_%s', v_next)::regclass) else 0 end;
   return v_next;
 end
 $$;

@@ -90,7 +90,12 @@ begin
     end;
     update relay.horizon set h = pg_current_snapshot(), rotated_at = clock_timestamp();
   end if;
-  update relay.horizon set files = relay.log_files() where files <> relay.log_files();
+  -- Where all was whole nothing is noted, so that what was thrown away since is seen. A rotation may be under way: first
+  -- the lock, then a snapshot with what it has left.
+  if v_anew or not v_whole then
+    perform from relay.horizon for update;
+    update relay.horizon set files = relay.log_files();
+  end if;
   return v_id;
 end
 $$;
