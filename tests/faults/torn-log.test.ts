@@ -67,6 +67,25 @@ for (const version of VERSIONS)
       })
     }
 
+    t.test("a rotation hides none of it, whichever table it empties", async (t) => {
+      for (const [what, sql] of Object.entries(TEARS)) {
+        const db = await database(t, { version })
+        await db.query("select relay.meet_lineage()")
+        await write(db, 1)
+        await db.query(sql)
+        for (let rotations = 1; rotations <= 3; rotations++) {
+          await rotate(db)
+          const [{ now } = { now: "" }] = await db.query<{ now: string }>("select relay.cursor() as now")
+          t.match(now, /^0:/, `${what}, then ${rotations} rotations`)
+        }
+        await db.query("select relay.meet_lineage()")
+        const [last] = await db.query(
+          "select continues, relay.cursor() as now from relay.lineage order by number desc limit 1",
+        )
+        t.match(last, { continues: false, now: /^[0-9a-f]{12}:/ })
+      }
+    })
+
     t.test("what is done to a log that is whole costs nobody a position", async (t) => {
       const db = await database(t, { version })
       const relay = await startRelay(t, db)
