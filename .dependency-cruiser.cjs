@@ -93,7 +93,7 @@ module.exports = {
     ]),
     // Whoever has no driver holds no SQL.
     onlyIn("sql-has-its-places", "pg", [
-      "^relay/lib/(database|pinned-client)\\.ts$",
+      "^relay/lib/(bound-client|database|pinned-client)\\.ts$",
       "^relay/feed/(changelog|log-connection|log-query)\\.ts$",
       "^relay/derived/runner\\.ts$",
     ]),

@@ -1,7 +1,8 @@
 /** A connection to the user's database, with errors that say what to do. */
 
-import pg from "pg"
+import type pg from "pg"
 import { ConfigError, type Settings } from "../../relay/config.ts"
+import { BoundClient } from "../../relay/lib/bound-client.ts"
 import { type Database, NoServerError, openDatabase } from "../../relay/lib/database.ts"
 import { TlsError } from "../../relay/lib/line.ts"
 import { PIN, PIN_TRANSACTION } from "../../relay/lib/pinned-client.ts"
@@ -44,7 +45,7 @@ export async function connect(databaseUrl: string): Promise<pg.Client> {
 
 async function openClient(database: Database, timeoutMs: number): Promise<pg.Client> {
   const dialled = await database.dial("commitcast")
-  const client = new pg.Client({ ...dialled, connectionTimeoutMillis: timeoutMs })
+  const client = new BoundClient({ ...dialled, connectionTimeoutMillis: timeoutMs })
   client.on("error", () => {})
   try {
     await client.connect()

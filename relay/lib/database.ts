@@ -3,6 +3,7 @@
 import type { Socket } from "node:net"
 import pg from "pg"
 import { ConfigError } from "../config.ts"
+import { BoundClient } from "./bound-client.ts"
 import { ConninfoError } from "./conninfo.ts"
 import { isLocal, openLine, TlsError } from "./line.ts"
 import { type Host, type Login, readLogin } from "./login.ts"
@@ -117,7 +118,7 @@ export class Database {
 
   /** Begins a session and ends it. @throws if the server lets nobody in, or is another than was wanted. */
   async #probe(host: Host, socket: Socket, patienceMs: number): Promise<void> {
-    const client = new pg.Client({
+    const client = new BoundClient({
       ...this.greeting("commitcast"),
       ...this.#place(host),
       stream: () => socket,

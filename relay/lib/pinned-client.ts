@@ -4,6 +4,7 @@
  */
 
 import pg from "pg"
+import { BoundClient } from "./bound-client.ts"
 import type { Database } from "./database.ts"
 
 /** The first statement of each of our sessions. Written into the startup packet, poolers would refuse it. */
@@ -12,15 +13,11 @@ export const PIN = "set search_path = pg_catalog, pg_temp"
 /** Begins a transaction with the same, for a session that may be another's afterwards. */
 export const PIN_TRANSACTION = "begin; set local search_path = pg_catalog, pg_temp"
 
-/** The mechanism that binds a login to its encrypted line. */
-const BOUND = "SCRAM-SHA-256-PLUS"
-const UNBOUND = "channel_binding=require, but the server does not bind the login to the line"
-
 /** A client whose first statement is PIN, before its connect() resolves. */
-export class PinnedClient extends pg.Client {
+export class PinnedClient extends BoundClient {
   constructor(config: pg.ClientConfig) {
     super(config)
-    pinFirst(this.connection, config.enableChannelBinding === true)
+    pinFirst(this.connection)
   }
 }
 
@@ -60,28 +57,13 @@ export function pinnedPool(database: Database, name: string, config: pg.PoolConf
   return new pg.Pool({ ...config, ...database.greeting(name), Client: DiallingClient })
 }
 
-/**
- * Puts the statement between the greeting and the client, which hears of neither it nor its answer unless that is an error.
- * @param bound whether the login must be bound to the encrypted line, which pg does only if the server offers it.
- */
-function pinFirst(connection: pg.Connection, bound: boolean): void {
+/** Puts the statement between the greeting and the client, which hears of neither it nor its answer unless that is an error. */
+function pinFirst(connection: pg.Connection): void {
   const emit = connection.emit.bind(connection)
   let sent = false
   let refused = false
-  let trusted = !bound
   connection.emit = (event, ...values) => {
     switch (event) {
-      case "authenticationSASLFinal":
-        trusted = true
-        break
-      case "authenticationSASL":
-        if (!trusted && !values[0].mechanisms.includes(BOUND)) return emit("error", new Error(UNBOUND))
-        break
-      case "authenticationOk":
-      case "authenticationCleartextPassword":
-      case "authenticationMD5Password":
-        if (!trusted) return emit("error", new Error(UNBOUND))
-        break
       case "readyForQuery":
         if (sent) {
           connection.emit = emit

@@ -1,9 +1,12 @@
 /** Connection strings against real servers: encrypted, several, by a socket, and as a service. */
 
 import { execFile } from "node:child_process"
-import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises"
+import { once } from "node:events"
+import { copyFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { type AddressInfo, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { TLSSocket } from "node:tls"
 import { promisify } from "node:util"
 import t, { type Test } from "tap"
 import { freePort } from "../../cli/embedded/port.ts"
@@ -223,4 +226,43 @@ t.test("services, password files, sockets and keywords are read", async (t) => {
     })
     t.match([started.code, started.err], [2, message], `start: ${text}`)
   }
+})
+
+/** A server that encrypts with anybody's certificate, and asks for the password itself. */
+async function passwordThief(t: Test): Promise<{ port: number; heard: () => string }> {
+  const { cert, key } = await (await authority(t)).sign("server")
+  const [context, heard] = [{ cert: await readFile(cert), key: await readFile(key) }, [] as Buffer[]]
+  const server = createServer((socket) => {
+    socket.on("error", () => {})
+    socket.once("data", () => {
+      socket.write("S")
+      const line = new TLSSocket(socket, { isServer: true, ...context })
+      line.on("error", () => {})
+      line.once("data", () => line.write(Buffer.from([82, 0, 0, 0, 8, 0, 0, 0, 3])))
+      line.on("data", (data) => heard.push(data))
+    })
+  })
+  server.listen(0, "127.0.0.1")
+  await once(server, "listening")
+  t.teardown(() => server.close())
+  return { port: (server.address() as AddressInfo).port, heard: () => Buffer.concat(heard).toString() }
+}
+
+t.test("with channel_binding=require no server learns the password", { skip: noOpenssl }, async (t) => {
+  const { port, heard } = await passwordThief(t)
+  const thief = `127.0.0.1:${port}`
+  const refused = /channel_binding=require, but the server does not bind/
+  for (const [hosts, query] of [
+    [thief, "sslmode=require"],
+    [thief, "sslmode=require&target_session_attrs=read-write"],
+    [`${thief},${thief}`, "sslmode=require"],
+    [thief, "sslmode=prefer"],
+  ])
+    t.match(
+      Object.values(await way(`postgres://app:hush@${hosts}/election?${query}&channel_binding=require`)),
+      [refused],
+      `${hosts} ${query}`,
+    )
+  t.match(heard(), "app", "it was spoken to")
+  t.notMatch(heard(), "hush")
 })
