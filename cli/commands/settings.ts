@@ -85,7 +85,8 @@ function shownValue(name: string, value: unknown): unknown {
 }
 
 function withoutPassword(text: string): string {
-  if (!URL.canParse(text)) return keywordsWithoutPassword(text)
+  // Several hosts with ports are no URL, and keywords are none. Of an @, # or ? in user or password a URL makes a path.
+  if (!URL.canParse(text) || /^[^/]*\/\/[^/?#]*[/?#].*[@#]/s.test(text)) return keywordsWithoutPassword(text)
   const url = new URL(text)
   if (url.password !== "") url.password = "***"
   // libpq takes them here too.
@@ -93,10 +94,12 @@ function withoutPassword(text: string): string {
   return url.href
 }
 
-/** Several hosts with ports are no URL, and keywords are none. */
 function keywordsWithoutPassword(text: string): string {
   try {
-    return [...parseConninfo(text)]
+    const found = parseConninfo(text)
+    // The rest of a password with a plain / in it.
+    if (found.get("dbname")?.includes("@")) return "(not shown)"
+    return [...found]
       .map(([keyword, value]) => `${keyword}=${PASSWORDS.includes(keyword) ? "***" : quoted(value)}`)
       .join(" ")
   } catch {

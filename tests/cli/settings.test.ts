@@ -117,9 +117,13 @@ t.test("whatever a secret or a password is, it is not shown", async (t) => {
   const others = {
     "postgres://app:secret word@h1:1,h2:2/d": "user=app password=*** host=h1,h2 port=1,2 dbname=d",
     "host=h password='secret word' options='-c a=b'": "host=h password=*** options='-c a=b'",
+    "postgres://app:12#word@h/d": "user=app password=*** host=h dbname=d",
+    "postgres://app:12?word@h/d": "user=app password=*** host=h dbname=d",
+    "postgres://app#1:word@h/d": "user=app#1 password=*** host=h dbname=d",
+    "postgres://app:12/word@h/d": "(not shown)",
   }
   for (const [url, shown] of Object.entries(others))
-    t.match(shownSettings(readSettings({ DATABASE_URL: url })), { DATABASE_URL: shown })
+    t.equal(shownSettings(readSettings({ DATABASE_URL: url })).DATABASE_URL, shown)
 })
 
 t.test("at the start the settings that were changed are logged, without secrets", async (t) => {
