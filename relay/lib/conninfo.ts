@@ -152,6 +152,10 @@ export function put(found: Map<string, string>, keyword: string, value: string):
       "0": "disable",
     }[value]
     if (mode === undefined) throw new ConninfoError("has an ssl that is neither true nor false: use sslmode")
+    const known = found.get("sslmode") ?? mode
+    // libpq would go on with the later one, and verify nothing where both were asked for.
+    if (mode === "require" && known.startsWith("verify")) return
+    if (known !== mode) throw new ConninfoError("has an ssl and an sslmode that differ: keep sslmode")
     found.set("sslmode", mode)
     return
   }

@@ -49,6 +49,9 @@ function sectionOf(text: string, service: string, path: string): Conninfo | unde
   return found
 }
 
+/** Host, port, database and user, in which a colon has a backslash, and the password, in which it may. */
+const ENTRY = new RegExp(`^${"((?:[^:\\\\]|\\\\.)*):".repeat(4)}(.*)$`)
+
 /** What a password is looked up by. */
 export interface PasswordEntry {
   host: string
@@ -73,11 +76,11 @@ export function readPassword(path: string, entry: PasswordEntry): string | undef
   ]
   for (const line of readText(path).split(/\r?\n/)) {
     if (line.startsWith("#")) continue
-    const fields = [...line.matchAll(/((?:[^:\\]|\\.)*)(?::|$)/g)].map(([, field = ""]) => field)
-    const [password] = fields.slice(4)
-    const fits = (field: string | undefined, n: number) =>
-      field === "*" || field?.replace(/\\(.)/g, "$1") === wanted[n] || (n === 0 && field === entry.host)
-    if (password !== undefined && fields.slice(0, 4).every(fits)) return password.replace(/\\(.)/g, "$1")
+    const [, ...fields] = ENTRY.exec(line) ?? []
+    const password = fields.pop()
+    const fits = (field: string, n: number) =>
+      field === "*" || field.replace(/\\(.)/g, "$1") === wanted[n] || (n === 0 && field === entry.host)
+    if (password !== undefined && fields.every(fits)) return password.replace(/\\(.)/g, "$1")
   }
   return undefined
 }

@@ -55,7 +55,9 @@ function readMode(values: Values, system: boolean) {
 
 /** A certificate of an authority is used where it is there, also for `require`, as libpq does. */
 function readVerification(values: Values, mode: string, system: boolean): ConnectionOptions {
-  if (system) return {}
+  // Said outright, since NODE_TLS_REJECT_UNAUTHORIZED would be believed otherwise.
+  const verified = { rejectUnauthorized: true }
+  if (system) return verified
   const named = values("sslrootcert")
   const path = named ?? homeFile(".postgresql/root.crt")
   const there = named !== undefined || existsSync(path)
@@ -65,7 +67,9 @@ function readVerification(values: Values, mode: string, system: boolean): Connec
     )
   if (!there || mode === "allow" || mode === "prefer") return { rejectUnauthorized: false }
   const ca = readText(path)
-  return mode === "verify-full" ? { ca } : { ca, checkServerIdentity: () => undefined }
+  return mode === "verify-full"
+    ? { ...verified, ca }
+    : { ...verified, ca, checkServerIdentity: () => undefined }
 }
 
 function readCertificates(values: Values): Omit<TlsOptions, "mode"> {

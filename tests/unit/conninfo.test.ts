@@ -33,6 +33,7 @@ t.test("a URI has its parts, each of which may be missing", async (t) => {
     "postgres:///d?host=/tmp&port=5433": { host: "/tmp", port: "5433", dbname: "d" },
     "postgres://h?sslmode=require": { host: "h", sslmode: "require" },
     "postgres://h/d?ssl=true": { host: "h", dbname: "d", sslmode: "require" },
+    "postgres://h/d?sslmode=verify-full&ssl=true": { host: "h", dbname: "d", sslmode: "verify-full" },
     "postgres://app:@h/d": { user: "app", password: "", host: "h", dbname: "d" },
   }
   for (const [text, wanted] of Object.entries(cases)) t.strictSame(parsed(text), wanted, text)
@@ -56,6 +57,8 @@ t.test("what cannot be read is refused without its values", async (t) => {
     "postgres://u:hush@h:x/d",
     "postgres://u:hush@::1/d",
     "postgres://h/d?hush",
+    "postgres://u:hush@h/d?sslmode=verify-full&ssl=false",
+    "postgres://u:hush@h/d?sslmode=disable&ssl=true",
     "host='hush",
     "host=h hush",
     "mysql://u:hush@h/d",
@@ -110,13 +113,16 @@ t.test("sslmode means what libpq means by it", async (t) => {
       { options: object }
     >
     t.match(options, { ca: "(certificates)" }, mode)
-    t.not(options.rejectUnauthorized, false, `${mode} verifies the authority`)
+    t.equal(options.rejectUnauthorized, true, `${mode} verifies the authority`)
     t.equal(options.checkServerIdentity?.("h", {} as never), undefined, `${mode} takes any name`)
   }
   const full = tls(`sslmode=verify-full sslrootcert=${root}`) as Extract<Login["tls"], { options: object }>
-  t.match([full.options.ca, full.options.checkServerIdentity], ["(certificates)", undefined])
+  t.match(full.options, { ca: "(certificates)", checkServerIdentity: undefined, rejectUnauthorized: true })
   t.notOk("ca" in (tls("sslrootcert=system") as typeof full).options)
-  t.match(tls("sslrootcert=system"), { kind: "required", options: { mode: "verify-full" } })
+  t.match(tls("sslrootcert=system"), {
+    kind: "required",
+    options: { mode: "verify-full", rejectUnauthorized: true },
+  })
   t.match(tls("sslmode=require sslnegotiation=direct"), {
     direct: true,
     options: { ALPNProtocols: ["postgresql"] },
@@ -168,11 +174,11 @@ t.test("a service fills what the string leaves open, before the environment", as
 t.test("a password file is read anew for each host, and only where nobody else may read it", async (t) => {
   const home = await scratch(t)
   const path = join(home, "pass")
-  const text = "# ours\nh1:5432:d:app:one\nh2:*:*:app:t\\:wo\nlocalhost:*:*:*:socket\n*:*:*:nobody:none\n"
+  const text = "# ours\nh1:5432:d:app:one\nh2:*:*:app:t\\:w:o\nlocalhost:*:*:*:socket\n*:*:*:nobody:none\n"
   await writeFile(path, text, { mode: 0o600 })
   const login = readLogin(`host=h1,h2,/tmp,h3 user=app dbname=d passfile=${path}`, {})
   const [h1, h2, socket, h3] = login.hosts().map((host) => () => login.password(host))
-  t.strictSame([h1?.(), h2?.(), socket?.()], ["one", "t:wo", "socket"])
+  t.strictSame([h1?.(), h2?.(), socket?.()], ["one", "t:w:o", "socket"])
   t.throws(() => h3?.(), { message: /asks for a password.*PGPASSWORD.*pass/ })
   await writeFile(path, text.replace(":one", ":another"))
   t.equal(h1?.(), "another", "as it is now")
