@@ -3,6 +3,7 @@
 create function relay.admit_relay(role name) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
+  perform relay.must_name_role(role);
   execute format('grant usage on schema relay to %I', role);
   execute format('grant select on relay.change_0, relay.change_1, relay.change_2, relay.change, relay.what, relay.horizon, relay.lineage, relay.migration, relay.tracking, relay.tracked, relay.revocation, relay.derived to %I', role);
   execute format('grant select on sequence relay.state, relay.lease, relay.change_seq to %I', role);
@@ -14,6 +15,7 @@ comment on function relay.admit_relay(name) is 'Grants a role what a relay proce
 create function relay.admit_publisher(role name) returns void
 language plpgsql volatile set search_path = pg_catalog, relay, pg_temp as $$
 begin
+  perform relay.must_name_role(role);
   execute format('grant usage on schema relay to %I', role);
   execute format('grant execute on function relay.send_to_user(text, jsonb), relay.broadcast(text, jsonb) to %I', role);
 end
