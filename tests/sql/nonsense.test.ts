@@ -49,6 +49,8 @@ const CALLS: ReadonlyArray<readonly [call: string, message: RegExp, remedy: RegE
   ["relay.revoke('')", /no token has such a user/, /1 to 128/],
   ["relay.reinstate(null)", /either a user or a token/, /user_id => '/],
   ["relay.admit_revoker(null)", /there is no role null/, /pg_roles/],
+  ["relay.admit_relay(null)", /there is no role null/, /pg_roles/],
+  ["relay.admit_publisher('nobody of that name')", /there is no role "nobody of that name"/, /pg_roles/],
   ["relay.admit_revoker('nobody of that name')", /there is no role "nobody of that name"/, /pg_roles/],
   ["relay.define_derived(null, 'public.election_results', '{vote}')", /type NULL/, /lower-case letters/],
   ["relay.define_derived('x_update', null, '{vote}')", /function must name/, /election_results/],
