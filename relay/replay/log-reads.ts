@@ -11,6 +11,7 @@ import type { Changelog } from "../feed/changelog.ts"
 import { isTimeout } from "../feed/log-connection.ts"
 import type { Rest } from "../feed/log-pages.ts"
 import type { Session } from "../feed/log-session.ts"
+import { reasonOf } from "../lib/refusal.ts"
 import type { Log } from "../telemetry/log.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import { KeptPages } from "./kept-pages.ts"
@@ -90,7 +91,7 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
         session = undefined
         if (isTimeout(error)) size = Math.ceil(size / 4)
         metrics.logReads.inc({ result: "failed" })
-        log.warn({ event: "log_read_failed", error: (error as Error).message }, "a read of the log failed")
+        log.warn({ event: "log_read_failed", error: reasonOf(error) }, "a read of the log failed")
       }
       group.dismissAll({ kind: "failed" })
       queue.release(group, performance.now() - began)

@@ -248,3 +248,29 @@ t.test("a position before much does not take with it who came for what is after 
   t.equal(one.pages[0]?.changes.length, 1, "nothing but that was read for it")
   t.equal(other.missed.length, 5_001)
 })
+
+t.test("why a read failed is one line, and quotes nothing", async (t) => {
+  const failures = [
+    [new AggregateError([Object.assign(new Error("refused"), { code: "ECONNREFUSED" })]), "ECONNREFUSED"],
+    [
+      Object.assign(new Error('not a number: "hush"'), { code: "22P02" }),
+      "PostgreSQL refused a value (22P02)",
+    ],
+  ] as const
+  for (const [error, said] of failures) {
+    const lines: string[] = []
+    const logReads = createLogReads({
+      changelog: { open: () => Promise.reject(error) },
+      buffer: createReplayBuffer(1_048_576),
+      position: { head: undefined, lineage: "one" },
+      log: createLog(readSettings({ JWT_SECRET: SECRET }), { write: (line) => void lines.push(line) }),
+      metrics: createMetrics(),
+    })
+    t.teardown(logReads.stop)
+    t.match(await logReads.read(taker(parseSnapshot("5:5:") as Snapshot)), { kind: "failed" })
+    t.match(
+      lines.map((line) => JSON.parse(line)),
+      [{ event: "log_read_failed", error: said }],
+    )
+  }
+})
