@@ -76,6 +76,7 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
     working.set(kind, (working.get(kind) ?? 0) + 1)
     while (queue.size > 0 && !stopped) {
       await sleep(GATHER_MS)
+      queue.dropGone()
       const group = queue.take()
       // All who wait have a read under way: whoever does it goes on with them.
       if (group === undefined) break
@@ -110,7 +111,8 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
     group.dismissOlderThan(head.horizon)
     if (cut) {
       const { recent, older } = group.split()
-      short.queue.add(...recent)
+      for (const read of recent) short.queue.add(read)
+      long.queue.dropGone()
       for (const read of older) {
         if (long.queue.positionsOf(read.reader.user) < MAX_POSITIONS) long.queue.add(read)
         else read.settle({ kind: "refused" })

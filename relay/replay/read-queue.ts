@@ -14,20 +14,34 @@ export class ReadQueue {
   /** The users who have a read under way. */
   readonly #reading = new Set<string>()
   readonly #waiting = new Set<PendingRead>()
+  /** How many of each user wait at each position. Thousands may return at once, and each asks how many wait. */
+  readonly #positionsOf = new Map<string, Map<string, number>>()
 
   get size(): number {
     return this.#waiting.size
   }
 
   add(...reads: readonly PendingRead[]): void {
-    for (const read of reads) this.#waiting.add(read)
+    for (const read of reads) {
+      const { user, since } = read.reader
+      const positions = this.#positionsOf.get(user) ?? new Map<string, number>()
+      this.#positionsOf.set(user, positions.set(since.text, (positions.get(since.text) ?? 0) + 1))
+      this.#waiting.add(read)
+    }
   }
 
   /** How many different positions of a user wait. */
   positionsOf(user: string): number {
-    const positions = new Set<string>()
-    for (const { reader } of this.#waiting) if (reader.user === user) positions.add(reader.since.text)
-    return positions.size
+    return this.#positionsOf.get(user)?.size ?? 0
+  }
+
+  /** Takes out the readers that have left while they waited: nothing is read for them, and their places are free. */
+  dropGone(): void {
+    for (const read of this.#waiting) {
+      if (!read.reader.gone()) continue
+      this.#remove(read)
+      read.settle({ kind: "failed" })
+    }
   }
 
   /** Whether anybody waits who is not in the group, and could be read for. */
@@ -56,7 +70,7 @@ export class ReadQueue {
       if (read !== leader) members.push(read)
     }
     const group = new ReadGroup(members)
-    for (const read of members) this.#waiting.delete(read)
+    for (const read of members) this.#remove(read)
     for (const user of group.users) this.#reading.add(user)
     this.#share.begin(leader.reader.user)
     return group
@@ -74,7 +88,18 @@ export class ReadQueue {
   clear(): PendingRead[] {
     const all = [...this.#waiting]
     this.#waiting.clear()
+    this.#positionsOf.clear()
     return all
+  }
+
+  #remove(read: PendingRead): void {
+    const { user, since } = read.reader
+    this.#waiting.delete(read)
+    const positions = this.#positionsOf.get(user)
+    const others = (positions?.get(since.text) ?? 1) - 1
+    if (others > 0) positions?.set(since.text, others)
+    else positions?.delete(since.text)
+    if (positions?.size === 0) this.#positionsOf.delete(user)
   }
 
   /** The next of each user who has no read under way. */

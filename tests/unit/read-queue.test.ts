@@ -136,3 +136,38 @@ t.test("a group is halved between its positions, however many readers each has",
   alone.add(waiting("a", 33), waiting("b", 33))
   t.equal(users(alone.take()?.split().recent), "", "one position is nobody's half")
 })
+
+t.test("who leaves while it waits is not read for, and its place is free", async (t) => {
+  const queue = new ReadQueue()
+  const left: string[] = []
+  const gone = new Set<number>()
+  for (const behind of [10, 20, 30, 30]) {
+    const read = waiting("a", behind, { gone: () => gone.has(behind) })
+    queue.add({ ...read, settle: ({ kind }) => left.push(`${behind} ${kind}`) })
+  }
+  t.equal(queue.positionsOf("a"), 3)
+  for (const behind of [10, 20]) gone.add(behind)
+  queue.dropGone()
+  t.same(left, ["10 failed", "20 failed"])
+  t.equal(queue.positionsOf("a"), 1)
+  t.same(turns(queue, 2), ["a 30", "nobody"])
+  t.equal(queue.positionsOf("a"), 0)
+})
+
+t.test("to count the positions of one of thousands of users nobody else is looked at", async (t) => {
+  const queue = new ReadQueue()
+  let looked = 0
+  const count = 1_000
+  for (let n = 0; n < count; n++) {
+    const { reader, ...read } = waiting(String(n), 2)
+    queue.add({
+      ...read,
+      get reader() {
+        looked++
+        return reader
+      },
+    })
+  }
+  for (let n = 0; n < count; n++) queue.positionsOf(String(n))
+  t.ok(looked <= 2 * count, `${looked} looks`)
+})
