@@ -100,11 +100,13 @@ export function createAdmission(deps: AdmissionDeps): Admission {
     connection.send({ type: "authenticated", user, channels, expires_in: secondsLeft(identity), request })
   }
 
-  /** It may have been revoked since its token was checked. */
+  /** It may have been revoked since its token was checked, or have expired. */
   function start(connection: Connection, prepared: Preparation & { identity: Identity }): void {
-    const result = revocations.judge({ ok: true, identity: prepared.identity })
-    if (result.ok) admit(connection, result.identity, prepared)
-    else refuse(deps, connection, result.reason, undefined)
+    const { identity } = prepared
+    const result = revocations.judge({ ok: true, identity })
+    if (!result.ok) refuse(deps, connection, result.reason, undefined)
+    else if (Date.now() > identity.expiresAt) refuse(deps, connection, "expired", undefined)
+    else admit(connection, identity, prepared)
   }
 
   return {

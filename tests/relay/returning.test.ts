@@ -168,3 +168,17 @@ t.test("who waits to start is held to all that others are", async (t) => {
   t.match(await (await waiting(relay)).closed, { code: 4502 })
   await until("nothing is left", () => relay.relay.status().hub.connections === 0)
 })
+
+t.test("a token that expires before the start lets nobody in for a moment", async (t) => {
+  const { relay } = await start(t, { AUTH_TIMEOUT_SECONDS: "60" })
+  const leewayMs = 5_000
+  const exp = Math.floor(Date.now() / 1_000) - 2
+  const client = await waiting(relay, { exp })
+  await until("the token has expired", () => Date.now() > exp * 1_000 + leewayMs)
+  client.send({ type: "start" })
+  t.match(await client.closed, { code: 4005 })
+  t.same(
+    client.messages.map(({ type }) => type),
+    ["authenticated"],
+  )
+})
