@@ -41,6 +41,8 @@ export class Connection implements Member {
   startBatch = 0
   /** When the client last sent something. */
   lastHeardAt = performance.now()
+  /** When it was last asked for a sign of life because its user has no room. */
+  askedAt = Number.NEGATIVE_INFINITY
   /** Messages that wait until it is live. */
   deferred = 0
   /** Error messages sent. */

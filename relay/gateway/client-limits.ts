@@ -29,27 +29,27 @@ const ANSWER_MS = 10_000
 export function createClientLimits({ settings, reached, clock }: ClientLimitsDeps) {
   /** The connections of each user, the oldest first. */
   const connectionsOf = new Map<string, Set<Connection>>()
-  /** When the connections of users without room were last asked whether they are still there. */
-  const askedAt = new Map<string, number>()
   const rate = new Rate(settings.MAX_FRAME_RATE)
   const bucketsOf = new TokenBuckets(new Rate(settings.MAX_FRAME_RATE_PER_USER))
 
   /**
    * A connection whose line is dead is counted until its heartbeats stay without an answer, and whoever lost it is back
-   * before that. So all are asked at once, and one that is silent by the next attempt gives way.
+   * before that. So all are asked at once, and one that is silent by the next attempt gives way. One that came in since
+   * then has not been asked.
    * @returns whether there is room now.
    */
-  function displaceSilent(user: string, theirs: ReadonlySet<Connection>): boolean {
+  function displaceSilent(theirs: ReadonlySet<Connection>): boolean {
     const now = clock()
-    const asked = askedAt.get(user)
-    if (asked !== undefined && now - asked < ANSWER_MS) return false
-    for (const connection of theirs) {
-      if (asked === undefined || connection.lastHeardAt >= asked) continue
+    const due = [...theirs].filter(({ askedAt }) => now - askedAt >= ANSWER_MS)
+    for (const connection of due) {
+      if (connection.lastHeardAt >= connection.askedAt) continue
       connection.close(CloseCode.noPong, "no pong")
       return true
     }
-    askedAt.set(user, now)
-    for (const connection of theirs) connection.push([PING_FRAME])
+    for (const connection of due) {
+      connection.askedAt = now
+      connection.push([PING_FRAME])
+    }
     return false
   }
 
@@ -70,7 +70,7 @@ export function createClientLimits({ settings, reached, clock }: ClientLimitsDep
     addConnection(connection: Connection): boolean {
       const theirs = connectionsOf.get(connection.user) ?? new Set()
       const full = settings.MAX_CONNECTIONS_PER_USER !== 0 && theirs.size >= settings.MAX_CONNECTIONS_PER_USER
-      if (full && !displaceSilent(connection.user, theirs)) {
+      if (full && !displaceSilent(theirs)) {
         reached.record("connections_per_user")
         if (settings.USER_LIMIT === "refuse") return false
         const [oldest] = theirs
@@ -82,9 +82,7 @@ export function createClientLimits({ settings, reached, clock }: ClientLimitsDep
     /** Idempotent. */
     removeConnection(connection: Connection): void {
       const theirs = connectionsOf.get(connection.user)
-      if (!theirs?.delete(connection) || theirs.size > 0) return
-      connectionsOf.delete(connection.user)
-      askedAt.delete(connection.user)
+      if (theirs?.delete(connection) && theirs.size === 0) connectionsOf.delete(connection.user)
     },
     /** Whether a connection may have so many channels. */
     fitsChannels: (channels: number): boolean => channels <= settings.MAX_CHANNELS,

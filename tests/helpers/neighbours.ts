@@ -16,7 +16,7 @@ export const quietLog = createLog(
   { write() {} },
 )
 
-const identityOf = (user: string, more: Partial<Identity> = {}): Identity => ({
+export const identityOf = (user: string, more: Partial<Identity> = {}): Identity => ({
   user,
   admin: false,
   rights: { committees: null, elections: null, channels: null, roles: new Set() },
