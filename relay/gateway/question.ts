@@ -82,9 +82,11 @@ export function createQuestions({ upgrades, admission, refusedOrigins, metrics }
       if (answerPreflight(request, response)) return
       const refusal = await judge(request)
       metrics.questions.inc({ result: refusal.result })
-      if (refusal.result === "origin") refusedOrigins.record(request)
+      const allowed = upgrades.allowsOrigin(request)
+      // An origin in the query is somebody's word: no page was refused.
+      if (!allowed) refusedOrigins.record(request)
       const { headers, body } = answerOf(refusal)
-      const access = accessOf(request, upgrades.allowsOrigin(request), refusal)
+      const access = accessOf(request, allowed, refusal)
       response.writeHead(refusal.status, { ...headers, ...access })
       response.end(request.method === "HEAD" ? undefined : body)
     },

@@ -35,6 +35,12 @@ export const REFUSED = {
     message:
       "Pages of this origin may not connect: add it to ALLOWED_ORIGINS (--allowed-origins) of the relay, or, if it is the relay's own, have the proxy in front pass the Host header on.",
   },
+  anotherSite: {
+    status: 403,
+    result: "origin",
+    message:
+      "A browser asked for another site's page and did not say for which: open the address itself, or ask with fetch.",
+  },
   stopping: {
     status: 503,
     result: "stopping",

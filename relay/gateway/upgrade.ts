@@ -73,6 +73,7 @@ export function createUpgrades({ hub, auth, limits, settings }: UpgradesDeps): U
         !origins.every((origin) => isAllowed(origin, request, settings.allowedOrigins))
       )
         return refused(REFUSED.origin)
+      if (asks === "question" && isOfAnotherSite(request)) return refused(REFUSED.anotherSite)
       if (stopping) return refused(REFUSED.stopping)
       if (!hub.ready() || !auth.ready()) return refused(REFUSED.notReady)
       const allowance = limits.takeUpgrade(request)
@@ -120,6 +121,13 @@ function isAllowed(
   if (origin === undefined || allowed.includes(origin)) return true
   return URL.canParse(origin) && new URL(origin).host === host
 }
+
+/**
+ * Whether a browser asks on behalf of another site's page without its Origin, as for a picture or a frame. That page
+ * could not read the answer, but the visitor's address, and all clients, would have the less upgrades left.
+ */
+const isOfAnotherSite = ({ headers }: IncomingMessage): boolean =>
+  headers.origin === undefined && /^(cross|same)-site$/.test(String(headers["sec-fetch-site"] ?? ""))
 
 const wrongPath = (path: string): Refusal => ({
   status: 404,

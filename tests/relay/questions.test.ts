@@ -184,13 +184,30 @@ t.test(
       status: 403,
       body: { error: "origin", message: /pass the Host header on/ },
     })
+    const refusals = () => relay.lines.filter(({ event }) => event === "origin_refused")
+    t.same(refusals(), [], "nobody can have a page logged that was not refused")
     t.equal(
       (await ask(relay, `/ws?origin=${PAGE}`, { Origin: "https://evil.example" })).status,
       403,
       "it never allows what the header does not",
     )
+    t.match(refusals(), [{ origins: ["https://evil.example"], times: 1 }])
   },
 )
+
+t.test("a picture or a frame in another site's page takes no upgrades from the visitor", async (t) => {
+  const settings = { MAX_UPGRADE_RATE_PER_ADDRESS: "0.2", ALLOWED_ORIGINS: PAGE }
+  const relay = await startRelay(t, await database(t), settings, { clock: () => 0 })
+  for (const site of ["cross-site", "same-site"])
+    t.match(await ask(relay, `/ws?token=${token()}`, { "Sec-Fetch-Site": site }), {
+      status: 403,
+      headers: { "access-control-allow-origin": undefined },
+      body: { error: "origin", message: /open the address itself/ },
+    })
+  t.equal((await ask(relay, "/ws", { "Sec-Fetch-Site": "cross-site", Origin: PAGE })).status, 426)
+  const own = await startRelay(t, await database(t), settings, { clock: () => 0 })
+  t.equal((await ask(own, "/ws", { "Sec-Fetch-Site": "none" })).status, 426, "in the address bar")
+})
 
 t.test("questions count as upgrades do, and hold nothing", async (t) => {
   const relay = await startRelay(
