@@ -43,8 +43,11 @@ export interface Admission {
   authenticate(connection: Connection, token: string, request: RequestId): Promise<void>
   /** Takes a command of a client that has not been admitted: by `?start=message` it asks for more, and starts. */
   prepare(connection: Connection, command: Command): void
-  /** What such a request would be closed with before it is admitted. Without a token it is looked at as far as it goes. */
-  foresee(parameters: UpgradeParameters): Promise<Rejection | undefined>
+  /**
+   * What such a request would be closed with before it is admitted. Without a token it is looked at as far as it goes.
+   * @param address of who asks.
+   */
+  foresee(parameters: UpgradeParameters, address: string): Promise<Rejection | undefined>
   /** The client is gone: nothing of it joins any more. */
   forget(connection: Connection): void
 }
@@ -134,17 +137,22 @@ export function createAdmission(deps: AdmissionDeps): Admission {
       if (isRejection(read)) return connection.close(read.code, read.reason)
       connection.filter = amendFilter(undefined, read)
     },
-    async foresee(parameters) {
+    async foresee(parameters, address) {
       const read = readRequest(parameters)
       if (isRejection(read)) return read
       const [token] = parameters.tokens
       if (token === undefined) return undefined
       const result = revocations.judge(await auth.verify(token))
       if (result.ok) {
-        const channels = startChannels(parameters.channels, result.identity.user)
-        return rejectionByChannels(deps, result.identity, channels, amendFilter(undefined, read))
+        const { user } = result.identity
+        const channels = startChannels(parameters.channels, user)
+        const rejection = rejectionByChannels(deps, result.identity, channels, amendFilter(undefined, read))
+        if (rejection?.forbidden !== undefined)
+          audit.record({ address, user }, { event: "channels_refused", channels: rejection.forbidden })
+        return rejection
       }
       metrics.authFailures.inc({ reason: result.reason })
+      audit.record({ address }, { event: "token_refused", reason: result.reason })
       return rejectionByToken(result.reason)
     },
     async authenticate(connection, token, request) {

@@ -4,14 +4,16 @@ import { z } from "zod"
 import type { AuditEvent, AuditSubject } from "./audit-event.ts"
 
 const address = { time: z.iso.datetime(), address: z.string() }
+/** A plain request has none. */
+const asker = { ...address, connection: z.uuid().optional(), user: z.string().optional() }
 const connection = { ...address, connection: z.uuid(), user: z.string().optional() }
 const texts = z.array(z.string())
 const filter = { where: texts.optional(), types: texts.optional(), actions: texts.optional() }
 
 export const AuditLine = z.discriminatedUnion("event", [
   z.strictObject({ ...address, event: z.literal("refused"), reason: z.string(), status: z.int() }),
-  z.strictObject({ ...connection, event: z.literal("token_refused"), reason: z.string() }),
-  z.strictObject({ ...connection, event: z.literal("channels_refused"), channels: texts }),
+  z.strictObject({ ...asker, event: z.literal("token_refused"), reason: z.string() }),
+  z.strictObject({ ...asker, event: z.literal("channels_refused"), channels: texts }),
   z.strictObject({
     ...connection,
     event: z.literal("connected"),

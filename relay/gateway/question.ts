@@ -57,7 +57,7 @@ export function createQuestions({ upgrades, admission, refusedOrigins, metrics }
   async function judge(request: IncomingMessage): Promise<Refusal> {
     const verdict = upgrades.judge(request, "question")
     if (!verdict.accepted) return verdict.refusal
-    const rejection = await admission.foresee(verdict.parameters)
+    const rejection = await admission.foresee(verdict.parameters, verdict.address)
     if (rejection !== undefined) return refusalOf(rejection)
     return request.headers["sec-websocket-key"] === undefined ? WELCOME : STRIPPED
   }

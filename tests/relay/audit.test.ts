@@ -145,6 +145,21 @@ t.test("tokens and channels that are refused at the door", async (t) => {
   })
 })
 
+t.test("tokens and channels that are tried by plain requests", async (t) => {
+  const relay = await audited(t)
+  const ask = async (path: string, { headers }: ReturnType<typeof bearer>) =>
+    (await fetch(relay.url + path, { headers })).status
+  t.equal(await ask("/ws", { headers: { authorization: "Bearer e30.e30.x" } }), 401)
+  t.match(await relay.line("token_refused"), {
+    reason: "invalid",
+    address: "127.0.0.1",
+    connection: undefined,
+  })
+  t.equal(await ask("/ws?channels=committee:8", bearer({ committees: [7] })), 403)
+  t.match(await relay.line("channels_refused"), { channels: ["committee:8"], user: "7" })
+  t.equal(relay.told().length, 2)
+})
+
 t.test("who is sent away, and who is lost", async (t) => {
   const relay = await audited(t, {
     MAX_CONNECTIONS_PER_USER: "1",
