@@ -32,6 +32,8 @@ export class Connection implements Member {
   /** From 0 to 1, to spread what must not happen to all connections at once. */
   readonly chance = Math.random()
   identity: Identity | undefined
+  /** Whose token was good, from before it is admitted: its frames count for that user. */
+  claimant = ""
   /** What it wants of its channels; undefined: everything. */
   filter: Filter | undefined
   lane: Lane | undefined

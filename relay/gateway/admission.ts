@@ -99,6 +99,7 @@ export function createAdmission(deps: AdmissionDeps): Admission {
       return refuseOther(deps, connection, request)
     preparations.set(connection, { ...prepared, identity })
     const { user } = identity
+    connection.claimant = user
     const channels = [`user:${user}`]
     connection.send({ type: "authenticated", user, channels, expires_in: secondsLeft(identity), request })
   }

@@ -58,8 +58,9 @@ export function createClientLimits({ settings, reached, clock }: ClientLimitsDep
     const wholeAt = rate.take(connection.framesWholeAt, now)
     if (wholeAt === undefined) return "frame_rate"
     connection.framesWholeAt = wholeAt
-    const ofUser = per === "user" && connection.identity !== undefined
-    return ofUser && !bucketsOf.take(connection.user, now) ? "frame_rate_per_user" : undefined
+    const user = connection.user || connection.claimant
+    const ofUser = per === "user" && user !== ""
+    return ofUser && !bucketsOf.take(user, now) ? "frame_rate_per_user" : undefined
   }
 
   return {

@@ -182,3 +182,21 @@ t.test("a token that expires before the start lets nobody in for a moment", asyn
     ["authenticated"],
   )
 })
+
+t.test("frames before the start count for the user, however many connections they come by", async (t) => {
+  const settings = { MAX_FRAME_RATE: "0", MAX_FRAME_RATE_PER_USER: "1" }
+  const relay = await startRelay(t, await database(t), settings, { clock: () => 0 })
+  const [one, other, stranger] = [
+    await waiting(relay),
+    await waiting(relay),
+    await waiting(relay, { sub: "8" }),
+  ]
+  for (const client of [one, stranger])
+    for (let n = 0; n < 4; n++) client.send({ type: "subscribe", types: ["vote"] })
+  for (const client of [one, stranger]) {
+    client.send({ type: "start" })
+    await welcome(client)
+  }
+  other.send({ type: "subscribe", types: ["vote"] })
+  t.match(await other.closed, { code: 4013 })
+})
