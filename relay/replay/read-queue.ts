@@ -25,6 +25,7 @@ export class ReadQueue {
     for (const read of reads) {
       const { user, since } = read.reader
       const positions = this.#positionsOf.get(user) ?? new Map<string, number>()
+      if (positions.size === 0) this.#share.enter(user)
       this.#positionsOf.set(user, positions.set(since.text, (positions.get(since.text) ?? 0) + 1))
       this.#waiting.add(read)
     }
@@ -72,7 +73,7 @@ export class ReadQueue {
     const group = new ReadGroup(members)
     for (const read of members) this.#remove(read)
     for (const user of group.users) this.#reading.add(user)
-    this.#share.begin(leader.reader.user)
+    this.#share.begin(leader.reader.user, (user) => this.#positionsOf.has(user) || this.#reading.has(user))
     return group
   }
 
@@ -82,6 +83,7 @@ export class ReadQueue {
       this.#reading.delete(user)
       this.#share.charge(user, ms / users.size)
     }
+    this.#share.pass(ms, this.#positionsOf.size)
   }
 
   /** Takes out all that wait. */

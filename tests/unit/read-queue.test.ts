@@ -70,9 +70,25 @@ t.test("who has had much waits until the others have had as much, and nobody sav
   t.equal(turn(queue, 300), "b 1000")
   t.equal(turn(queue, 300), "b 2000")
   add("c", 500, 250)
-  t.equal(turn(queue, 300), "c 250", "who comes late is not behind")
+  t.equal(turn(queue, 200), "c 250", "who comes late is not behind")
+  t.equal(turn(queue, 1_000), "a 4", "which has waited for so long")
   t.equal(turn(queue, 500), "c 500", "of two who have had as much it is nearer")
-  t.same(turns(queue, 4), ["b 4000", "a 4", "a 8", "a 16"])
+  t.same(turns(queue, 3), ["b 4000", "a 8", "a 16"])
+})
+
+t.test("who has had a turn has another, however many come who have had none", async (t) => {
+  const queue = new ReadQueue()
+  queue.add(waiting("a", 4), waiting("a", 4_096))
+  t.equal(turn(queue), "a 4")
+  let others = 0
+  do queue.add(waiting(`new ${++others}`, 2))
+  while (turn(queue) !== "a 4096" && others < 100)
+  t.ok(others < 10, `${others} went before`)
+  queue.add(waiting("far", 4_096))
+  let nearer = 0
+  do queue.add(waiting(`nearer ${++nearer}`, 2))
+  while (turn(queue) !== "far 4096" && nearer < 100)
+  t.ok(nearer < 10, `${nearer} went before`)
 })
 
 t.test(
