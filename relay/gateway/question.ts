@@ -81,6 +81,8 @@ export function createQuestions({ upgrades, admission, refusedOrigins, metrics }
     async answer(request, response) {
       if (answerPreflight(request, response)) return
       const refusal = await judge(request)
+      // A token may take its time, and a program's own server may have given up on the request meanwhile.
+      if (response.headersSent) return
       metrics.questions.inc({ result: refusal.result })
       const allowed = upgrades.allowsOrigin(request)
       // An origin in the query is somebody's word: no page was refused.

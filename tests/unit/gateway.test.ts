@@ -1,6 +1,6 @@
 /** The gateway in front of sockets of the test's own making: they take and drain when the test says so. */
 
-import { IncomingMessage, Server } from "node:http"
+import { IncomingMessage, Server, ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import { Duplex } from "node:stream"
 import { setImmediate as turn } from "node:timers/promises"
@@ -249,6 +249,26 @@ t.test("how a connection ended, and that it is forgotten once", async (t) => {
     )
     t.equal(hub.asked.filter((asked) => asked === "forget").length, 1)
   }
+})
+
+t.test("a question that the program's own server has answered meanwhile is left alone", async (t) => {
+  const { gateway, auth } = start(t)
+  const request = new IncomingMessage(new FakeSocket() as unknown as Socket)
+  const headers = { host: "relay.example", authorization: "Bearer first" }
+  const headersDistinct = { host: [headers.host], authorization: [headers.authorization] }
+  Object.assign(request, { method: "GET", url: "/ws", httpVersion: "1.1", headers, headersDistinct })
+  const response = new ServerResponse(request)
+  t.ok(gateway.answer(request, response))
+  t.same(auth.checked(), ["first"])
+  response.writeHead(504).end()
+  const broken: unknown[] = []
+  const note = (error: unknown) => void broken.push(error)
+  process.on("unhandledRejection", note)
+  t.teardown(() => process.off("unhandledRejection", note))
+  await auth.answer(good("7"))
+  await turn()
+  t.equal(response.statusCode, 504)
+  t.same(broken, [])
 })
 
 t.test("a refused origin is logged once a minute, with what was refused meanwhile", async (t) => {
