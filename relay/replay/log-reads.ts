@@ -114,7 +114,7 @@ export function createLogReads({ changelog, buffer, position, log, metrics }: Lo
       for (const read of recent) short.queue.add(read)
       long.queue.dropGone()
       for (const read of older) {
-        if (long.queue.positionsOf(read.reader.user) < MAX_POSITIONS) long.queue.add(read)
+        if (long.queue.hasRoom(read.reader, MAX_POSITIONS)) long.queue.add(read)
         else read.settle({ kind: "refused" })
       }
       start(long)

@@ -31,9 +31,10 @@ export class ReadQueue {
     }
   }
 
-  /** How many different positions of a user wait. */
-  positionsOf(user: string): number {
-    return this.#positionsOf.get(user)?.size ?? 0
+  /** Whether so many different positions of its user would wait at most with this one. One that waits already costs nothing. */
+  hasRoom({ user, since }: Reader, positions: number): boolean {
+    const waiting = this.#positionsOf.get(user)
+    return waiting === undefined || waiting.size < positions || waiting.has(since.text)
   }
 
   /** Takes out the readers that have left while they waited: nothing is read for them, and their places are free. */

@@ -161,13 +161,22 @@ t.test("who leaves while it waits is not read for, and its place is free", async
     const read = waiting("a", behind, { gone: () => gone.has(behind) })
     queue.add({ ...read, settle: ({ kind }) => left.push(`${behind} ${kind}`) })
   }
-  t.equal(queue.positionsOf("a"), 3)
+  const room = () => [1, 2, 3].filter((most) => !queue.hasRoom(waiting("a", 40).reader, most))
+  t.same(room(), [1, 2, 3])
   for (const behind of [10, 20]) gone.add(behind)
   queue.dropGone()
   t.same(left, ["10 failed", "20 failed"])
-  t.equal(queue.positionsOf("a"), 1)
+  t.same(room(), [1])
   t.same(turns(queue, 2), ["a 30", "nobody"])
-  t.equal(queue.positionsOf("a"), 0)
+  t.same(room(), [])
+})
+
+t.test("whoever is where another of the same user waits already needs no room", async (t) => {
+  const queue = new ReadQueue()
+  queue.add(waiting("a", 10), waiting("a", 20))
+  t.ok(queue.hasRoom(waiting("a", 20).reader, 2))
+  t.notOk(queue.hasRoom(waiting("a", 30).reader, 2))
+  t.ok(queue.hasRoom(waiting("b", 30).reader, 2))
 })
 
 t.test("to count the positions of one of thousands of users nobody else is looked at", async (t) => {
@@ -184,6 +193,7 @@ t.test("to count the positions of one of thousands of users nobody else is looke
       },
     })
   }
-  for (let n = 0; n < count; n++) queue.positionsOf(String(n))
+  const { reader } = waiting("0", 3)
+  for (let n = 0; n < count; n++) queue.hasRoom({ ...reader, user: String(n) }, 1)
   t.ok(looked <= 2 * count, `${looked} looks`)
 })
