@@ -11,6 +11,7 @@ import { compareToFirst, type Figure, figure, measured, type Outcome } from "../
 import type { Server } from "../harness/server.ts"
 import { DEAF_USER, type Deaf, type Group, play, type Stage } from "../harness/stage.ts"
 import { memoryOf } from "../harness/usage.ts"
+import { costlyFilters } from "./costly-filters.ts"
 import { largeBatches } from "./large-batches.ts"
 
 const CLIENTS = 1_000
@@ -118,6 +119,7 @@ export const stuck: Group = async function* (stage) {
     yield* compareToFirst(rows, ["p50", "p99", "max", "memory at most"])
   }
   yield* largeBatches(stage)
+  yield* costlyFilters(stage)
 }
 
 /** Fills the sockets of the deaf, if there are any, so that they are stuck from now on. */

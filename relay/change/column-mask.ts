@@ -2,6 +2,8 @@
 
 import type { Meta } from "./change.ts"
 import type { Row } from "./row.ts"
+import { valueIn } from "./row-values.ts"
+import { NULL, type Value } from "./scalar.ts"
 
 /** The columns of a table that are hidden. */
 export interface Mask {
@@ -41,9 +43,9 @@ function makeMask({ restricted }: Meta, roles: ReadonlySet<string>): Mask {
 export const isRestricted = ({ restricted }: Meta, column: string): boolean =>
   restricted.some(([name]) => name === column)
 
-/** A value's JSON text; undefined, as for a missing column, if it is hidden. */
-export const shown = (row: Row, column: string, { columns }: Mask): string | undefined =>
-  columns.has(column) ? undefined : row.get(column)
+/** A value as it is shown: null, as for a missing column, if it is hidden. */
+export const shown = (row: Row, column: string, { columns }: Mask): Value =>
+  columns.has(column) ? NULL : valueIn(row, column)
 
 /** The JSON text of a row without its hidden columns; each value as PostgreSQL wrote it. */
 export function shownText(row: Row, { columns }: Mask): string {

@@ -2,7 +2,8 @@
 
 import { ALL, type Image, type Meta } from "../change/change.ts"
 import { isRestricted } from "../change/column-mask.ts"
-import { identityOf } from "../change/scalar.ts"
+import { valueIn } from "../change/row-values.ts"
+import { NULL } from "../change/scalar.ts"
 import { fewestValues } from "../protocol/filter.ts"
 import type { Subscription } from "./visibility.ts"
 
@@ -41,8 +42,8 @@ export function placeOf({ channels, rights, filter }: Subscription): Place {
 
 /** The names that a row has by its value in a column. For subscriptions that are not shown the value it is null. */
 export function namesByValue(meta: Meta, { row }: Image, column: string): string[] {
-  const name = valueName(column, identityOf(row.get(column)))
-  return isRestricted(meta, column) ? [name, valueName(column, identityOf(undefined))] : [name]
+  const name = valueName(column, valueIn(row, column).identity)
+  return isRestricted(meta, column) ? [name, valueName(column, NULL.identity)] : [name]
 }
 
 /** No channel has such a name. */

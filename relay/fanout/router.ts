@@ -14,20 +14,22 @@ export interface Router extends Lanes {
 export function createRouter(): Router {
   const index = createLaneIndex()
 
-  function routeShared(change: Change, touched: Set<Lane>): boolean {
+  async function routeShared(change: Change, touched: Set<Lane>, slice: TimeSlice): Promise<boolean> {
     let seen = false
     for (const lane of index.candidates(change)) {
       const visibleChange = visibleChangeOf(change, lane.subscription)
-      if (visibleChange === undefined) continue
-      lane.visibleChanges.push(visibleChange)
-      touched.add(lane)
-      seen = true
+      if (visibleChange !== undefined) {
+        lane.visibleChanges.push(visibleChange)
+        touched.add(lane)
+        seen = true
+      }
+      if (slice.over) await slice.turn()
     }
     return seen
   }
 
   /** Finds the users whose own channel shows them more than their lane does. */
-  function routeOwn(change: Change, touched: Set<Lane>): boolean {
+  async function routeOwn(change: Change, touched: Set<Lane>, slice: TimeSlice): Promise<boolean> {
     let seen = false
     const note = (user: string, lane: Lane): boolean => {
       if (view(change, lane.subscription, `user:${user}`) === view(change, lane.subscription)) return false
@@ -41,9 +43,15 @@ export function createRouter(): Router {
       // It names no rows, so it is the same for every user of a lane.
       for (const lane of index.lanes()) {
         for (const user of lane.users.keys()) if (!note(user, lane)) break
+        if (slice.over) await slice.turn()
       }
     } else {
-      for (const user of usersOf(change)) for (const lane of index.lanesOf(user)) note(user, lane)
+      for (const user of usersOf(change)) {
+        for (const lane of index.lanesOf(user)) {
+          note(user, lane)
+          if (slice.over) await slice.turn()
+        }
+      }
     }
     return seen
   }
@@ -60,8 +68,8 @@ export function createRouter(): Router {
       if (index.size() === 0) return { touched, unseen: changes.length }
       let unseen = 0
       for (const change of changes) {
-        const shared = routeShared(change, touched)
-        const own = routeOwn(change, touched)
+        const shared = await routeShared(change, touched, slice)
+        const own = await routeOwn(change, touched, slice)
         if (!shared && !own) unseen++
         if (slice.over) await slice.turn()
       }

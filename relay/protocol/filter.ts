@@ -2,7 +2,7 @@
 
 import { z } from "zod"
 import { readDecimal } from "../change/decimal.ts"
-import { identitiesOf, identityOf, type Operand, orderOf, readOperand } from "../change/scalar.ts"
+import { identitiesOf, type Operand, orderOf, readOperand, type Value } from "../change/scalar.ts"
 import type { ChangeMessage } from "./server-message.ts"
 
 /** What has happened, as clients receive it. */
@@ -154,21 +154,18 @@ function conditionKey(condition: Condition): string {
 /** A column whose value nobody knows, because the row was too large: every condition on it holds. */
 export const UNKNOWN = Symbol("unknown")
 
-/** @param textOf the JSON text of a column's value; undefined if there is no such column, which is as if it were null. */
-export function rowPasses(
-  { where }: Filter,
-  textOf: (column: string) => string | typeof UNKNOWN | undefined,
-): boolean {
+/** @param read a column's value, which is null if there is no such column. */
+export function rowPasses({ where }: Filter, read: (column: string) => Value | typeof UNKNOWN): boolean {
   return where.every((condition) => {
-    const raw = textOf(condition.column)
-    if (raw === UNKNOWN) return true
+    const value = read(condition.column)
+    if (value === UNKNOWN) return true
     switch (condition.kind) {
       case "among":
-        return condition.identities.has(identityOf(raw))
+        return condition.identities.has(value.identity)
       case "not_among":
-        return !condition.identities.has(identityOf(raw))
+        return !condition.identities.has(value.identity)
       default: {
-        const order = orderOf(raw, condition.operand)
+        const order = orderOf(value, condition.operand)
         return order !== undefined && ORDERS[condition.kind](order)
       }
     }

@@ -4,6 +4,7 @@ import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
 import { utcText } from "../../relay/change/instant.ts"
+import { readValue } from "../../relay/change/scalar.ts"
 import { amendFilter, type Filter, FilterFields, rowPasses } from "../../relay/protocol/filter.ts"
 import { database } from "../helpers/database.ts"
 import { newSeed } from "../helpers/random.ts"
@@ -67,7 +68,7 @@ const filterOf = (tests: object): Filter =>
   amendFilter(undefined, FilterFields.parse({ where: { a: tests } })) as Filter
 /** By the operators of a filter: -1, 0 or 1. */
 function orderByFilter(raw: string, operand: string | number): number | undefined {
-  const holds = (tests: object) => rowPasses(filterOf(tests), () => raw)
+  const holds = (tests: object) => rowPasses(filterOf(tests), () => readValue(raw))
   const [below, above, equal] = [holds({ lt: operand }), holds({ gt: operand }), holds({ eq: operand })]
   assert.equal(holds({ lte: operand }), below || equal)
   assert.equal(holds({ gte: operand }), above || equal)

@@ -4,7 +4,8 @@ import assert from "node:assert/strict"
 import fc from "fast-check"
 import t from "tap"
 import { scanRow } from "../../relay/change/row.ts"
-import { identityOf } from "../../relay/change/scalar.ts"
+import { valueIn } from "../../relay/change/row-values.ts"
+import { readValue } from "../../relay/change/scalar.ts"
 import {
   amendFilter,
   type Filter,
@@ -12,6 +13,7 @@ import {
   fewestValues,
   rowPasses,
 } from "../../relay/protocol/filter.ts"
+import { timesAsMuch } from "../helpers/cpu.ts"
 
 /** @throws ZodError */
 const filterOf = (fields: object): Filter => amendFilter(undefined, FilterFields.parse(fields)) as Filter
@@ -19,7 +21,7 @@ const filterOf = (fields: object): Filter => amendFilter(undefined, FilterFields
 /** Whether a row whose column `a` has this JSON text passes. */
 function passes(tests: unknown, raw: string | undefined): boolean {
   const row = scanRow(raw === undefined ? '{"b":1}' : `{"b":1,"a":${raw}}`)
-  return rowPasses(filterOf({ where: { a: tests } }), (column) => row.get(column))
+  return rowPasses(filterOf({ where: { a: tests } }), (column) => valueIn(row, column))
 }
 
 const BIG = "12345678901234567890.10"
@@ -205,7 +207,7 @@ t.test("numbers of any length compare as whole numbers of a small enough unit wo
     assert.equal(passes({ lt: textOf(operand) }, textOf(value)), one < two)
     assert.equal(passes({ gte: textOf(operand) }, textOf(value)), one >= two)
     assert.equal(passes({ eq: textOf(operand) }, textOf(value)), one === two)
-    assert.equal(identityOf(textOf(value)) === identityOf(textOf(operand)), one === two)
+    assert.equal(readValue(textOf(value)).identity === readValue(textOf(operand)).identity, one === two)
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 3_000 }))
 })
@@ -231,7 +233,7 @@ t.test("a number with very many zeros is read in a moment", async (t) => {
 
 t.test("all conditions must hold, also several on one column", async (t) => {
   const row = scanRow('{"committee_id":7,"votes":42,"status":"valid"}')
-  const all = (where: object) => rowPasses(filterOf({ where }), (column) => row.get(column))
+  const all = (where: object) => rowPasses(filterOf({ where }), (column) => valueIn(row, column))
   t.equal(all({ committee_id: 7, votes: { gte: 42, lt: 50 }, status: { in: ["valid", "void"] } }), true)
   t.equal(all({ committee_id: 7, votes: { gte: 42, lt: 42 } }), false)
   t.equal(all({ committee_id: 8, votes: { gte: 42 } }), false)
@@ -259,7 +261,11 @@ t.test("whatever the values, eq and neq are each other's opposite, and in is eq 
       const { identities } = fewestValues(filterOf({ where: { a: { in: operands } } })) ?? {
         identities: new Set(),
       }
-      assert.equal(identities.has(identityOf(raw)), equal.includes(true), "a lane is found by the same rule")
+      assert.equal(
+        identities.has(readValue(raw).identity),
+        equal.includes(true),
+        "a lane is found by the same rule",
+      )
     },
   )
   t.doesNotThrow(() => fc.assert(property, { numRuns: 3_000 }))
@@ -318,11 +324,11 @@ t.test("what is no filter is refused, and what is wrong with it is said", async 
 t.test("a name that JavaScript knows is a column like any other", async (t) => {
   const filter = filterOf({ where: { constructor: null, toString: 1 } })
   t.equal(
-    rowPasses(filter, (column) => scanRow('{"toString":1}').get(column)),
+    rowPasses(filter, (column) => valueIn(scanRow('{"toString":1}'), column)),
     true,
   )
   t.equal(
-    rowPasses(filter, (column) => scanRow('{"toString":1,"constructor":2}').get(column)),
+    rowPasses(filter, (column) => valueIn(scanRow('{"toString":1,"constructor":2}'), column)),
     false,
   )
 })
@@ -369,4 +375,39 @@ t.test("filters that are the same have one key, and others another", async (t) =
     { actions: ["delete"] },
   ].map(key)
   t.equal(new Set(different).size, different.length)
+})
+
+t.test("a text of any length compares as the whole of it, though only its beginning is read", async (t) => {
+  const unit = fc.constantFrom("a", "b", '"', "\\", "\n", "\u0001", "é", "\uffee", "😀", "u")
+  const beginning = fc.string({ unit, maxLength: 4 })
+  const length = fc.integer({ min: 0, max: 2_100 })
+  const property = fc.property(beginning, unit, length, beginning, ([...value], filler, count, operand) => {
+    const text = value.join("") + filler.repeat(count)
+    const asked = (operand + filler.repeat(256)).slice(0, 256).replace(/[\ud800-\udbff]$/, "")
+    for (const raw of [JSON.stringify(text), escaped(text)]) {
+      const order = Buffer.compare(Buffer.from(text), Buffer.from(asked))
+      assert.equal(passes({ lt: asked }, raw), order < 0)
+      assert.equal(passes({ gt: asked }, raw), order > 0)
+      assert.equal(passes({ eq: asked }, raw), order === 0)
+    }
+  })
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }))
+})
+
+/** The same with every character escaped. */
+const escaped = (text: string): string =>
+  `"${text.replaceAll(/[\s\S]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)}"`
+
+t.test("a large value costs a hundred filters little more than one", async (t) => {
+  const filters = Array.from({ length: 100 }, (_, n) =>
+    filterOf({ where: { a: { gte: `${n}`, lt: "zz", neq: "x" }, b: { neq: n } } }),
+  )
+  const text = JSON.stringify('\n"'.repeat(250_000))
+  const json = JSON.stringify({ large: "x".repeat(500_000) })
+  const compare = (few: readonly Filter[]) => () => {
+    const row = scanRow(`{"a":${text},"b":${json}}`)
+    for (const filter of few) rowPasses(filter, (column) => valueIn(row, column))
+  }
+  const times = timesAsMuch(compare(filters), compare(filters.slice(0, 1)))
+  t.ok(times < 5, `${times} times as much`)
 })

@@ -200,3 +200,14 @@ t.test("whoever has many tasks waits between them for those of others", async (t
   await task("a")
   t.equal(went.length, 10, "and when all is done, the next begins")
 })
+
+t.test("one change that concerns thousands of lanes and users is routed in slices", async (t) => {
+  const router = createRouter()
+  for (let n = 0; n < 20_000; n++)
+    router
+      .laneFor({ ...SUBSCRIPTION, channels: new Set(["election_updates", `committee:${n}`]) })
+      .add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now })
+  const [change] = CHANGES.slice(3)
+  t.ok((await turnsDuring(router.route(change === undefined ? [] : [change], new TimeSlice()))) > 3)
+  for (const lane of router.lanes()) if (lane.visibleChanges.length !== 1) t.fail("a lane without the change")
+})
