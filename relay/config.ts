@@ -181,6 +181,11 @@ export const Settings = z.object({
     .positive()
     .default(32)
     .describe("how far the slowest reader of a lane may fall behind"),
+  ALL_LANES_BUFFER_MB: z.coerce
+    .number()
+    .positive()
+    .default(256)
+    .describe("how much may wait in all lanes of a process together for who is behind"),
   REPLAY_BUFFER_MB: z.coerce
     .number()
     .positive()

@@ -153,7 +153,12 @@ function wire({ settings, databaseUrl, version, log, upstream, floorMs, slowMs, 
     live,
     clock: systemClock,
   }
-  const consumer = createHub({ ...shared, derivedBoard, laneBufferBytes })
+  const consumer = createHub({
+    ...shared,
+    derivedBoard,
+    laneBufferBytes,
+    allLanesBytes: settings.ALL_LANES_BUFFER_MB * MEGABYTE,
+  })
   const source =
     upstream?.source(consumer) ??
     createSource({ settings, changelog, unreadable, consumer, log, metrics, floorMs })

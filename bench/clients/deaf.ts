@@ -10,7 +10,8 @@ import { frameOf, HEAD_END, statusOf, type Target, upgradeOf } from "./target.ts
 
 export type DeafOrder =
   /** @param again whoever is cut comes back at once, with the cursor that it was given first. */
-  { kind: "connect"; target: Target; count: number; again: boolean } | { kind: "leave" }
+  | { kind: "connect"; target: Target; count: number; again: boolean; path?: string | undefined }
+  | { kind: "leave" }
 
 export interface Deafness {
   /** How long each connection that was cut had lasted. Milliseconds. */
@@ -74,12 +75,13 @@ serve<DeafOrder>(async (order) => {
   switch (order.kind) {
     case "connect": {
       const { target, count, again } = order
+      const [first = ""] = target.paths
+      const { path = first } = order
       lasted = []
       refused = []
       const ended = (cursor: string) => {
         if (again) comeBack(target, cursor)
       }
-      const [path = ""] = target.paths
       await Promise.all(Array.from({ length: count }, () => enter(target, path, ended)))
       return
     }

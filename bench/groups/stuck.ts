@@ -13,6 +13,7 @@ import { DEAF_USER, type Deaf, type Group, play, type Stage } from "../harness/s
 import { memoryOf } from "../harness/usage.ts"
 import { costlyFilters } from "./costly-filters.ts"
 import { largeBatches } from "./large-batches.ts"
+import { manyLanes } from "./many-lanes.ts"
 
 const CLIENTS = 1_000
 const STUCK = 10
@@ -120,6 +121,7 @@ export const stuck: Group = async function* (stage) {
   }
   yield* largeBatches(stage)
   yield* costlyFilters(stage)
+  yield* manyLanes(stage)
 }
 
 /** Fills the sockets of the deaf, if there are any, so that they are stuck from now on. */

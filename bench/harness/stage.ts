@@ -34,8 +34,8 @@ export const DEAF_USER = "2"
 
 /** Clients that stop reading once they are in. */
 export interface Deaf {
-  /** @param again whoever is cut comes back at once. */
-  connect(count: number, again: boolean): Promise<void>
+  /** @param again whoever is cut comes back at once. @param path instead of the first of the server. */
+  connect(count: number, again: boolean, path?: string): Promise<void>
   /** All of them go. */
   leave(): Promise<Deafness>
 }
@@ -101,7 +101,7 @@ export async function openStage(choice: Choice, note: (line: string) => void): P
       const helper: Helper<DeafOrder> = startHelper("deaf.ts")
       stops.push(helper.stop)
       return {
-        connect: (count, again) => helper.ask({ kind: "connect", target, count, again }),
+        connect: (count, again, path) => helper.ask({ kind: "connect", target, count, again, path }),
         leave: () => helper.ask<Deafness>({ kind: "leave" }),
       }
     },

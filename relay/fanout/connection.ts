@@ -199,6 +199,10 @@ export class Connection implements Member {
     return now - this.stuckAt
   }
 
+  giveUp(): void {
+    this.close(CloseCode.slowConsumer, "slow consumer")
+  }
+
   tookAt(now: number): number {
     const { queued, sent } = this.#wire
     if (queued === 0 || sent !== this.#taken) this.#tookAt = now

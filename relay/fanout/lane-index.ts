@@ -3,6 +3,7 @@
 import type { Change, Image } from "../change/change.ts"
 import { Multimap } from "../lib/multimap.ts"
 import { Lane } from "./lane.ts"
+import type { LaneMemory } from "./lane-memory.ts"
 import { namesByValue, placeOf } from "./placement.ts"
 import { type Subscription, subscriptionKey } from "./visibility.ts"
 
@@ -26,7 +27,8 @@ export interface LaneIndex extends Lanes {
   lanesOf(user: string): Iterable<Lane>
 }
 
-export function createLaneIndex(): LaneIndex {
+/** @param memory what all lanes hold. */
+export function createLaneIndex(memory: LaneMemory): LaneIndex {
   const lanes = new Map<string, Lane>()
   /** By the channels that they joined. */
   const byChannel = new Multimap<Lane>()
@@ -41,7 +43,7 @@ export function createLaneIndex(): LaneIndex {
       const key = subscriptionKey(subscription)
       let lane = lanes.get(key)
       if (lane === undefined) {
-        lane = new Lane(subscription, byUser)
+        lane = new Lane(subscription, byUser, memory)
         lanes.set(key, lane)
         for (const channel of subscription.channels) byChannel.add(channel, lane)
         const { names, column } = placeOf(subscription)
@@ -53,6 +55,7 @@ export function createLaneIndex(): LaneIndex {
     has: (subscription) => lanes.has(subscriptionKey(subscription)),
     retire(lane) {
       if (lane === undefined || lane.members.length > 0) return
+      lane.trim()
       lanes.delete(lane.key)
       for (const channel of lane.subscription.channels) byChannel.delete(channel, lane)
       const { names, column } = placeOf(lane.subscription)

@@ -2,20 +2,12 @@
 
 import type { Change } from "../change/change.ts"
 import type { Multimap } from "../lib/multimap.ts"
-import type { TimeSlice } from "../lib/time-slice.ts"
-import { bytesOf, chunksOf, makeFrames } from "./frames.ts"
+import { bytesOf } from "./frames.ts"
+import type { LaneEntry } from "./lane-entry.ts"
+import type { LaneMemory } from "./lane-memory.ts"
 import { LatestValues } from "./latest-values.ts"
+import type { PartFrames } from "./part-frames.ts"
 import { type Subscription, subscriptionKey, type VisibleChange, visibleChangesOf } from "./visibility.ts"
-
-/** What one part of a batch has for the lane, as chunks of whole frames. */
-export interface Entry {
-  /** The batch it belongs to: a connection that began during a batch skips the rest of it. */
-  readonly batch: number
-  readonly shared: readonly Buffer[]
-  /** For users with changes on their own channel: shared and own frames in order. */
-  readonly own: ReadonlyMap<string, readonly Buffer[]> | undefined
-  readonly bytes: number
-}
 
 /** A reader of the lane. */
 export interface Member {
@@ -28,6 +20,8 @@ export interface Member {
   pump(): void
   /** When its socket last took something of what waits; now, if nothing does. Monotonic milliseconds. */
   tookAt(now: number): number
+  /** Is closed as a slow consumer: there is no room for what waits for it. */
+  giveUp(): void
 }
 
 export class Lane {
@@ -47,7 +41,7 @@ export class Lane {
   /** The derived values that it sees. */
   readonly latest = new LatestValues()
 
-  #entries: Entry[] = []
+  #entries: LaneEntry[] = []
   /** Where each entry begins, in bytes since the beginning of the lane. */
   #starts: number[] = []
   #total = 0
@@ -55,10 +49,15 @@ export class Lane {
   #bytes = 0
 
   readonly #presence: Multimap<Lane>
+  readonly #memory: LaneMemory
 
-  /** @param presence is kept up to date: the lanes that each user is in. */
-  constructor(subscription: Subscription, presence: Multimap<Lane>) {
+  /**
+   * @param presence is kept up to date: the lanes that each user is in.
+   * @param memory too: what all lanes hold.
+   */
+  constructor(subscription: Subscription, presence: Multimap<Lane>, memory: LaneMemory) {
     this.subscription = subscription
+    this.#memory = memory
     this.#presence = presence
     this.key = subscriptionKey(subscription)
   }
@@ -73,7 +72,7 @@ export class Lane {
   }
 
   /** The entry at a position; undefined at the end, null if it was dropped. */
-  at(position: number): Entry | null | undefined {
+  at(position: number): LaneEntry | null | undefined {
     return position < this.#base ? null : this.#entries[position - this.#base]
   }
 
@@ -105,8 +104,9 @@ export class Lane {
   }
 
   /** Adds an entry. Beyond the limit the oldest are dropped, and members that have not read them cannot go on. */
-  append(entry: Entry, limitBytes: number): void {
+  append(entry: LaneEntry, limitBytes: number): void {
     this.#entries.push(entry)
+    this.#memory.hold(entry)
     this.#starts.push(this.#total)
     this.#total += entry.bytes
     this.#bytes += entry.bytes
@@ -123,24 +123,22 @@ export class Lane {
   /**
    * Makes the entry of one part of a batch out of `visibleChanges` and `ownUsers`, and clears them. Works in slices:
    * members may leave meanwhile, and new ones skip the batch.
-   * @param closed whether the batch ends here, so that a transaction's last change is known to be its last.
    * @param after frames that follow, such as a checkpoint.
+   * @param frames of the part.
    */
   async takeEntry(
-    { batch, changes, closed }: { batch: number; changes: readonly Change[]; closed: boolean },
+    { batch, changes }: { batch: number; changes: readonly Change[] },
     after: readonly Buffer[],
-    slice: TimeSlice,
-  ): Promise<Entry> {
+    frames: PartFrames,
+  ): Promise<LaneEntry> {
     const { visibleChanges, ownUsers } = this
     this.visibleChanges = []
     this.ownUsers = new Set()
-    const join = async (visibleChanges: readonly VisibleChange[]) =>
-      chunksOf([...(await makeFrames(visibleChanges, closed, slice)), ...after])
-    const shared = await join(visibleChanges)
+    const shared = await frames.of(visibleChanges, after)
     let bytes = bytesOf(shared)
     let own: Map<string, readonly Buffer[]> | undefined
     for (const user of ownUsers) {
-      const chunks = await join(visibleChangesOf(changes, this.subscription, `user:${user}`))
+      const chunks = await frames.of(visibleChangesOf(changes, this.subscription, `user:${user}`), after)
       bytes += bytesOf(chunks)
       own ??= new Map()
       own.set(user, chunks)
@@ -151,6 +149,7 @@ export class Lane {
   #drop(): void {
     const entry = this.#entries.shift()
     this.#starts.shift()
+    if (entry !== undefined) this.#memory.release(entry)
     this.#bytes -= entry?.bytes ?? 0
     this.#base++
   }

@@ -4,15 +4,19 @@ import type { Change } from "../change/change.ts"
 import type { TimeSlice } from "../lib/time-slice.ts"
 import type { Lane } from "./lane.ts"
 import { createLaneIndex, type Lanes } from "./lane-index.ts"
+import { LaneMemory } from "./lane-memory.ts"
 import { concernsEveryUser, usersOf, view, visibleChangeOf } from "./visibility.ts"
 
 export interface Router extends Lanes {
+  /** What all lanes hold, in bytes. Frames that several share count once. */
+  held(): number
   /** Adds each change to the lanes that see it. Works in slices; lanes may come and go meanwhile. */
   route(changes: readonly Change[], slice: TimeSlice): Promise<{ touched: Set<Lane>; unseen: number }>
 }
 
 export function createRouter(): Router {
-  const index = createLaneIndex()
+  const memory = new LaneMemory()
+  const index = createLaneIndex(memory)
 
   async function routeShared(change: Change, touched: Set<Lane>, slice: TimeSlice): Promise<boolean> {
     let seen = false
@@ -63,6 +67,7 @@ export function createRouter(): Router {
     lanes: index.lanes,
     size: index.size,
     users: index.users,
+    held: () => memory.bytes,
     async route(changes, slice) {
       const touched = new Set<Lane>()
       if (index.size() === 0) return { touched, unseen: changes.length }

@@ -6,6 +6,8 @@ import type { Connection } from "../fanout/connection.ts"
 import { flush } from "../fanout/flush.ts"
 import { checkpointFrame } from "../fanout/frames.ts"
 import { relieve } from "../fanout/pacing.ts"
+import { PartFrames } from "../fanout/part-frames.ts"
+import { makeRoom } from "../fanout/room.ts"
 import type { Router } from "../fanout/router.ts"
 import type { BatchPart, FeedConsumer } from "../feed/batch.ts"
 import type { Clock } from "../lib/clock.ts"
@@ -30,13 +32,15 @@ export interface HubDeps {
   live: Pick<Live, "release">
   derivedBoard: DerivedBoard
   laneBufferBytes: number
+  /** What may wait in all lanes together. */
+  allLanesBytes: number
   metrics: Metrics
   clock: Clock
 }
 
 export function createHub(deps: HubDeps): FeedConsumer {
   const { connections, position, buffer, revocations, router, live, derivedBoard, metrics } = deps
-  const { laneBufferBytes, clock } = deps
+  const { laneBufferBytes, allLanesBytes, clock } = deps
 
   /** Before the changes that come with them. Who is admitted meanwhile is judged by them already. */
   async function enforce(news: readonly Revocation[]): Promise<void> {
@@ -51,7 +55,8 @@ export function createHub(deps: HubDeps): FeedConsumer {
   async function fill(part: BatchPart, slice: TimeSlice) {
     const { changes, cursor, first, final } = part
     const now = clock.now()
-    const piece = { batch: position.batch, changes, closed: final }
+    const piece = { batch: position.batch, changes }
+    const frames = new PartFrames(final, slice)
     const { touched, unseen } = await router.route(changes, slice)
     let deliveries = 0
     const mark = [checkpointFrame(cursor)]
@@ -62,8 +67,12 @@ export function createHub(deps: HubDeps): FeedConsumer {
       if (due) lane.checkpointAt = now
       lane.unmarked = !due
       deliveries += lane.visibleChanges.length * lane.members.length
-      lane.append(await lane.takeEntry(piece, due ? mark : [], slice), laneBufferBytes)
       touched.add(lane)
+      lane.append(await lane.takeEntry(piece, due ? mark : [], frames), laneBufferBytes)
+      if (router.held() > allLanesBytes) {
+        await flush(touched, slice)
+        makeRoom(router, allLanesBytes)
+      }
     }
     return { touched, unseen, deliveries }
   }

@@ -28,10 +28,9 @@ export function createHubCounter({ connections, router, replays }: HubCounterDep
       lanes: router.size(),
     }),
     held() {
-      let [sockets, lanes] = [0, 0]
+      let sockets = 0
       for (const { queued } of connections) sockets += queued
-      for (const { bytes } of router.lanes()) lanes += bytes
-      return { sockets, lanes }
+      return { sockets, lanes: router.held() }
     },
     stats() {
       const users = new Map<string, number>()

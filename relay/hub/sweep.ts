@@ -88,6 +88,10 @@ export function startSweep({ settings, position, connections, router, replays }:
 
   async function tick(): Promise<void> {
     await checkAll()
+    // What was kept for who has left need not be kept until its lane is next used.
+    await inSlices(router.lanes(), (lane) => {
+      if (lane.bytes > 0) lane.trim()
+    })
     if (performance.now() - heartbeatAt >= settings.heartbeatMs) {
       heartbeatAt = performance.now()
       await heartbeat()

@@ -55,6 +55,7 @@ export interface HubOptions {
   source?: Pick<Source, "refresh">
   logReads?: LogReads
   maxLanes?: number
+  allLanesBytes?: number
   clock?: Clock
 }
 
@@ -64,6 +65,7 @@ export function buildHub({
   source = { refresh: async () => true },
   logReads = { read: async () => assert.fail("all is in memory"), stop() {} },
   maxLanes = 1_000,
+  allLanesBytes = 100_000_000,
   clock = createTestClock(),
 }: HubOptions = {}) {
   const metrics = createMetrics()
@@ -74,7 +76,7 @@ export function buildHub({
   const position = new Position()
   const live = createLive({ router, derivedBoard, position })
   const shared = { log: quietLog, metrics, revocations, connections, router, position, buffer, live, clock }
-  const hub = createHub({ ...shared, derivedBoard, laneBufferBytes: 1_000_000 })
+  const hub = createHub({ ...shared, derivedBoard, laneBufferBytes: 1_000_000, allLanesBytes })
   const replays = createReplays({ ...shared, logReads, source })
   const membership = createMembership({ ...shared, replays, maxLanes })
   hub.adopt("l", new Set(["l"]))

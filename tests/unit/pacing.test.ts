@@ -2,6 +2,7 @@
 
 import t, { type Test } from "tap"
 import { Lane, type Member } from "../../relay/fanout/lane.ts"
+import { LaneMemory } from "../../relay/fanout/lane-memory.ts"
 import { relieve } from "../../relay/fanout/pacing.ts"
 import { Multimap } from "../../relay/lib/multimap.ts"
 import { createTestClock, settled } from "../helpers/clock.ts"
@@ -20,11 +21,18 @@ function world(
   const presence = new Multimap<Lane>()
   const behind: Member[] = []
   const made = lanes.map((members) => {
-    const lane = new Lane(SUBSCRIPTION, presence)
+    const lane = new Lane(SUBSCRIPTION, presence, new LaneMemory())
     lane.append({ batch: 1, shared: [], own: undefined, bytes: LIMIT + 1 }, 1_000)
     for (const [user, kind] of members) {
       const tookAt = kind === "paused" ? () => Number.NEGATIVE_INFINITY : (now: number) => now
-      const member = { user, position: kind === "done" ? lane.end : 0, index: 0, pump() {}, tookAt }
+      const member = {
+        user,
+        position: kind === "done" ? lane.end : 0,
+        index: 0,
+        pump() {},
+        tookAt,
+        giveUp() {},
+      }
       if (kind === "reads") behind.push(member)
       lane.add(member)
     }

@@ -53,7 +53,7 @@ const message = (channel: string): Change =>
 /** Somebody in the lane of a subscription. */
 function join(router: Router, subscription: Subscription, user: string): { lane: Lane; member: Member } {
   const lane = router.laneFor(subscription)
-  const member: Member = { user, position: 0, index: 0, pump() {}, tookAt: (now) => now }
+  const member: Member = { user, position: 0, index: 0, pump() {}, tookAt: (now) => now, giveUp() {} }
   lane.add(member)
   return { lane, member }
 }

@@ -4,6 +4,7 @@ import t from "tap"
 import { type Cursor, parseSnapshot, type Snapshot } from "../../relay/change/cursor.ts"
 import { Connection } from "../../relay/fanout/connection.ts"
 import { Lane } from "../../relay/fanout/lane.ts"
+import { LaneMemory } from "../../relay/fanout/lane-memory.ts"
 import type { Wire } from "../../relay/fanout/wire.ts"
 import { startSweep } from "../../relay/hub/sweep.ts"
 import { Multimap } from "../../relay/lib/multimap.ts"
@@ -23,8 +24,8 @@ const AFTER = cursor(6)
 /** A lane of somebody who takes nothing, which is owed a checkpoint. */
 function laneOf(): { lane: Lane; sent: () => string[] } {
   const rights = { committees: null, elections: null, channels: null, roles: new Set<string>() }
-  const lane = new Lane({ channels: new Set(), rights }, new Multimap())
-  lane.add({ user: "1", position: 0, index: 0, pump() {}, tookAt: (now) => now })
+  const lane = new Lane({ channels: new Set(), rights }, new Multimap(), new LaneMemory())
+  lane.add({ user: "1", position: 0, index: 0, pump() {}, tookAt: (now) => now, giveUp() {} })
   lane.unmarked = true
   const sent = () =>
     Array.from({ length: lane.end }, (_, at) => Buffer.concat(lane.at(at)?.shared ?? []).toString("latin1"))

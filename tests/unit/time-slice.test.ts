@@ -5,6 +5,8 @@ import type { Change } from "../../relay/change/change.ts"
 import { Connection } from "../../relay/fanout/connection.ts"
 import { announce, flush } from "../../relay/fanout/flush.ts"
 import { Lane } from "../../relay/fanout/lane.ts"
+import { LaneMemory } from "../../relay/fanout/lane-memory.ts"
+import { PartFrames } from "../../relay/fanout/part-frames.ts"
 import { createRouter } from "../../relay/fanout/router.ts"
 import { startSweep } from "../../relay/hub/sweep.ts"
 import { Multimap } from "../../relay/lib/multimap.ts"
@@ -16,7 +18,7 @@ const SUBSCRIPTION = {
   channels: new Set(["election_updates"]),
   rights: { committees: null, elections: null, channels: null, roles: new Set<string>() },
 }
-const laneOf = () => new Lane(SUBSCRIPTION, new Multimap())
+const laneOf = () => new Lane(SUBSCRIPTION, new Multimap(), new LaneMemory())
 
 /** The same again and again, until it is over. */
 function endless<T>(value: T): { values: Iterable<T>; taken(): number; end(): void } {
@@ -51,7 +53,7 @@ for (const [name, work] of [
 ] as const) {
   t.test(`${name} of lanes without end`, async (t) => {
     const lane = laneOf()
-    lane.add({ user: "1", position: 0, index: 0, pump() {}, tookAt: (now) => now })
+    lane.add({ user: "1", position: 0, index: 0, pump() {}, tookAt: (now) => now, giveUp() {} })
     const lanes = endless(lane)
     const done = work(lanes.values)
     await someTurns(t, lanes.taken)
@@ -64,7 +66,14 @@ t.test("a flush pumps each member once, wherever it starts", async (t) => {
   const lane = laneOf()
   const pumped: number[] = []
   for (let n = 0; n < 3; n++)
-    lane.add({ user: "1", position: 0, index: 0, pump: () => pumped.push(n), tookAt: (now) => now })
+    lane.add({
+      user: "1",
+      position: 0,
+      index: 0,
+      pump: () => pumped.push(n),
+      tookAt: (now) => now,
+      giveUp() {},
+    })
   for (let round = 0; round < 3; round++) await flush([lane])
   t.same(pumped, [0, 1, 2, 1, 2, 0, 2, 0, 1])
 })
@@ -133,15 +142,15 @@ async function turnsDuring(work: Promise<unknown>): Promise<number> {
 t.test("twenty thousand changes are routed and made to frames in slices, whole and in order", async (t) => {
   const router = createRouter()
   const lane = router.laneFor(SUBSCRIPTION)
-  lane.add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now })
+  lane.add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now, giveUp() {} })
   const nowhere = router.laneFor({ ...SUBSCRIPTION, channels: new Set() })
-  nowhere.add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now })
+  nowhere.add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now, giveUp() {} })
   t.ok((await turnsDuring(router.route(CHANGES, new TimeSlice()))) > 3, "routed")
   t.equal(lane.visibleChanges.length, CHANGES.length)
   t.same([...nowhere.ownUsers], ["3"])
-  const piece = { batch: 1, changes: CHANGES, closed: true }
+  const piece = { batch: 1, changes: CHANGES }
   const mark = [Buffer.from("mark")]
-  const made = lane.takeEntry(piece, mark, new TimeSlice())
+  const made = lane.takeEntry(piece, mark, new PartFrames(true, new TimeSlice()))
   t.ok((await turnsDuring(made)) > 3, "made to frames")
   const ids = (chunks: readonly Buffer[]) =>
     [
@@ -163,7 +172,7 @@ t.test("twenty thousand changes are routed and made to frames in slices, whole a
     1,
   )
   t.match(Buffer.concat(shared).toString("latin1"), /"last":true\}\}mark$/)
-  const his = await nowhere.takeEntry(piece, [], new TimeSlice())
+  const his = await nowhere.takeEntry(piece, [], new PartFrames(true, new TimeSlice()))
   t.same(
     ids(his.own?.get("3") ?? []),
     CHANGES.filter((_, n) => n % 10 === 3).map(({ id }) => Number(id)),
@@ -206,7 +215,7 @@ t.test("one change that concerns thousands of lanes and users is routed in slice
   for (let n = 0; n < 20_000; n++)
     router
       .laneFor({ ...SUBSCRIPTION, channels: new Set(["election_updates", `committee:${n}`]) })
-      .add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now })
+      .add({ user: "3", position: 0, index: 0, pump() {}, tookAt: (now) => now, giveUp() {} })
   const [change] = CHANGES.slice(3)
   t.ok((await turnsDuring(router.route(change === undefined ? [] : [change], new TimeSlice()))) > 3)
   for (const lane of router.lanes()) if (lane.visibleChanges.length !== 1) t.fail("a lane without the change")
