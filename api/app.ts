@@ -8,8 +8,11 @@ import helmet from "helmet"
 import { bearerTokens } from "../relay/gateway/upgrade.ts"
 import { shortened } from "../relay/health/report.ts"
 import { readTrust } from "../relay/lib/client-address.ts"
+import { isListedHost } from "../relay/lib/host-list.ts"
+import { shareAnswers } from "../relay/lib/shared-answer.ts"
 import type { Relay } from "../relay/relay.ts"
 import { serveDocs } from "./docs/docs.ts"
+import { requireHost } from "./hosts.ts"
 import { serveLibrary } from "./library.ts"
 
 export interface AppSettings {
@@ -20,6 +23,8 @@ export interface AppSettings {
   wsPath: string
   /** What the metrics want to be asked with; undefined: nothing. */
   metricsToken: string | undefined
+  /** The hosts that requests may name; none: any. */
+  allowedHosts: readonly string[]
   /** How the command line is called here, for what the pages advise. */
   program: string
 }
@@ -36,6 +41,8 @@ const digest = (text: string): Buffer => createHash("sha256").update(text).diges
 /** Makes the Express application of a relay. */
 export function createApp(relay: Relay, settings: AppSettings): Express {
   const app = express()
+  const report = shareAnswers(relay.report)
+  const exposition = shareAnswers(relay.exposition)
   app.set("trust proxy", readTrust(settings.trustProxy))
   app.disable("x-powered-by")
   app.use(
@@ -66,6 +73,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     next()
   })
 
+  app.use(requireHost((host) => isListedHost(settings.allowedHosts, host)))
   app.get("/api/utils/websocket/health/", async (request, response) => {
     const tokens = bearerTokens(request)
     if (tokens.length > 1) return void response.status(400).json({ error: "more than one token" })
@@ -80,9 +88,9 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
     } else if (!identity.identity.admin) {
       response.status(403).json({ error: "only for admins" })
     } else {
-      const report = await relay.report()
+      const made = await report()
       const top = /^\d{1,6}$/.test(String(request.query.top)) ? Number(request.query.top) : undefined
-      response.json(top === undefined ? report : shortened(report, top))
+      response.json(top === undefined ? made : shortened(made, top))
     }
   })
   app.get("/health/live", (_request, response) => {
@@ -99,7 +107,7 @@ export function createApp(relay: Relay, settings: AppSettings): Express {
         .set("WWW-Authenticate", "Bearer")
         .status(401)
         .json({ error: "not the METRICS_TOKEN" })
-    response.type(relay.metrics.registry.contentType).send(await relay.exposition())
+    response.type(relay.metrics.registry.contentType).send(await exposition())
   })
   app.get("/page.json", (_request, response) => {
     response.json({ wsPath: settings.wsPath, program: settings.program })

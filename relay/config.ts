@@ -120,6 +120,11 @@ export const Settings = z.object({
   ALLOWED_ORIGINS: list.describe(
     "other origins whose pages may connect, comma separated; the relay's own host always may",
   ),
+  ALLOWED_HOSTS: list
+    .refine((hosts) => hosts.every((host) => !host.includes("/")), "must be hosts such as relay.example:8080")
+    .describe(
+      "the hosts that requests may name, with or without a port, comma separated, but for the health probes; unset: any",
+    ),
   RETENTION_HOURS: z.coerce
     .number()
     .positive()

@@ -192,6 +192,7 @@ function wire({ settings, databaseUrl, version, log, upstream, floorMs, slowMs, 
     settings: {
       path: settings.WS_PATH,
       allowedOrigins: settings.ALLOWED_ORIGINS,
+      allowedHosts: settings.ALLOWED_HOSTS,
       queryToken: settings.QUERY_TOKEN,
       maxErrors: settings.MAX_ERRORS,
       heartbeatMs,

@@ -33,6 +33,7 @@ export function createHttpServer(relay: Relay, settings: Readonly<Settings>): Se
     trustProxy: settings.TRUST_PROXY,
     wsPath: settings.WS_PATH,
     metricsToken: settings.METRICS_TOKEN,
+    allowedHosts: settings.ALLOWED_HOSTS,
     program: programName(),
   })
   // Who dawdles over a request is no better than who dawdles over a token.

@@ -35,6 +35,7 @@ export interface GatewayDeps {
   settings: {
     path: string
     allowedOrigins: readonly string[]
+    allowedHosts: readonly string[]
     queryToken: boolean
     maxErrors: number
     heartbeatMs: number

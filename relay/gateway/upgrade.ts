@@ -3,6 +3,7 @@
 import type { IncomingMessage } from "node:http"
 import type { Auth } from "../access/auth.ts"
 import type { Membership } from "../hub/membership.ts"
+import { isListedHost } from "../lib/host-list.ts"
 import { ChannelName, describeFault } from "../protocol/client-message.ts"
 import { FilterFields } from "../protocol/filter.ts"
 import type { Limits } from "./limits.ts"
@@ -28,7 +29,12 @@ export interface UpgradesDeps {
   hub: Pick<Membership, "ready">
   auth: Pick<Auth, "ready">
   limits: Pick<Limits, "takeUpgrade">
-  settings: { path: string; allowedOrigins: readonly string[]; queryToken: boolean }
+  settings: {
+    path: string
+    allowedOrigins: readonly string[]
+    allowedHosts: readonly string[]
+    queryToken: boolean
+  }
 }
 
 export interface Upgrades {
@@ -53,7 +59,7 @@ export function createUpgrades({ hub, auth, limits, settings }: UpgradesDeps): U
   const refused = (refusal: Refusal): UpgradeVerdict => ({ accepted: false, refusal })
 
   const allowsOrigin = (request: IncomingMessage): boolean =>
-    isAllowed(request.headers.origin, request, settings.allowedOrigins)
+    isAllowed(request.headers.origin, request, settings)
 
   return {
     isForRelay(request) {
@@ -68,10 +74,7 @@ export function createUpgrades({ hub, auth, limits, settings }: UpgradesDeps): U
       if (malformed !== undefined) return refused(malformed)
       if (!isOnPath(url)) return refused(wrongPath(settings.path))
       const origins = asks === "question" ? url.searchParams.getAll("origin") : []
-      if (
-        !allowsOrigin(request) ||
-        !origins.every((origin) => isAllowed(origin, request, settings.allowedOrigins))
-      )
+      if (!allowsOrigin(request) || !origins.every((origin) => isAllowed(origin, request, settings)))
         return refused(REFUSED.origin)
       if (asks === "question" && isOfAnotherSite(request)) return refused(REFUSED.anotherSite)
       if (stopping) return refused(REFUSED.stopping)
@@ -116,10 +119,10 @@ function malformedWhy(request: IncomingMessage, asks: "upgrade" | "question"): R
 function isAllowed(
   origin: string | undefined,
   { headers: { host } }: IncomingMessage,
-  allowed: readonly string[],
+  { allowedOrigins, allowedHosts }: Pick<UpgradesDeps["settings"], "allowedOrigins" | "allowedHosts">,
 ): boolean {
-  if (origin === undefined || allowed.includes(origin)) return true
-  return URL.canParse(origin) && new URL(origin).host === host
+  if (origin === undefined || allowedOrigins.includes(origin)) return true
+  return URL.canParse(origin) && new URL(origin).host === host && isListedHost(allowedHosts, host)
 }
 
 /**

@@ -15,6 +15,7 @@ t.test("without any setting there are defaults", async (t) => {
     TRUST_PROXY: "false",
     QUERY_TOKEN: true,
     ALLOWED_ORIGINS: [],
+    ALLOWED_HOSTS: [],
     RETENTION_HOURS: 24,
     RETENTION_MB: 4096,
     CANARY_SECONDS: 10,
@@ -60,6 +61,7 @@ t.test("text becomes what it means", async (t) => {
 })
 
 const WRONG: Record<string, string[]> = {
+  ALLOWED_HOSTS: ["https://relay.example", "relay.example/ws", "a,b/"],
   DATABASE_URL: [
     "mysql://h/d",
     "localhost",

@@ -69,7 +69,14 @@ function start(t: { teardown(act: () => void): void }, more: Partial<GatewayDeps
     revocations: { judge: (result) => result },
     log: quietLog,
     metrics: createMetrics(),
-    settings: { path: "/ws", allowedOrigins: [], queryToken: false, maxErrors: 20, heartbeatMs: 20_000 },
+    settings: {
+      path: "/ws",
+      allowedOrigins: [],
+      allowedHosts: [],
+      queryToken: false,
+      maxErrors: 20,
+      heartbeatMs: 20_000,
+    },
     clock: () => now,
     ...more,
   })
