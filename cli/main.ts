@@ -18,11 +18,17 @@ import { ClusterError, EmbeddedError, isDiskFull } from "./embedded/errors.ts"
 import { UnreachableError } from "./schema/database.ts"
 import { packageVersion } from "./version.ts"
 
-// Whoever reads has seen enough, as `head` has.
+/** What these print is beside what they are there for. */
+const SERVE = ["start", "demo"]
+
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error
-  process.exit()
+  if (SERVE.includes(process.argv[2] ?? "")) return
+  // Whoever reads has seen enough, as `head` has.
+  if (error.code === "EPIPE") process.exit()
+  note(`commitcast: the result cannot be written: ${error.code}`)
+  process.exit(1)
 })
+process.stderr.on("error", () => {})
 
 const program = new Command("commitcast")
   .description("Relays committed PostgreSQL changes to WebSocket clients.")

@@ -31,7 +31,8 @@ import { createReplays } from "./replay/replay.ts"
 import { createReplayBuffer } from "./replay/replay-buffer.ts"
 import { createDisconnects } from "./telemetry/disconnects.ts"
 import type { Log } from "./telemetry/log.ts"
-import { createMetrics, type Metrics } from "./telemetry/metrics.ts"
+import type { LogOutput } from "./telemetry/log-output.ts"
+import { createMetrics, type Metrics, observeLoss } from "./telemetry/metrics.ts"
 import type { Upstream } from "./workers/upstream.ts"
 
 export interface RelayDeps {
@@ -39,6 +40,8 @@ export interface RelayDeps {
   databaseUrl: string
   version: string
   log: Log
+  /** Where the log's lines go, if it is to say what is lost of them. */
+  logOutput?: LogOutput
   /** Reads the log for this relay and others; without one it does so itself. */
   upstream?: Upstream
   /** How often the log is read where no bell rings and no lease is in force, in milliseconds; 1,000 by default. */
@@ -120,11 +123,22 @@ export function createRelay(deps: RelayDeps): Relay {
 }
 
 /** Makes each part out of those before it: what checks tokens, fans out, reads the log, and serves clients. */
-function wire({ settings, databaseUrl, version, log, upstream, floorMs, slowMs, clock }: RelayDeps) {
+function wire({
+  settings,
+  databaseUrl,
+  version,
+  log,
+  logOutput,
+  upstream,
+  floorMs,
+  slowMs,
+  clock,
+}: RelayDeps) {
   const laneBufferBytes = settings.LANE_BUFFER_MB * MEGABYTE
   const heartbeatMs = settings.HEARTBEAT_SECONDS * 1_000
 
   const metrics = createMetrics()
+  observeLoss(metrics, logOutput)
   const disconnects = createDisconnects()
   const keys = createKeys(settings, log, metrics)
   const auth = createAuth(keys, settings)
@@ -199,7 +213,17 @@ function wire({ settings, databaseUrl, version, log, upstream, floorMs, slowMs, 
     },
   })
   const counter = createHubCounter({ connections, router, replays })
-  const health = createHealth({ ...shared, version, source, auth, keys, counter, limits, disconnects })
+  const health = createHealth({
+    ...shared,
+    version,
+    source,
+    auth,
+    keys,
+    counter,
+    limits,
+    disconnects,
+    logOutput,
+  })
   return { ...shared, keys, auth, changelog, source, logReads, sweep, audit, gateway, health }
 }
 

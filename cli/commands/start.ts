@@ -6,6 +6,7 @@ import type { Settings } from "../../relay/config.ts"
 import { checkAuditLog } from "../../relay/gateway/audit-file.ts"
 import { createRelay } from "../../relay/relay.ts"
 import { createLog, type Log } from "../../relay/telemetry/log.ts"
+import { LogOutput } from "../../relay/telemetry/log-output.ts"
 import { type Embedded, openEmbedded } from "../embedded/embedded.ts"
 import { readSecrets } from "../embedded/secrets.ts"
 import { writeState } from "../embedded/state.ts"
@@ -39,7 +40,8 @@ const ECHO_MS = 500
 /** Runs the relay until a signal ends it. @throws ConfigError if it cannot start as it is set up. */
 export async function start(given: Readonly<Settings>, companion: Companion = async () => {}): Promise<void> {
   checkAuditLog(given.AUDIT_LOG)
-  const log = createLog(given)
+  const logOutput = new LogOutput()
+  const log = createLog(given, logOutput)
   const stopped = new AbortController()
   let embedded: Embedded | undefined
   let service: Service | undefined
@@ -53,7 +55,7 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
     if (given.DATABASE_URL === undefined) embedded = await openDefault(given, log)
     const databaseUrl = embedded?.databaseUrl ?? (given.DATABASE_URL as string)
     const settings = embedded === undefined ? given : { ...given, ...(await embeddedKeys(given)) }
-    const deps = { settings, databaseUrl, version: packageVersion(), log }
+    const deps = { settings, databaseUrl, version: packageVersion(), log, logOutput }
     const size = settings.WORKERS === "auto" ? availableParallelism() : settings.WORKERS
     const open = (port: number): Service => {
       const its = { ...deps, settings: { ...settings, PORT: port } }

@@ -5,6 +5,7 @@ import { ConfigError, environmentOf, optionOf, readSettings, Settings } from "..
 import { checkAuditLog } from "../../relay/gateway/audit-file.ts"
 import { createRelay as wireRelay } from "../../relay/relay.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
+import { LogOutput } from "../../relay/telemetry/log-output.ts"
 import { installWhenReachable } from "../schema/prepare.ts"
 import { packageVersion } from "../version.ts"
 
@@ -72,8 +73,9 @@ export function createRelay(options: RelayOptions): Relay {
     throw new ConfigError("DATABASE_URL (databaseUrl) is missing: the database to relay from")
   const { log, relay } = namingOptions(() => {
     checkAuditLog(settings.AUDIT_LOG)
-    const log = createLog(settings)
-    return { log, relay: wireRelay({ settings, databaseUrl, version: packageVersion(), log }) }
+    const logOutput = new LogOutput()
+    const log = createLog(settings, logOutput)
+    return { log, relay: wireRelay({ settings, databaseUrl, version: packageVersion(), log, logOutput }) }
   })
   const stopped = new AbortController()
   let starting: Promise<void> | undefined

@@ -5,6 +5,7 @@ import { readSettings } from "../../relay/config.ts"
 import { createRelay } from "../../relay/relay.ts"
 import { totalsOf } from "../../relay/telemetry/counts.ts"
 import { createLog } from "../../relay/telemetry/log.ts"
+import { LogOutput } from "../../relay/telemetry/log-output.ts"
 import { receiveDeals } from "../../relay/workers/socket-dealer.ts"
 import { createUpstream } from "../../relay/workers/upstream.ts"
 import { packageVersion } from "../version.ts"
@@ -12,7 +13,8 @@ import { createHttpServer } from "./server.ts"
 import { IPC_FD } from "./workers.ts"
 
 const settings = readSettings(process.env)
-const log = createLog(settings).child({ worker: process.pid })
+const logOutput = new LogOutput()
+const log = createLog(settings, logOutput).child({ worker: process.pid })
 
 // A terminal sends them to all processes: it is the first one that ends the others, in order.
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
@@ -48,6 +50,7 @@ const relay = createRelay({
   databaseUrl: settings.DATABASE_URL as string,
   version: packageVersion(),
   log,
+  logOutput,
   upstream,
 })
 receiveDeals(createHttpServer(relay, settings))

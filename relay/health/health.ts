@@ -9,8 +9,11 @@ import type { Limits } from "../gateway/limits.ts"
 import type { HubCounter } from "../hub/stats.ts"
 import { type Counts, type HubStats, totalsOf } from "../telemetry/counts.ts"
 import type { Disconnects, DisconnectsReport } from "../telemetry/disconnects.ts"
+import type { LogOutput } from "../telemetry/log-output.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
+
 import { keyProblems, problemsOf, reportProblems } from "./readiness.ts"
+
 import { type Report, reportOf } from "./report.ts"
 
 export interface RelayStatus extends SourceState {
@@ -44,10 +47,11 @@ export interface HealthDeps {
   limits: Limits
   disconnects: Disconnects
   metrics: Metrics
+  logOutput: LogOutput | undefined
 }
 
 export function createHealth(deps: HealthDeps): Health {
-  const { version, source, auth, keys, revocations, counter, limits, disconnects, metrics } = deps
+  const { version, source, auth, keys, revocations, counter, limits, disconnects, metrics, logOutput } = deps
   const startedAt = performance.now()
   const instance = randomUUID()
   let stopping = false
@@ -68,7 +72,12 @@ export function createHealth(deps: HealthDeps): Health {
   const allProblems = (): string[] => [
     ...new Set([
       ...problems(),
-      ...reportProblems({ source: source.state(), keys: keys.report(), derived: source.derived() }),
+      ...reportProblems({
+        source: source.state(),
+        keys: keys.report(),
+        derived: source.derived(),
+        logLoss: logOutput?.lost,
+      }),
     ]),
   ]
 

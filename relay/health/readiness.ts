@@ -3,6 +3,7 @@
 import type { KeysReport } from "../access/keys.ts"
 import type { DerivedReport } from "../derived/report.ts"
 import type { SourceState } from "../feed/source.ts"
+import type { LogLoss } from "../telemetry/log-output.ts"
 
 /** The oldest proof of the listener with which the relay is ready. Milliseconds. */
 const STALE_MS = 20_000
@@ -45,6 +46,10 @@ const derivedProblems = (derived: readonly DerivedReport[]): string[] =>
     error === null ? [] : [`${type} of ${channel} cannot be computed: ${error}`],
   )
 
+/** Nobody is stopped by it, but whoever looks for a reason will not find it there. */
+const logProblems = (lost: LogLoss | undefined): string[] =>
+  !lost?.error ? [] : [`log lines cannot be written: ${lost.error}, ${lost.lines} lost since the start`]
+
 /** What those rows changed is loaded again by whoever could have seen it, and all others arrive. */
 const unreadableProblems = ({ unreadable }: SourceState): string[] =>
   unreadable.rows === 0
@@ -57,10 +62,11 @@ export interface Standings {
   source: SourceState
   keys: KeysReport
   derived: readonly DerivedReport[]
+  logLoss: LogLoss | undefined
 }
 
 /** All that the report calls a problem, each once. */
-export const reportProblems = ({ source, keys, derived }: Standings): string[] => [
+export const reportProblems = ({ source, keys, derived, logLoss }: Standings): string[] => [
   ...new Set([
     ...problemsOf(source),
     ...canaryProblems(source.canary),
@@ -68,5 +74,6 @@ export const reportProblems = ({ source, keys, derived }: Standings): string[] =
     ...unreadableProblems(source),
     ...keyProblems(keys),
     ...derivedProblems(derived),
+    ...logProblems(logLoss),
   ]),
 ]

@@ -2,6 +2,13 @@
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client"
 import { CloseCode } from "../protocol/close-code.ts"
+import type { LogOutput } from "./log-output.ts"
+
+/** Registers what a log has lost. */
+export function observeLoss(metrics: Metrics, output: LogOutput | undefined): void {
+  const help = "Lines of the log that could not be written"
+  metrics.observeTotal("relay_log_lines_lost_total", help, () => output?.lost.lines ?? 0)
+}
 
 /** The limits on clients, each named like its setting without the MAX. */
 const LIMITS = [
@@ -181,6 +188,18 @@ export function createMetrics() {
       "Time to route a batch and write it to all sockets",
       [0.0005, 0.001, 0.005, 0.01, 0.05, 0.2, 1, 5],
     ),
+    /** Registers a counter whose total somebody else keeps, and is read when it is scraped. */
+    observeTotal(name: string, help: string, read: () => number) {
+      new Counter({
+        name,
+        help,
+        registers,
+        collect() {
+          this.reset()
+          this.inc(read())
+        },
+      })
+    },
     /**
      * Registers a gauge that is read when it is scraped.
      * @param aggregator how several processes add up: to their sum, or to the value of the first.

@@ -5,10 +5,13 @@ import { z } from "zod"
 import { KeysReport, worstOf } from "../access/keys.ts"
 import type { Revocations } from "../access/revocations.ts"
 import type { Source } from "../feed/source.ts"
+
 import { reportProblems } from "../health/readiness.ts"
+
 import { type Report, reportOf } from "../health/report.ts"
 import { Counts, HubStats, sumOf, sumOfCounts, sumOfTotals, Totals, totalsOf } from "../telemetry/counts.ts"
 import { DisconnectsReport, sumOfDisconnects } from "../telemetry/disconnects.ts"
+import type { LogOutput } from "../telemetry/log-output.ts"
 import type { Metrics } from "../telemetry/metrics.ts"
 import type { WorkerPool } from "./worker-pool.ts"
 
@@ -23,6 +26,7 @@ export interface JointReportDeps {
   revocations: Revocations
   pool: WorkerPool
   metrics: Metrics
+  logOutput: LogOutput | undefined
 }
 
 /** A metric as prom-client writes it, which knows the rest of it itself. */
@@ -72,10 +76,14 @@ export async function jointProblems(deps: JointReportDeps): Promise<string[]> {
   return problemsOf(deps, worstOf(answersOf(answers)) ?? NO_KEYS, answers.length)
 }
 
-function problemsOf({ source, size }: JointReportDeps, keys: KeysReport, answering: number): string[] {
+function problemsOf(
+  { source, size, logOutput }: JointReportDeps,
+  keys: KeysReport,
+  answering: number,
+): string[] {
   const missing = size - answering
   return [
-    ...reportProblems({ source: source.state(), keys, derived: source.derived() }),
+    ...reportProblems({ source: source.state(), keys, derived: source.derived(), logLoss: logOutput?.lost }),
     ...(missing > 0 ? [`${missing} of ${size} workers do not answer`] : []),
   ]
 }

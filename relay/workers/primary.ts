@@ -11,7 +11,8 @@ import { createUnreadable } from "../feed/unreadable.ts"
 import { problemsOf } from "../health/readiness.ts"
 import { HubStats, sumOf } from "../telemetry/counts.ts"
 import type { Log } from "../telemetry/log.ts"
-import { createMetrics } from "../telemetry/metrics.ts"
+import type { LogOutput } from "../telemetry/log-output.ts"
+import { createMetrics, observeLoss } from "../telemetry/metrics.ts"
 import { statusOf } from "./feed-message.ts"
 import { createForwarder } from "./forwarder.ts"
 import type { Question } from "./ipc.ts"
@@ -25,6 +26,7 @@ export interface PrimaryDeps {
   /** How many workers there should be. */
   size: number
   log: Log
+  logOutput?: LogOutput
 }
 
 export interface Primary {
@@ -42,10 +44,18 @@ export interface Primary {
  * Makes it, without workers.
  * @throws ConfigError if the workers could not check any token.
  */
-export function createPrimary({ settings, databaseUrl, version, size, log }: PrimaryDeps): Primary {
+export function createPrimary({
+  settings,
+  databaseUrl,
+  version,
+  size,
+  log,
+  logOutput,
+}: PrimaryDeps): Primary {
   // The workers have keys of their own.
   if (settings.JWKS_URL === undefined) settledKeys(settings)
   const metrics = createMetrics()
+  observeLoss(metrics, logOutput)
   const unreadable = createUnreadable({ log, metrics })
   const changelog = createChangelog(
     databaseUrl,
@@ -66,6 +76,7 @@ export function createPrimary({ settings, databaseUrl, version, size, log }: Pri
     revocations,
     pool,
     metrics,
+    logOutput,
   }
 
   // Any process may be asked for the metrics, and answers for all.
