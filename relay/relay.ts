@@ -63,6 +63,8 @@ export interface Relay {
   attach(server: Server): void
   /** Answers a plain request for the socket's path, which wants to know why no upgrade comes about. @returns false if it is for another. */
   answer(request: IncomingMessage, response: ServerResponse): boolean
+  /** A socket was closed unread, since there is no file descriptor to spare. */
+  droppedSocket(): void
   status(): RelayStatus
   /** What operations may know, with the tables looked at anew. */
   report(): Promise<Report>
@@ -111,6 +113,7 @@ export function createRelay(deps: RelayDeps): Relay {
     },
     attach: gateway.attach,
     answer: gateway.answer,
+    droppedSocket: () => relay.limits.record("descriptors"),
     status: health.status,
     report: upstream?.report ?? health.report,
     exposition: upstream?.exposition ?? (() => metrics.registry.metrics()),
@@ -224,7 +227,7 @@ function wire({
     disconnects,
     logOutput,
   })
-  return { ...shared, keys, auth, changelog, source, logReads, sweep, audit, gateway, health }
+  return { ...shared, keys, auth, changelog, source, logReads, sweep, audit, gateway, limits, health }
 }
 
 /** Keys from the settings, or from the issuer of tokens. */

@@ -4,6 +4,7 @@ import { availableParallelism } from "node:os"
 import type { Command } from "commander"
 import type { Settings } from "../../relay/config.ts"
 import { checkAuditLog } from "../../relay/gateway/audit-file.ts"
+import { roomForSockets } from "../../relay/lib/descriptors.ts"
 import { createRelay } from "../../relay/relay.ts"
 import { createLog, type Log } from "../../relay/telemetry/log.ts"
 import { LogOutput } from "../../relay/telemetry/log-output.ts"
@@ -54,7 +55,10 @@ export async function start(given: Readonly<Settings>, companion: Companion = as
   try {
     if (given.DATABASE_URL === undefined) embedded = await openDefault(given, log)
     const databaseUrl = embedded?.databaseUrl ?? (given.DATABASE_URL as string)
-    const settings = embedded === undefined ? given : { ...given, ...(await embeddedKeys(given)) }
+    const settings = withinDescriptors(
+      embedded === undefined ? given : { ...given, ...(await embeddedKeys(given)) },
+      log,
+    )
     const deps = { settings, databaseUrl, version: packageVersion(), log, logOutput }
     const size = settings.WORKERS === "auto" ? availableParallelism() : settings.WORKERS
     const open = (port: number): Service => {
@@ -111,6 +115,18 @@ async function embeddedKeys(settings: Readonly<Settings>): Promise<Pick<Settings
   const { JWT_SECRET, JWT_PUBLIC_KEY, JWKS_URL } = settings
   if (JWT_SECRET !== undefined || JWT_PUBLIC_KEY !== undefined || JWKS_URL !== undefined) return {}
   return { JWT_SECRET: (await readSecrets(settings.COMMITCAST_DIR)).jwt_secret }
+}
+
+/** No process lets in more clients than it has file descriptors for beside its own. */
+function withinDescriptors(settings: Readonly<Settings>, log: Log): Readonly<Settings> {
+  const room = roomForSockets()
+  const { MAX_CONNECTIONS: wanted } = settings
+  if (room === undefined || (wanted > 0 && wanted <= room.clients)) return settings
+  log.info(
+    { event: "connections_bounded", descriptors: room.descriptors, max_connections: room.clients },
+    "ulimit -n leaves room for fewer clients than MAX_CONNECTIONS",
+  )
+  return { ...settings, MAX_CONNECTIONS: room.clients }
 }
 
 function onSignals(log: Log, stopped: AbortController): void {

@@ -5,6 +5,7 @@ import type { AddressInfo, Server as NetServer } from "node:net"
 import { createApp } from "../../api/app.ts"
 import { ConfigError, type Settings } from "../../relay/config.ts"
 import { answerUnreadable } from "../../relay/gateway/upgrade-answer.ts"
+import { roomForSockets } from "../../relay/lib/descriptors.ts"
 import type { Relay } from "../../relay/relay.ts"
 import { programName } from "../invocation.ts"
 import { packageVersion } from "../version.ts"
@@ -58,6 +59,10 @@ export function createHttpServer(relay: Relay, settings: Readonly<Settings>): Se
 /** A relay that serves clients from this process. */
 export function openServer(relay: Relay, settings: Readonly<Settings>): Service {
   const server = createHttpServer(relay, settings)
+  const room = roomForSockets()
+  // Beyond it the sessions in the database could not be made anew for as long as clients keep coming.
+  if (room !== undefined) server.maxConnections = room.sockets
+  server.on("drop", relay.droppedSocket)
   return {
     listen: () => listen(server, settings),
     start: relay.start,

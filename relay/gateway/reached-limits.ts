@@ -27,7 +27,10 @@ export function createReachedLimits({ trust, log, metrics, clock }: ReachedLimit
 
   function warn(limit: Limit, times: number, request: IncomingMessage | undefined): void {
     const fields = { event: "limit_reached", limit, times }
-    const setting = `MAX_${limit.toUpperCase()}`
+    const setting =
+      limit === "descriptors"
+        ? "the number of sockets that ulimit -n leaves room for"
+        : `MAX_${limit.toUpperCase()}`
     if (request === undefined || !fromUntrustedProxy(request, trust))
       return log.warn(fields, `${setting} has been reached`)
     log.warn(

@@ -10,7 +10,7 @@ export function observeLoss(metrics: Metrics, output: LogOutput | undefined): vo
   metrics.observeTotal("relay_log_lines_lost_total", help, () => output?.lost.lines ?? 0)
 }
 
-/** The limits on clients, each named like its setting without the MAX. */
+/** The limits on clients, each named like its setting without the MAX; descriptors are what `ulimit -n` leaves. */
 const LIMITS = [
   "connections",
   "connections_per_address",
@@ -21,6 +21,7 @@ const LIMITS = [
   "frame_rate_per_user",
   "channels",
   "errors",
+  "descriptors",
 ] as const
 export type Limit = (typeof LIMITS)[number]
 

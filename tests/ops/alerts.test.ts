@@ -180,11 +180,11 @@ const SCENES: Record<string, (t: Test) => Promise<Scene>> = {
       await (await relay.open(`/ws?token=${token()}`)).closed
     }),
   async CommitCastDescriptors(t) {
-    const { url } = await processOf(t, ["--max-connections-per-user", "0"], 300)
+    const { url } = await processOf(t, ["--max-connections-per-user", "0"], 400)
     return {
       url,
       async drive() {
-        for (let n = 0; n < 230; n++) await open(t, url)
+        for (let n = 0; n < 300; n++) await open(t, url)
       },
     }
   },
