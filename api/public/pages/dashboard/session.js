@@ -117,6 +117,9 @@ export function createSession(url, firstToken, cursor, listener) {
   /** @param {Feed["state"]} state */
   function takeState(state) {
     if (stopped) return
+    // Whoever is asked for another token may take their time: this one may do for the next connection.
+    if (state.kind === "authenticating" && spent === undefined)
+      for (const resolve of asking.splice(0)) resolve(token)
     switch (state.kind) {
       case "authenticating":
       case "opening":
