@@ -81,7 +81,13 @@ export class Connection {
     this.#socket = openSocket(deps.WebSocket, url, token, {
       onOpen: () => dispatch({ type: "alive" }),
       onFrame: (data) => this.#receive(data),
-      onEnd: (code, cause) => dispatch({ type: "ended", code, cause }),
+      // Of all users only its own may have this channel.
+      onEnd: (code, cause) =>
+        dispatch(
+          channels.user !== undefined && cause.endsWith(`not allowed: user:${channels.user}`)
+            ? { type: "other_user" }
+            : { type: "ended", code, cause },
+        ),
     })
   }
 

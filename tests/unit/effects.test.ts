@@ -41,8 +41,8 @@ class FakeSocket implements WebSocketLike {
     this.onmessage?.({ data: JSON.stringify(message) })
   }
 
-  ends(code = 1006): void {
-    this.onclose?.({ code, reason: "" })
+  ends(code = 1006, reason = ""): void {
+    this.onclose?.({ code, reason })
   }
 }
 
@@ -339,6 +339,19 @@ t.test("an answer to a request of the connection before settles nothing on the n
   })
   await turn()
   t.equal(live, true)
+})
+
+t.test("a token that may not have the user's own channel is of another user", async (t) => {
+  const { runtime, channels, effects, sockets, clock, token, errors } = await opening()
+  sockets[0]?.receives(RECOVERED)
+  channels.remove(["election_updates"])
+  effects.reconcile()
+  sockets[0]?.ends()
+  clock.pass(20_000)
+  await token()
+  sockets[1]?.ends(4507, "channel not allowed: user:7")
+  t.match(runtime.state, { kind: "closed", cause: /of another user/ })
+  t.match(errors.at(-1), { code: "refused" })
 })
 
 // ------------------------------------------------------------------------------------------- time and the page
