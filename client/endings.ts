@@ -12,8 +12,8 @@ const BAD_MESSAGE = 4501
 const TOO_MANY_CONNECTIONS = 4504
 const TOO_MANY_CHANNELS = 4505
 const FORBIDDEN = 4507
-/** Which attempts are told why they failed: the third, and then each tenth. */
-const TOLD = 3
+/** Which attempts are told why they failed: the fifth, by when a relay that is restarted is back, and then each tenth. */
+const TOLD = 5
 const TOLD_EVERY = 10
 
 const isRefusal = (code: number) => code >= 4500 && code < 5000
@@ -34,14 +34,18 @@ interface Failure {
   ask?: boolean
   /** It is told at the first time: somebody has to do something about it. */
   tell?: boolean
+  /** A line that was cut has no reason but that. */
+  quiet?: boolean
   delayMs?: number
 }
 
 export function retry(state: State, failure: Failure, facts: Facts): Step {
-  const { cause, ask = false, tell = false, delayMs = backoff(state.attempt, facts.chance) } = failure
+  const { cause, ask = false, tell = false, quiet = false } = failure
+  const { delayMs = backoff(state.attempt, facts.chance) } = failure
   const [next, effects] = wait(state, cause, delayMs, facts)
   const isTold = next.attempt % TOLD_EVERY === TOLD || (tell && next.attempt === 1)
-  return [next, [...effects, ...(isTold && facts.online ? [{ do: "explain", cause, ask } as const] : [])]]
+  if (!isTold || quiet || !facts.online) return [next, effects]
+  return [next, [...effects, { do: "explain", cause, ask }]]
 }
 
 /** Of a token that could not be had the caller knows already. */
@@ -64,9 +68,11 @@ export function end(state: State, { code, cause }: Occurs<"ended">, facts: Facts
   const isChannel = code === FORBIDDEN && cause.includes("channel")
   if (code === FORBIDDEN && !isChannel) return fail(state, { cause })
   const ask = code < 4000 && state.kind === "opening"
+  const quiet = code < 4000 && !ask
+  const tell = isRefusal(code) && !isChannel
   const [next, effects] = retry(
     state,
-    { cause, ask, tell: isRefusal(code) && !isChannel, ...delayOf(state, code, cause, facts) },
+    { cause, ask, quiet, tell, ...delayOf(state, code, cause, facts) },
     facts,
   )
   const isDoubtful = isChannel || code === BAD_MESSAGE || code === TOO_MANY_CHANNELS

@@ -70,7 +70,7 @@ for (const [who, answer, told] of CASES) {
       answer(request, response)
     })
     const { errors, came, feed } = openFeed(t, { url: `${url}/ws?via=proxy` })
-    await came("waiting", 4)
+    await came("waiting", 6)
     await until("it is told", () => errors.length === 1)
     t.match(errors, [{ code: "connection", message: told }])
     t.match(errors[0], { message: /^closed with 1006/ })
@@ -81,7 +81,7 @@ for (const [who, answer, told] of CASES) {
 
 t.test("by nobody at all", async (t) => {
   const { errors, came } = openFeed(t, { url: "ws://127.0.0.1:1/ws" })
-  await came("waiting", 4)
+  await came("waiting", 6)
   await until("it is told", () => errors.length === 1)
   t.match(errors, [{ code: "connection", message: /a plain request fails too/ }])
 })
@@ -93,7 +93,7 @@ t.test("where too many of the user are there, and one of them is dead", async (t
   const { reaches, came, errors } = openFeed(t, { url })
   await reaches("live")
   const other = openFeed(t, { url, token: token() })
-  await other.came("waiting", 4)
+  await other.came("waiting", 6)
   t.match(other.errors, [{ code: "connection", message: /4504/ }, { code: "connection" }])
   proxy.cut()
   await until("one of them is in", () => relay.relay.status().hub.connections === 1)

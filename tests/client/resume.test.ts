@@ -35,7 +35,11 @@ async function isWhole(t: Test, db: Database, { changes, count, resyncs, errors 
   t.same(table.faults.slice(0, 3), [], "each row's changes are in order")
   t.same(table.rows(), await loadVotes(db))
   t.same(resyncs, ["no_cursor"], "and nothing had to be loaded")
-  t.same(errors, [])
+  // How long it was away is not the matter here.
+  t.same(
+    errors.filter(({ code }) => code !== "connection"),
+    [],
+  )
 }
 
 t.test("under load, with connections that are cut in the middle of a frame", async (t) => {

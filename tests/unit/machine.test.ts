@@ -370,7 +370,7 @@ t.test("of all closes only what cannot get better by itself is for good", async 
 })
 
 t.test(
-  "why there is no connection is told at the third attempt, and at once where the relay refuses it",
+  "why there is no connection is told at the fifth attempt, and at once where the relay refuses it",
   async (t) => {
     const told = (
       attempt: number,
@@ -382,15 +382,16 @@ t.test(
     const times = Array.from({ length: 30 }, (_, i) => i).filter(
       (attempt) => told(attempt, cut) !== undefined,
     )
-    t.same(times, [2, 12, 22])
-    t.same(told(2, cut), { do: "explain", cause: "x", ask: true })
-    t.same(told(2, EVENTS.timer), { do: "explain", cause: "no answer", ask: true })
-    t.match(told(2, { type: "ended", code: 4008, cause: "x" }, "live"), { ask: false })
+    t.same(times, [4, 14, 24])
+    t.same(told(4, cut), { do: "explain", cause: "x", ask: true })
+    t.same(told(4, EVENTS.timer), { do: "explain", cause: "no answer", ask: true })
+    t.match(told(4, { type: "ended", code: 4008, cause: "x" }, "live"), { ask: false })
     t.match(told(0, EVENTS["ended 4501"]), { ask: false })
     t.equal(told(1, EVENTS["ended 4501"]), undefined)
     t.match(told(0, { type: "ended", code: 4504, cause: "x" }), { ask: false })
     t.equal(told(0, EVENTS["ended 4507 channel"]), undefined, "the channel is told when it is known")
-    t.equal(told(2, cut, "opening", { online: false }), undefined, "the browser has said it")
+    t.equal(told(4, cut, "opening", { online: false }), undefined, "the browser has said it")
+    t.equal(told(4, cut, "live"), undefined, "a line that is cut has no other reason")
   },
 )
 
