@@ -50,7 +50,8 @@ export class Position {
 
   restore({ cursor, ids }: SavedPosition): void {
     this.#cursor = cursor
-    this.#ids = new Map(ids.map((id) => [id, this.#connection]))
+    // They came before the present connection, which may have begun already.
+    this.#ids = new Map(ids.map((id) => [id, this.#connection - 1]))
   }
 
   /** What `restore` takes; undefined without a cursor. */

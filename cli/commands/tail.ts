@@ -79,7 +79,7 @@ export function tail(options: TailOptions): Promise<void> {
   // The feed would try these again. Whoever typed the command can mend them at once.
   let mistake: string | undefined
   feed.on("error", ({ code, message }) => {
-    if (code === "channels" || message.startsWith("closed with 4501")) {
+    if (code === "channels" || /^(closed with 4501|bad_message)/.test(message)) {
       mistake ??= message
       return feed.close()
     }

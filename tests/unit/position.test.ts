@@ -32,3 +32,11 @@ t.test("a position is restored as it was saved", async (t) => {
   t.equal(position.cursor, "a")
   t.same([position.take("1"), position.take("2")], [false, true])
 })
+
+t.test("what is restored came before the connection on which it is restored", async (t) => {
+  const position = new Position()
+  position.reconnect()
+  position.restore({ cursor: "a", ids: ["1"] })
+  position.move("b")
+  t.equal(position.take("1"), false, "the relay may be behind, and send it after this cursor")
+})
