@@ -28,10 +28,15 @@ const FOREIGN = 2_147_483_647
 /** Stands for a lineage of which somebody has thrown away a part of the log. */
 export const TORN = 0
 
-/** relay.log_files(), written out: the function would cost each read more than all the rest of the head. */
-const FILES = `array(
-  select c.relfilenode from pg_class c
-  where c.relnamespace = 'relay'::regnamespace and c.relname in (${SLOTS.map((slot) => `'change_${slot}'`).join(", ")}) order by c.relname)`
+/**
+ * Whether the log lies in the files that relay.horizon knows. First as they are now, which costs next to nothing, and only
+ * where that differs as they are in this snapshot, since a rotation may have changed them after it.
+ */
+const WHOLE = `(
+  files = array[${SLOTS.map((slot) => `pg_relation_filenode('relay.change_${slot}'::regclass)`).join(", ")}]::oid[]
+  or files = array(
+    select c.relfilenode from pg_class c
+    where c.relnamespace = 'relay'::regnamespace and c.relname in (${SLOTS.map((slot) => `'change_${slot}'`).join(", ")}) order by c.relname))`
 
 /**
  * The head: what is true of the rows beside it. It comes first, has no xid, and packs everything into its data: the
@@ -49,7 +54,7 @@ const NEWEST = ", '|', pg_sequence_last_value('relay.change_seq')"
 
 /** The number of the lineage, by what is written of all, and by the files of the log. */
 const lineage = ({ log, system, database }: Identity) => `
-  case when files = ${FILES} then
+  case when ${WHOLE} then
     (select max(case when log = '${log}'::oid and 'relay.change_0'::regclass = '${log}'::oid
                       and system_identifier = '${system}'::bigint and database = '${database}'::oid
                      then number else ${FOREIGN} end) from relay.lineage)

