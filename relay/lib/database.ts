@@ -1,6 +1,8 @@
 /** The database of a relay: where it is, and a line to a server that fits. All sessions begin here. */
 
-import type { Socket } from "node:net"
+import { lookup } from "node:dns/promises"
+import { isIP, type Socket } from "node:net"
+import { setTimeout as sleep } from "node:timers/promises"
 import pg from "pg"
 import { ConfigError } from "../config.ts"
 import { BoundClient } from "./bound-client.ts"
@@ -42,11 +44,18 @@ interface Candidate {
 const PATIENCE_MS = 9_000
 const SHUTTING_DOWN = "57P03"
 
+/** The addresses of a name. */
+type Resolve = (name: string) => Promise<string[]>
+
+const resolveName: Resolve = async (name) => (await lookup(name, { all: true })).map(({ address }) => address)
+
 export class Database {
   readonly #login: Login
+  readonly #resolve: Resolve
 
-  constructor(login: Login) {
+  constructor(login: Login, resolve: Resolve = resolveName) {
     this.#login = login
+    this.#resolve = resolve
   }
 
   /** @param name what PostgreSQL shows the session as, unless the connection string has another name. */
@@ -65,7 +74,7 @@ export class Database {
 
   /** Opens a line to the first server that fits. @throws what it said, or NoServerError that names all. */
   async dial(name: string): Promise<Dialled> {
-    const candidates = this.#candidates()
+    const candidates = this.#candidates(await this.#hosts())
     const patienceMs = Math.min(this.#login.timeoutMs ?? PATIENCE_MS, PATIENCE_MS / candidates.length)
     const failures: Failure[] = []
     for (const [n, candidate] of candidates.entries()) {
@@ -83,10 +92,23 @@ export class Database {
     throw summary(failures)
   }
 
-  #candidates(): Candidate[] {
+  /** Where it matters which server answers, each address of a name is a host of its own: it may lead to several servers. */
+  async #hosts(): Promise<readonly Host[]> {
+    const hosts = this.#login.hosts()
+    if (this.#login.wanted === "any") return hosts
+    const all = hosts.map(async (host) => {
+      if (isLocal(host) || isIP(host.address) !== 0) return [host]
+      const late = sleep(PATIENCE_MS / 2, [], { ref: false })
+      const addresses = await Promise.race([this.#resolve(host.address).catch(() => []), late])
+      return addresses.length === 0 ? [host] : addresses.map((address) => ({ ...host, address }))
+    })
+    return (await Promise.all(all)).flat()
+  }
+
+  #candidates(hosts: readonly Host[]): Candidate[] {
     const { tls } = this.#login
     const off: Tls = { kind: "off" }
-    return this.#login.hosts().flatMap((host): Candidate[] => {
+    return hosts.flatMap((host): Candidate[] => {
       if (isLocal(host)) return [{ host, tls: off }]
       if (tls.kind !== "optional") return [{ host, tls }]
       const plain = { host, tls: off }

@@ -3,7 +3,7 @@
 import { execFile } from "node:child_process"
 import { once } from "node:events"
 import { copyFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
-import { type AddressInfo, createServer } from "node:net"
+import { type AddressInfo, createServer, connect as netConnect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { TLSSocket } from "node:tls"
@@ -11,6 +11,8 @@ import { promisify } from "node:util"
 import t, { type Test } from "tap"
 import { freePort } from "../../cli/embedded/port.ts"
 import { connect } from "../../cli/schema/database.ts"
+import { Database } from "../../relay/lib/database.ts"
+import { readLogin } from "../../relay/lib/login.ts"
 import { authority, noOpenssl } from "../helpers/certificates.ts"
 import { execSql, noBinaries, type OwnCluster, ownCluster } from "../helpers/cluster.ts"
 import { finish, workDirectory } from "../helpers/command.ts"
@@ -150,6 +152,22 @@ t.test("of several hosts the first that fits is taken", { skip: noBinaries("15")
     name: "UnreachableError",
     message: /127\.0\.0\.1:\d+: .*ECONNREFUSED.*127\.0\.0\.1:\d+: is a standby/,
   })
+  for (const [address, { port }] of [
+    ["127.0.0.3", standby],
+    ["127.0.0.4", primary],
+  ] as const) {
+    const way = createServer((socket) => void socket.pipe(netConnect(port, "127.0.0.1")).pipe(socket))
+    way.listen(nobody, address)
+    await once(way, "listening")
+    t.teardown(() => way.close())
+  }
+  const named = new Database(
+    readLogin(`postgres://app:tests@db.example:${nobody}/election${wants}`, {}),
+    async () => ["127.0.0.3", "127.0.0.4"],
+  )
+  const line = (await named.dial("test")).stream()
+  t.equal(line.remoteAddress, "127.0.0.4", "of a name that leads to both it is the address of the primary")
+  line.destroy()
   await execSql(primary.superuserUrl, "alter database election set default_transaction_read_only = on")
   await t.rejects(connect(url([primary.port], wants)), {
     name: "UnreachableError",
