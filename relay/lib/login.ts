@@ -84,6 +84,9 @@ function complete(given: Conninfo, env: Environment): Map<string, string> {
 
 /** What would be less than was asked for if it were passed over. */
 function refuseWhatIsNotDone(given: Conninfo): void {
+  // As where a variable that was to stand there is not set. The environment's would be passed over as well.
+  for (const keyword of ["sslmode", "channel_binding"])
+    if (given.get(keyword) === "") throw new ConninfoError(`has an empty ${keyword}: set it, or remove it`)
   const without = new Map([["gssencmode", ["disable", "prefer"]]])
   for (const keyword of [
     "require_auth",

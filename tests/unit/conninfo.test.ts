@@ -143,6 +143,8 @@ t.test("what is not done here is refused by name", async (t) => {
     "gssencmode=require": /gssencmode/,
     "sslcrldir=/crl": /sslcrldir.*sslcrl/,
     "channel_binding=always": /channel_binding/,
+    "sslmode=''": /empty sslmode/,
+    "channel_binding=": /empty channel_binding/,
     "service=nowhere servicefile=/nowhere/services": /\/nowhere\/services/,
   }
   for (const [text, message] of Object.entries(cases))
