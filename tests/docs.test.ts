@@ -10,8 +10,9 @@ import { isDeepStrictEqual } from "node:util"
 import t, { type Test } from "tap"
 import { type WebSocket, WebSocketServer } from "ws"
 import { database } from "./helpers/database.ts"
+import { rotate } from "./helpers/log.ts"
 import { startProxy } from "./helpers/proxy.ts"
-import { startRelay, token } from "./helpers/relay.ts"
+import { closesOf, startRelay, token } from "./helpers/relay.ts"
 import { until } from "./helpers/wait.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -45,6 +46,8 @@ interface Line {
   /** A change that came, and whether it could be applied. */
   id?: string
   done?: boolean
+  /** The code with which it gave up. */
+  ended?: number
   /** The rows after it. */
   rows?: Rows
 }
@@ -72,7 +75,7 @@ const CLIENTS: [name: string, missing: string | false, run: Run][] = [
         ["--input-type=module"],
         `import { WebSocket } from "ws"
          globalThis.WebSocket = WebSocket
-         const token = ${JSON.stringify(token())}
+         const getToken = async () => (await fetch("${state}token")).text()
          const print = (line) => console.log(JSON.stringify({ ...line, rows: [...rows.values()] }))
          const loadState = async (reason) => {
            print({ load: reason })
@@ -117,7 +120,9 @@ apply = applied
 async def load_state(reason):
     show(load=reason)
     return json.load(urllib.request.urlopen("${state}"))
-asyncio.run(follow("${url}/ws", ${JSON.stringify(token())}, rows, load_state))
+async def get_token():
+    return urllib.request.urlopen("${state}token").read().decode()
+show(ended=asyncio.run(follow("${url}/ws", get_token, rows, load_state)))
 `,
       ),
   ],
@@ -125,9 +130,14 @@ asyncio.run(follow("${url}/ws", ${JSON.stringify(token())}, rows, load_state))
 
 const byId = (rows: Rows) => [...rows].sort((one, two) => Number(one.id) - Number(two.id))
 
-/** What a client loads. @returns its address. */
-async function serveState(t: Test, read: () => Promise<Rows> | Rows): Promise<string> {
-  const server = createServer(async (_request, response) => {
+/** What a client loads, and its tokens. @returns its address. */
+async function serveState(
+  t: Test,
+  read: () => Promise<Rows> | Rows,
+  getToken = () => token(),
+): Promise<string> {
+  const server = createServer(async (request, response) => {
+    if (request.url === "/token") return void response.end(getToken())
     const pairs = (await read()).map((row) => [{ id: String(row.id) }, row])
     response.end(JSON.stringify(pairs))
   })
@@ -186,6 +196,78 @@ for (const [name, missing, run] of CLIENTS) {
     )
   })
 
+  t.test(`${name}: it survives what ends connections, and the largest rows`, { skip: missing }, async (t) => {
+    const db = await database(t)
+    await db.query(`
+      create table note (id bigint generated always as identity primary key, text text);
+      select relay.track('note', type => 'voting_update')`)
+    const settings = { MAX_CONNECTIONS_PER_USER: "1", HEARTBEAT_SECONDS: "1" }
+    const relay = await startRelay(t, db, settings)
+    const proxy = await startProxy(t, Number(new URL(relay.url).port))
+    let seconds = 3_600
+    const tokens: string[] = []
+    const getToken = () => {
+      tokens.push(token({}, { expiresIn: seconds }))
+      return tokens.at(-1) as string
+    }
+    const table = () => db.query<Record<string, unknown>>("select id::int, text from note order by id")
+    const lines = run(t, `ws://127.0.0.1:${proxy.port}`, await serveState(t, table, getToken))
+    const loads = () => lines.flatMap(({ load }) => load ?? [])
+    const sizes = (rows: Rows = []) => byId(rows).map(({ text }) => String(text).length)
+    const has = (what: string, ...expected: number[]) =>
+      until(what, () => {
+        const last = lines.at(-1)
+        if (last?.ended !== undefined) throw new Error(`it ended with ${last.ended} instead of ${what}`)
+        return isDeepStrictEqual(sizes(last?.rows), expected)
+      })
+    const write = async (length: number) => {
+      await db.query("insert into note (text) values (repeat('x', $1))", [length])
+    }
+    const away = async (act: () => Promise<void>) => {
+      proxy.refuse()
+      proxy.cut()
+      await act()
+      proxy.heal()
+    }
+    await until("it is connected", () => loads().length > 0)
+    await write(1)
+    await has("live", 1)
+    await write(1_200_000)
+    await has("a row of 1.2 MB, live", 1, 1_200_000)
+    await away(() => write(1_200_001))
+    await has("and one that it missed", 1, 1_200_000, 1_200_001)
+
+    await relay.stop()
+    await write(2)
+    const next = await startRelay(t, db, settings)
+    proxy.aim(Number(new URL(next.url).port))
+    await has("what a restart of the relay missed", 1, 1_200_000, 1_200_001, 2)
+    t.same(loads(), ["no_cursor"], "nothing of it was loaded again")
+
+    seconds = 1
+    proxy.cut()
+    const before = tokens.length
+    await until("a token that ends brings another", () => tokens.length > before + 1)
+    seconds = 3_600
+    await write(3)
+    await has("what came meanwhile", 1, 1_200_000, 1_200_001, 2, 3)
+
+    proxy.silence()
+    await write(4)
+    proxy.heal()
+    await has("behind a line that died without a word", 1, 1_200_000, 1_200_001, 2, 3, 4)
+    t.same(loads(), ["no_cursor"], "nothing of it was loaded again")
+    t.ok((await closesOf(next)).length > 0)
+
+    await next.stop()
+    await write(5)
+    for (let n = 0; n < 3; n++) await rotate(db)
+    await write(6)
+    proxy.aim(Number(new URL((await startRelay(t, db, settings)).url).port))
+    await has("what is in the log no more", 1, 1_200_000, 1_200_001, 2, 3, 4, 5, 6)
+    t.same(loads(), ["no_cursor", "too_old"])
+  })
+
   t.test(`${name}: it applies each form of a change`, { skip: missing }, async (t) => {
     let stored: Rows = [{ id: 1 }, { id: 2 }, { id: 3 }]
     const server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => "commitcast.v1" })
@@ -199,7 +281,13 @@ for (const [name, missing, run] of CLIENTS) {
     const lines = run(t, `ws://127.0.0.1:${port}`, await serveState(t, () => stored))
     const socket = await connected
     const say = (message: object) => socket.send(JSON.stringify(message))
-    say({ type: "connection_success", cursor: "a:1:1:", recovered: false, reason: "no_cursor" })
+    say({
+      type: "connection_success",
+      heartbeat_seconds: 25,
+      cursor: "a:1:1:",
+      recovered: false,
+      reason: "no_cursor",
+    })
     let id = 0
     const row = (id: number, text: string) => ({ key: { id: String(id) }, data: { id, text } })
     const lost = (id: number) => ({ key: { id: String(id) }, data: null, oversize: true })
