@@ -13,7 +13,8 @@ const Notification = z.union([
 ])
 export type Notification = { xid: string } | { lease: number } | { canary: string }
 
-const MAX_PAYLOAD = 8_000
+/** Names of 63 characters, in quotes and escaped, and what stands beside them. A longer one is nobody's and is not parsed. */
+const MAX_PAYLOAD = 2_000
 
 /** A bell as the capture writes it: a read waits until it is known, and this finds it in no time. */
 const BELL =

@@ -140,6 +140,20 @@ t.test("a proof of before proves nothing now", async (t) => {
   t.match(listener.state, { kind: "down", error: "a notification to itself did not come back in time" })
 })
 
+t.test("behind a flood the proof is late, and what comes instead keeps the session", async (t) => {
+  const { clock, sessions, session, listener } = await createProvenWorld()
+  for (let round = 1; round <= 3; round++) {
+    await clock.pass(INTERVAL_MS)
+    await session().receive("x".repeat(7_900))
+    await clock.pass(TIMEOUT_MS)
+    t.match(listener.state, { kind: "up", provenAt: round * (INTERVAL_MS + TIMEOUT_MS) })
+  }
+  t.equal(sessions.length, 1)
+  await clock.pass(INTERVAL_MS)
+  await clock.pass(TIMEOUT_MS)
+  t.equal(listener.state.kind, "down", "silence is no flood")
+})
+
 t.test(
   "a proof that is late costs the session, and one of another session does not prove the next",
   async (t) => {
