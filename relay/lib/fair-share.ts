@@ -19,7 +19,10 @@ export class FairShare {
     this.#due.set(user, Math.max(this.#now, this.due(user)))
   }
 
-  /** A user's turn begins. @param waits whether somebody else still does: the others are forgotten once they have no more than whoever comes. */
+  /**
+   * A user's turn begins.
+   * @param waits whether a user still does: the others are forgotten once they stand where whoever comes begins.
+   */
   begin(user: string, waits: (user: string) => boolean): void {
     this.#now = Math.max(this.#now, this.due(user))
     for (const [each, due] of this.#due) if (due <= this.#now && !waits(each)) this.#due.delete(each)

@@ -1,6 +1,7 @@
 /**
  * The read queue: readers that wait for a read of the log. A turn goes to the user whose reads have taken the least time,
- * and to the least far back of that user. A user has one read at a time; whoever is about as far back shares it.
+ * and to the least far back of that user, or to one that has been passed over for long. A user has one read at a time;
+ * whoever is about as far back shares it.
  */
 
 import { FairShare } from "../lib/fair-share.ts"
@@ -9,11 +10,15 @@ import { type PendingRead, type Reader, ReadGroup } from "./read-group.ts"
 /** How many transactions in flight the positions of a read may name together: a true one names few, a made-up one thousands. */
 const MAX_IN_FLIGHT = 8_192
 
+/** So many turns of its user may go to others before it has one. */
+const MAX_PASSED_OVER = 8
+
 export class ReadQueue {
   readonly #share = new FairShare()
   /** The users who have a read under way. */
   readonly #reading = new Set<string>()
-  readonly #waiting = new Set<PendingRead>()
+  /** Each with how many turns its user has had meanwhile for others. */
+  readonly #waiting = new Map<PendingRead, number>()
   /** How many of each user wait at each position. Thousands may return at once, and each asks how many wait. */
   readonly #positionsOf = new Map<string, Map<string, number>>()
 
@@ -27,11 +32,11 @@ export class ReadQueue {
       const positions = this.#positionsOf.get(user) ?? new Map<string, number>()
       if (positions.size === 0) this.#share.enter(user)
       this.#positionsOf.set(user, positions.set(since.text, (positions.get(since.text) ?? 0) + 1))
-      this.#waiting.add(read)
+      this.#waiting.set(read, 0)
     }
   }
 
-  /** Whether so many different positions of its user would wait at most with this one. One that waits already costs nothing. */
+  /** Whether at most so many positions of its user would wait with this one. One that waits already costs nothing. */
   hasRoom({ user, since }: Reader, positions: number): boolean {
     const waiting = this.#positionsOf.get(user)
     return waiting === undefined || waiting.size < positions || waiting.has(since.text)
@@ -39,7 +44,7 @@ export class ReadQueue {
 
   /** Takes out the readers that have left while they waited: nothing is read for them, and their places are free. */
   dropGone(): void {
-    for (const read of this.#waiting) {
+    for (const read of this.#waiting.keys()) {
       if (!read.reader.gone()) continue
       this.#remove(read)
       read.settle({ kind: "failed" })
@@ -48,7 +53,7 @@ export class ReadQueue {
 
   /** Whether anybody waits who is not in the group, and could be read for. */
   othersThan(group: ReadGroup): boolean {
-    for (const { reader } of this.#waiting)
+    for (const { reader } of this.#waiting.keys())
       if (!this.#reading.has(reader.user) && !group.users.has(reader.user)) return true
     return false
   }
@@ -62,7 +67,7 @@ export class ReadQueue {
     const members: [PendingRead, ...PendingRead[]] = [leader]
     const positions = new Set<string>()
     let inFlight = 0
-    for (const read of [leader, ...this.#waiting]) {
+    for (const read of [leader, ...this.#waiting.keys()]) {
       const { user, since } = read.reader
       const first = firsts.get(user)
       if (first === undefined || keyOf(first) !== key || keyOf(read) !== key) continue
@@ -73,6 +78,8 @@ export class ReadQueue {
     }
     const group = new ReadGroup(members)
     for (const read of members) this.#remove(read)
+    for (const [read, turns] of this.#waiting)
+      if (group.users.has(read.reader.user)) this.#waiting.set(read, turns + 1)
     for (const user of group.users) this.#reading.add(user)
     this.#share.begin(leader.reader.user, (user) => this.#positionsOf.has(user) || this.#reading.has(user))
     return group
@@ -89,7 +96,7 @@ export class ReadQueue {
 
   /** Takes out all that wait. */
   clear(): PendingRead[] {
-    const all = [...this.#waiting]
+    const all = [...this.#waiting.keys()]
     this.#waiting.clear()
     this.#positionsOf.clear()
     return all
@@ -108,13 +115,19 @@ export class ReadQueue {
   /** The next of each user who has no read under way. */
   #firsts(): Map<string, PendingRead> {
     const firsts = new Map<string, PendingRead>()
-    for (const read of this.#waiting) {
+    for (const read of this.#waiting.keys()) {
       const { user } = read.reader
       if (this.#reading.has(user)) continue
       const first = firsts.get(user)
-      if (first === undefined || goesBefore(read.reader, first.reader)) firsts.set(user, read)
+      if (first === undefined || this.#goesBefore(read, first)) firsts.set(user, read)
     }
     return firsts
+  }
+
+  /** Where others come again and again who are less far back, whoever was passed over often enough has a turn too. */
+  #goesBefore(one: PendingRead, other: PendingRead): boolean {
+    const [patient, others] = [one, other].map((read) => (this.#waiting.get(read) ?? 0) >= MAX_PASSED_OVER)
+    return patient === others ? goesBefore(one.reader, other.reader) : patient === true
   }
 
   #leaderOf(firsts: ReadonlyMap<string, PendingRead>): PendingRead | undefined {

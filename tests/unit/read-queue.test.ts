@@ -171,6 +171,15 @@ t.test("who leaves while it waits is not read for, and its place is free", async
   t.same(room(), [])
 })
 
+t.test("of one user, too, nobody waits for ever behind those who are less far back", async (t) => {
+  const queue = new ReadQueue()
+  queue.add(waiting("all", 4_096))
+  let nearer = 0
+  do queue.add(waiting("all", 2 + nearer++))
+  while (turn(queue) !== "all 4096" && nearer < 100)
+  t.ok(nearer < 20, `${nearer} went before`)
+})
+
 t.test("whoever is where another of the same user waits already needs no room", async (t) => {
   const queue = new ReadQueue()
   queue.add(waiting("a", 10), waiting("a", 20))
