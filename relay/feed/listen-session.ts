@@ -49,7 +49,7 @@ export async function openListenSession({
   const config = { ...dialled, keepAlive: true, connectionTimeoutMillis: CONNECT_MS }
   const socket = dialled.stream()
   const subscriber = pgListen.default<Record<string, string>>(
-    { ...config, ...pinnedConnection(config) },
+    { ...config, ...pinnedConnection(database, config) },
     { paranoidChecking: false, retryLimit: 1, parse: (text) => text, serialize: (text: string) => text },
   )
   subscriber.events.on("error", lost.reject)

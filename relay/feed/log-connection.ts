@@ -27,13 +27,16 @@ const asText = { getTypeParser: () => (value: string) => value }
 /** Opens one. @throws if no server can be reached. */
 export async function openLogConnection(database: Database): Promise<LogConnection> {
   const dialled = await database.dial("commitcast feed")
-  const client = new PinnedClient({
-    ...dialled,
-    keepAlive: true,
-    query_timeout: QUERY_TIMEOUT_MS,
-    connectionTimeoutMillis: QUERY_TIMEOUT_MS,
-    types: asText as pg.CustomTypesConfig,
-  })
+  const client = new PinnedClient(
+    {
+      ...dialled,
+      keepAlive: true,
+      query_timeout: QUERY_TIMEOUT_MS,
+      connectionTimeoutMillis: QUERY_TIMEOUT_MS,
+      types: asText as pg.CustomTypesConfig,
+    },
+    database,
+  )
   const close = () => {
     client.end().catch(() => {})
     dialled.stream().destroySoon()

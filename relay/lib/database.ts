@@ -52,6 +52,8 @@ const resolveName: Resolve = async (name) => (await lookup(name, { all: true }))
 export class Database {
   readonly #login: Login
   readonly #resolve: Resolve
+  /** The open sessions, each with the server that it is on and the way to end it. */
+  readonly #sessions = new Map<object, { server: string; end: (why: Error) => void }>()
 
   constructor(login: Login, resolve: Resolve = resolveName) {
     this.#login = login
@@ -90,6 +92,19 @@ export class Database {
       }
     }
     throw summary(failures)
+  }
+
+  /**
+   * Notes that a session has begun. Where the name leads to another server than before, all that are on the one before end,
+   * and are begun anew by those whose they are: half of a relay on each server would hear nothing of what it reads.
+   * @returns what takes the note back, once the session has ended.
+   */
+  begun(server: string, end: (why: Error) => void): () => void {
+    for (const other of this.#sessions.values())
+      if (other.server !== server) other.end(new Error("the database is another server than before"))
+    const session = {}
+    this.#sessions.set(session, { server, end })
+    return () => this.#sessions.delete(session)
   }
 
   /** Where it matters which server answers, each address of a name is a host of its own: it may lead to several servers. */

@@ -13,17 +13,24 @@ export const PIN = "set search_path = pg_catalog, pg_temp"
 /** Begins a transaction with the same, for a session that may be another's afterwards. */
 export const PIN_TRANSACTION = "begin; set local search_path = pg_catalog, pg_temp"
 
-/** A client whose first statement is PIN, before its connect() resolves. */
+/** Tells one server from another, and from itself before a restart, however it is reached. */
+const SERVER = "select pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())"
+
+/** A client whose first statement is PIN, before its connect() resolves. The database knows by then which server it is on. */
 export class PinnedClient extends BoundClient {
-  constructor(config: pg.ClientConfig) {
+  constructor(config: pg.ClientConfig, database?: Database) {
     super(config)
-    pinFirst(this.connection)
+    const { connection } = this
+    pinFirst(connection, (server) => {
+      const ended = database?.begun(server, (why) => connection.stream.destroy(why))
+      if (ended !== undefined) connection.once("end", ended)
+    })
   }
 }
 
 /** What pg-listen hands on to the client that it makes: a connection whose first statement is PIN. */
-export function pinnedConnection(config: pg.ClientConfig): { connection: pg.Connection } {
-  return { connection: new PinnedClient(config).connection }
+export function pinnedConnection(database: Database, config: pg.ClientConfig): { connection: pg.Connection } {
+  return { connection: new PinnedClient(config, database).connection }
 }
 
 /** A pool of pinned clients, each of which dials anew. */
@@ -31,7 +38,7 @@ export function pinnedPool(database: Database, name: string, config: pg.PoolConf
   class DiallingClient extends PinnedClient {
     // The pool gives it its own configuration.
     constructor(given?: pg.ClientConfig) {
-      super(given ?? {})
+      super(given ?? {}, database)
     }
 
     override connect(): Promise<pg.Client>
@@ -57,25 +64,30 @@ export function pinnedPool(database: Database, name: string, config: pg.PoolConf
   return new pg.Pool({ ...config, ...database.greeting(name), Client: DiallingClient })
 }
 
-/** Puts the statement between the greeting and the client, which hears of neither it nor its answer unless that is an error. */
-function pinFirst(connection: pg.Connection): void {
+/** Puts two statements between the greeting and the client, which hears of neither them nor their answers unless one is an error. */
+function pinFirst(connection: pg.Connection, onServer: (server: string) => void): void {
   const emit = connection.emit.bind(connection)
-  let sent = false
+  const statements = [PIN, SERVER]
   let refused = false
   connection.emit = (event, ...values) => {
     switch (event) {
-      case "readyForQuery":
-        if (sent) {
-          connection.emit = emit
-          return refused || emit(event, ...values)
+      case "readyForQuery": {
+        const next = refused ? undefined : statements.shift()
+        if (next !== undefined) {
+          connection.query(next)
+          return true
         }
-        sent = true
-        connection.query(PIN)
+        connection.emit = emit
+        return refused || emit(event, ...values)
+      }
+      case "dataRow":
+        onServer(String(values[0].fields[0]))
         return true
+      case "rowDescription":
       case "commandComplete":
         return true
       case "errorMessage":
-        refused = sent
+        refused = statements.length < 2
     }
     return emit(event, ...values)
   }

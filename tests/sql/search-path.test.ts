@@ -18,6 +18,11 @@ import { LOGGED, readServerLog, statementsBySession } from "../helpers/server-lo
 
 const PINNED = "pg_catalog, pg_temp"
 
+async function pinned(url: string): Promise<PinnedClient> {
+  const through = openDatabase(url)
+  return new PinnedClient(await through.dial("test"), through)
+}
+
 for (const version of VERSIONS)
   t.test(
     `on PostgreSQL ${version} every session of every program begins with the pin`,
@@ -67,11 +72,11 @@ for (const version of VERSIONS)
   t.test(`on PostgreSQL ${version}`, { skip: missing(version) }, async (t) => {
     t.test("a pinned client is pinned when it is connected, and a refusal rejects as ever", async (t) => {
       const db = await database(t, { version })
-      const client = new PinnedClient(await openDatabase(db.url).dial("test"))
+      const client = await pinned(db.url)
       await client.connect()
       t.same((await client.query("show search_path")).rows, [{ search_path: PINNED }])
       await client.end()
-      const nowhere = new PinnedClient(await openDatabase(db.url.replace(db.name, "nowhere")).dial("test"))
+      const nowhere = await pinned(db.url.replace(db.name, "nowhere"))
       t.match(await refusal(nowhere.connect()), { code: "3D000" })
     })
 
