@@ -4,7 +4,7 @@ import { execFile } from "node:child_process"
 import { once } from "node:events"
 import { copyFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { type AddressInfo, createServer, connect as netConnect } from "node:net"
-import { tmpdir } from "node:os"
+import { networkInterfaces, tmpdir } from "node:os"
 import { join } from "node:path"
 import { TLSSocket } from "node:tls"
 import { promisify } from "node:util"
@@ -20,6 +20,9 @@ import { startRelay } from "../helpers/relay.ts"
 import { until } from "../helpers/wait.ts"
 
 const execute = promisify(execFile)
+const noIpv6 =
+  Object.values(networkInterfaces()).some((each) => each?.some(({ address }) => address === "::1")) ===
+    false && "no IPv6 on this machine"
 const WAY = `
   select coalesce(ssl, false) as encrypted, client_dn as certificate
   from pg_catalog.pg_stat_ssl where pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()`
@@ -283,4 +286,44 @@ t.test("with channel_binding=require no server learns the password", { skip: noO
     )
   t.match(heard(), "app", "it was spoken to")
   t.notMatch(heard(), "hush")
+})
+
+t.test(
+  "a password that is changed while a relay runs is taken from its file, without a restart",
+  async (t) => {
+    const cluster = await ownCluster(t)
+    const passwords = join(await workDirectory(t), "passwords")
+    const keep = (password: string) => writeFile(passwords, `*:*:*:app:${password}\n`, { mode: 0o600 })
+    await keep("tests")
+    const relay = await startRelay(t, {
+      url: `postgres://app@127.0.0.1:${cluster.port}/election?passfile=${passwords}`,
+    })
+    await execSql(
+      cluster.superuserUrl,
+      "alter role app password 'another'",
+      "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'",
+    )
+    await until("health says why nobody comes in", () =>
+      /password authentication failed/.test(relay.relay.status().problems.join()),
+    )
+    await keep("another")
+    await relay.relay.whenReady()
+    const client = await relay.connect()
+    await execSql(cluster.url.replace(":tests@", ":another@"), "insert into vote (votes) values (1)")
+    t.match((await client.count(1))[0], { type: "voting_update" })
+  },
+)
+
+t.test("a server is reached by an IPv6 address", { skip: noIpv6 }, async (t) => {
+  const cluster = await ownCluster(t, { listen_addresses: "127.0.0.1,::1" })
+  const url = cluster.url.replace("127.0.0.1", "[::1]")
+  const relay = await startRelay(t, { url })
+  const client = await relay.connect()
+  const session = await connect(url)
+  t.teardown(() => session.end())
+  t.match((await session.query("select inet_client_addr()::text as address")).rows, [{ address: "::1/128" }])
+  await session.query("insert into public.vote (votes) values (1)")
+  t.match((await client.count(1))[0], { type: "voting_update" })
+  const keywords = `host=::1 port=${cluster.port} dbname=election user=app password=tests`
+  t.match(await way(keywords), { encrypted: false })
 })
