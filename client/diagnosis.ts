@@ -12,6 +12,7 @@ interface Answer {
 }
 interface Here {
   fetch?(url: string, init: object): Promise<Answer>
+  location?: { origin: string }
   AbortController?: new () => { signal: AbortSignal; abort(): void }
 }
 
@@ -24,7 +25,7 @@ export async function diagnose(url: string, clock: Clock): Promise<string> {
   const request = here.AbortController && new here.AbortController()
   const cancel = clock.setAlarm(PATIENCE_MS, () => request?.abort())
   try {
-    const answer = await here.fetch(url, {
+    const answer = await here.fetch(withOrigin(url, here.location?.origin), {
       redirect: "manual",
       credentials: "omit",
       cache: "no-store",
@@ -37,6 +38,12 @@ export async function diagnose(url: string, clock: Clock): Promise<string> {
   } finally {
     cancel()
   }
+}
+
+/** A page's plain request to its own host carries no Origin, and the upgrade does. */
+function withOrigin(url: string, origin: string | undefined): string {
+  if (origin === undefined) return url
+  return `${url}${url.includes("?") ? "&" : "?"}origin=${encodeURIComponent(origin)}`
 }
 
 function explain({ status, type, redirected, headers }: Answer, text: string): string {

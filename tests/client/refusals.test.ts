@@ -79,6 +79,16 @@ for (const [who, answer, told] of CASES) {
   })
 }
 
+t.test("by a relay that is full, in the relay's own words", async (t) => {
+  const relay = await startRelay(t, await database(t), { MAX_CONNECTIONS: "1" })
+  await openFeed(t, { url: relay.url }).reaches("live")
+  const { errors, came, feed } = openFeed(t, { url: relay.url })
+  await came("waiting", 6)
+  await until("it is told", () => errors.length === 1)
+  t.match(errors, [{ code: "connection", message: /503 connections: / }])
+  t.equal(feed.state.kind === "closed", false)
+})
+
 t.test("by nobody at all", async (t) => {
   const { errors, came } = openFeed(t, { url: "ws://127.0.0.1:1/ws" })
   await came("waiting", 6)
