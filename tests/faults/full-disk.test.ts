@@ -63,12 +63,19 @@ t.test("a log that has filled its disk is freed, and captures again", { skip: mo
 
   await execSql(cluster.url, "select relay.pause()")
   t.equal(await write(), undefined, "writers go on")
+  const lineage = (): string | undefined => {
+    const { feed } = relay.relay.status()
+    return feed.kind === "up" ? feed.cursor.lineage : undefined
+  }
+  const before = lineage()
   await execSql(cluster.url, "drop table relay.change_0, relay.change_1, relay.change_2 cascade")
   await execSql(superuser, "checkpoint")
   const { bfree, bsize } = await statfs(disk)
   t.ok(bfree * bsize > 20 * 1_048_576, `${bfree * bsize} bytes are free`)
   t.equal(await write(), undefined)
   t.match(await install(cluster.url), { state: "repaired", warnings: [] })
+  // Until its next read a relay knows nothing of the new log.
+  await until("the feed reads the new log", () => ![undefined, before].includes(lineage()))
   await until(
     "all is well",
     async () => (await relay.relay.report()).status === "ok" && (await isReady(relay)),
