@@ -98,6 +98,7 @@ async function measureKind(stage: Stage, relay: Server, kind: Kind, count: numbe
     const kind = error instanceof AbsentError ? "absent" : "invalid"
     failure = { kind, reason: (error as Error).message }
   }
+  await session.end()
   const many = kind === MANY
   return kind.cases.map((each) => ({
     group: "writers",
@@ -117,7 +118,8 @@ async function measureCase(
   count: number,
 ): Promise<number> {
   const session = await stage.session()
-  const watch = stage.choice.waits ? watchWaits(await stage.session()) : undefined
+  const watching = stage.choice.waits ? await stage.session() : undefined
+  const watch = watching && watchWaits(watching)
   if (unread) {
     await session.query("select relay.set_lease(2000)")
     process.kill(relay.pid, "SIGSTOP")
@@ -135,6 +137,8 @@ async function measureCase(
     if (unread) process.kill(relay.pid, "SIGCONT")
     const waits = await watch?.stop()
     if (waits !== undefined) stage.note(`  ${subject}: ${waits}`)
+    // A run has more cases than the server has connections.
+    await Promise.all([session.end(), watching?.end()])
   }
 }
 
