@@ -6,6 +6,7 @@ import { connect, quoteIdentifier } from "./database.ts"
 import { requireInstalled } from "./installed.ts"
 import { LOCK_TIMEOUT, retryLocks } from "./locks.ts"
 import { dropStrays } from "./strays.ts"
+import { inTransaction } from "./transaction.ts"
 import { requireTable } from "./usual-path.ts"
 
 /** Puts one table under capture; `options` are relay.track's named arguments. @returns the server's warnings. */
@@ -44,18 +45,6 @@ export async function untrack(databaseUrl: string, table: string): Promise<boole
       return strayed || rows[0]?.was === true
     })
   })
-}
-
-async function inTransaction<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {
-  await client.query("begin")
-  try {
-    const result = await work()
-    await client.query("commit")
-    return result
-  } catch (error) {
-    await client.query("rollback")
-    throw error
-  }
 }
 
 async function withTable<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {

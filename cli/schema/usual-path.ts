@@ -1,19 +1,11 @@
 /** The search_path that the role has by itself, in a pinned session: by it people write the names of their tables. */
 
 import type pg from "pg"
+import { inTransaction } from "./transaction.ts"
 
 /** Runs statements in one transaction with it. Every name in them must be qualified, every operator too. */
-export async function withUsualPath<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {
-  await client.query("begin; set local search_path to default")
-  try {
-    const result = await work()
-    await client.query("commit")
-    return result
-  } catch (error) {
-    await client.query("rollback")
-    throw error
-  }
-}
+export const withUsualPath = <T>(client: pg.Client, work: () => Promise<T>): Promise<T> =>
+  inTransaction(client, work, "begin; set local search_path to default")
 
 /** The oid of a table, which regclass takes as it takes a name. @throws DatabaseError if there is none. */
 export const requireTable = (client: pg.Client, name: string): Promise<string> =>
